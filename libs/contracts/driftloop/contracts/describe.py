@@ -1,0 +1,98 @@
+"""One line of plain words for each event, for the terminal and the web page."""
+
+from collections.abc import Callable
+from typing import Any
+
+from driftloop.contracts import events as e
+from driftloop.contracts.base import Event
+
+
+def percent(ratio: float) -> str:
+    return f"{ratio * 100:.0f} %"
+
+
+def compared(evaluation: e.Evaluation) -> str:
+    """Candidate against champion (or no-skill baseline) on the same hold-out."""
+    other = (
+        f"champion v{evaluation.champion_version} {evaluation.champion:.4g}"
+        if evaluation.champion is not None
+        else f"baseline {evaluation.baseline:.4g}"
+    )
+    return (
+        f"{evaluation.metric} {evaluation.candidate:.4g} against {other} "
+        f"on {evaluation.holdout_row_count:,} hold-out rows"
+    )
+
+
+def _rows(event: Any) -> str:
+    return f"{event.row_count:,} {event.kind} {event.span.start:%Y-%m-%d %H:%M}"
+
+
+def _rejected(event: e.BatchRejected) -> str:
+    why = "; ".join(f"{r.field}: {r.check} ({r.row_count})" for r in event.reasons[:3])
+    return f"{event.row_count:,} of {event.batch_row_count:,} rows quarantined: {why}"
+
+
+def _performance(event: e.PerformanceMeasured) -> str:
+    parts = [f"v{m.version} {m.metric} {m.value:.4g}" for m in event.measurements]
+    return f"{', '.join(parts)} on {event.row_count:,} labelled rows"
+
+
+def _desired(event: e.ServingDesired) -> str:
+    champion = f"v{event.champion.version}" if event.champion else "none"
+    if event.candidate is None:
+        return f"champion {champion}"
+    role = percent(event.candidate_share) if event.candidate_share else "shadow"
+    return f"champion {champion}, candidate v{event.candidate.version} ({role})"
+
+
+def _drift(event: e.DriftDetected) -> str:
+    advice = "retrain" if event.retrain_advised else "no retrain"
+    return f"{event.cause.replace('_', ' ')} ({advice}): {event.explanation}"
+
+
+DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
+    e.PipelineApplied: lambda x: f"by {x.applied_by}",
+    e.BatchIngested: _rows,
+    e.BatchValidated: _rows,
+    e.BatchScored: lambda x: f"{_rows(x)} by v{x.champion_version}",
+    e.BatchRejected: _rejected,
+    e.DatasetVersioned: lambda x: (
+        f"version {x.dataset.observations.version}: {x.observation_count:,} rows, "
+        f"{x.label_count:,} labelled"
+    ),
+    e.DriftDetected: _drift,
+    e.PerformanceMeasured: _performance,
+    e.AlertRaised: lambda x: f"{x.severity}: {x.title}",
+    e.RetrainRequested: lambda x: f"by {x.requested_by}: {x.reason}",
+    e.TrainingStarted: lambda x: (
+        f"because of {x.trigger.reason.replace('_', ' ')}, rows from "
+        f"{x.train_span.start:%Y-%m-%d} to {x.train_span.end:%Y-%m-%d}"
+    ),
+    e.TrainingSkipped: lambda x: f"{x.reason.replace('_', ' ')}: {x.detail}",
+    e.TrainingProgressed: lambda x: f"{percent(x.done_ratio)} {x.step} {x.detail}",
+    e.TrainingFailed: lambda x: x.error,
+    e.ModelTrained: lambda x: f"{x.algorithm}: {compared(x.evaluation)}",
+    e.ModelRegistered: lambda x: (
+        f"v{x.version}, gate: "
+        + ", ".join(f"{c.name} {'✓' if c.passed else '✗'}" for c in x.gate)
+    ),
+    e.ApprovalRequested: lambda x: f"v{x.version} waits for {x.people} {x.role}",
+    e.ApprovalGiven: lambda x: f"v{x.version}: {x.decision} by {x.by}: {x.reason}",
+    e.ModelApproved: lambda x: f"v{x.version} by {', '.join(x.approved_by)}",
+    e.ModelRejected: lambda x: f"v{x.version}: {'; '.join(x.reasons)}",
+    e.ServingDesired: _desired,
+    e.ScorerReported: lambda x: ", ".join(
+        f"v{v.version} {v.state}" for v in x.versions
+    ),
+    e.RollbackRequested: lambda x: f"by {x.requested_by}: {x.reason}",
+    e.RolloutAdvanced: lambda x: f"v{x.version} {x.step} {x.verdict}: {x.detail}",
+    e.ModelDeployed: lambda x: f"v{x.version} answers all requests",
+    e.ModelRolledBack: lambda x: f"v{x.version}: {x.reason}",
+}
+
+
+def describe(event: Event) -> str:
+    """Return what happened, in one line without the event's name."""
+    describe_it = DESCRIPTIONS.get(type(event))
+    return describe_it(event) if describe_it else ""

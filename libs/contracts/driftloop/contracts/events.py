@@ -1,0 +1,476 @@
+"""Every event of the chain, in the order in which the chain meets them.
+
+The class name is the topic: ``BatchIngested`` travels on ``batch-ingested`` and
+is handled by ``on_batch_ingested``. Times are event time in UTC unless a name
+says otherwise; ratios are 0 to 1.
+"""
+
+from typing import Any, ClassVar, Literal
+
+from driftloop.contracts.base import Event, UtcTime, Value
+from driftloop.contracts.pipeline import PipelineSpec
+from pydantic import Field
+
+RowKind = Literal["observations", "labels"]
+Role = Literal["champion", "candidate"]
+Cause = Literal[
+    "concept_drift",  # the relation of inputs to target changed
+    "population_shift",  # the inputs changed and the error with them
+    "sensor_fault",  # values are wrong, the world is not
+    "not_enough_data",
+]
+
+
+class BlobRef(Value):
+    """An object in the artifact store: claim check."""
+
+    uri: str = Field(examples=["artifact:sha256/abcd…"])
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size_bytes: int = Field(ge=0)
+
+
+class PackageRef(Value):
+    """A model package; ``digest`` is the sha256 of its signed manifest."""
+
+    uri: str
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    signer: str = Field(description="id of the Ed25519 key that signed it")
+
+
+class TableRef(Value):
+    """A Delta Lake table at one version."""
+
+    uri: str
+    version: int = Field(ge=0)
+
+
+class DatasetRef(Value):
+    """Observations and the labels that came later, each at one version."""
+
+    observations: TableRef
+    labels: TableRef | None = None
+
+
+class Span(Value):
+    """A closed stretch of event time."""
+
+    start: UtcTime
+    end: UtcTime
+
+
+# ── pipeline ────────────────────────────────────────────────────────────────
+
+
+class PipelineApplied(Event):
+    """A person applied a pipeline file; the last one of a name holds."""
+
+    spec: PipelineSpec
+    applied_by: str
+
+
+# ── data ────────────────────────────────────────────────────────────────────
+
+
+class ObservationArrived(Event):
+    """Rows from an upstream system, in whatever form it writes them.
+
+    The value may be one JSON object, a JSON array, NDJSON, CSV, Parquet or Arrow
+    (by ``content-type``). The pipeline is the CloudEvents subject or, without
+    one, the record's key; see docs/events.md.
+    """
+
+    source: str = "upstream"
+    rows_json: list[dict[str, Any]] = Field(default_factory=list)
+
+
+class LabelArrived(Event):
+    """Targets for rows known by ``id``; the same forms as observations."""
+
+    source: str = "upstream"
+    rows_json: list[dict[str, Any]] = Field(default_factory=list)
+
+
+class RowsEvent(Event):
+    """An event that carries rows of one shard, as an Arrow record batch."""
+
+    key_fields: ClassVar[tuple[str, ...]] = ("pipeline", "shard")
+    has_rows: ClassVar[bool] = True
+
+    shard: str = Field(description="what keeps its order: the source")
+    kind: RowKind = "observations"
+    row_count: int = Field(ge=0)
+    span: Span
+
+
+class BatchIngested(RowsEvent):
+    """Rows with id, event time and source; each id once."""
+
+    duplicate_count: int = Field(default=0, ge=0)
+    late_count: int = Field(
+        default=0, ge=0, description="behind the watermark by more than max_lateness"
+    )
+    watermark: UtcTime = Field(description="newest event time of the shard so far")
+
+
+class BatchValidated(RowsEvent):
+    """Rows that keep the pipeline's contract."""
+
+    quarantined_count: int = Field(default=0, ge=0)
+    watermark: UtcTime
+
+
+class RejectReason(Value):
+    """Why rows failed, for one check on one field."""
+
+    check: str = Field(examples=["range"])
+    field: str
+    row_count: int = Field(ge=1)
+    detail: str
+    example: str | None = Field(default=None, description="one offending value")
+
+
+class BatchRejected(RowsEvent):
+    """Quarantined rows (with a ``reason`` column); the good ones went on."""
+
+    batch_row_count: int = Field(ge=1, description="rows in the whole batch")
+    reasons: list[RejectReason] = Field(min_length=1)
+
+
+class DatasetVersioned(Event):
+    """Validated rows were appended; the dataset has a new version."""
+
+    kind: RowKind
+    dataset: DatasetRef
+    added_count: int = Field(ge=0)
+    observation_count: int = Field(ge=0)
+    label_count: int = Field(ge=0, description="rows whose target is known")
+    span: Span
+
+
+class BatchScored(RowsEvent):
+    """Predictions of the served model, and of a candidate in rollout.
+
+    Row columns: ``id``, ``event_time``, ``champion_prediction``; during a rollout
+    ``candidate_prediction`` and ``served_by`` (``champion`` or ``candidate``); for
+    classification also ``champion_score`` / ``candidate_score``, whose field carries
+    the labels in the score's order (metadata ``classes``, a JSON list). A prediction
+    is null where the version gave no finite answer.
+    """
+
+    champion_version: int
+    candidate_version: int | None = None
+    duration_seconds: float = Field(ge=0)
+
+
+# ── watching ────────────────────────────────────────────────────────────────
+
+
+class Evidence(Value):
+    """One measurement behind a verdict."""
+
+    signal: str = Field(examples=["error", "feature:temp", "prediction", "quality"])
+    detector: str = Field(examples=["PageHinkley", "KS", "range"])
+    statistic: float
+    threshold: float | None = None
+    p_value: float | None = None
+    row_count: int = Field(ge=0)
+    detail: str = ""
+
+
+class DriftDetected(Event):
+    """A verdict: something changed, its cause, and whether training is the cure."""
+
+    model_version: int | None = None
+    cause: Cause
+    retrain_advised: bool
+    since: UtcTime = Field(description="estimated start of the change")
+    detected_at: UtcTime
+    features: list[str] = Field(default_factory=list)
+    evidence: list[Evidence] = Field(min_length=1)
+    explanation: str
+
+
+class Measurement(Value):
+    """Prequential performance of one version over labelled rows."""
+
+    version: int
+    role: Role
+    metric: str
+    value: float
+
+
+class PairedComparison(Value):
+    """Candidate minus champion on the same rows; negative loss is better.
+
+    ``standard_error`` is that of the mean difference of per-row losses.
+    """
+
+    mean_difference: float
+    standard_error: float = Field(ge=0)
+    row_count: int = Field(ge=1)
+
+
+class PerformanceMeasured(Event):
+    """How good the served versions were over a window of labelled rows."""
+
+    span: Span
+    row_count: int = Field(ge=1)
+    measurements: list[Measurement] = Field(min_length=1)
+    comparison: PairedComparison | None = None
+
+
+class AlertRaised(Event):
+    """Something a person should know; one per condition."""
+
+    condition: str = Field(description="equal for repeats of the same thing")
+    severity: Literal["info", "warning", "critical"]
+    title: str
+    detail: str
+    owner: str | None = None
+
+
+# ── training ────────────────────────────────────────────────────────────────
+
+
+class RetrainRequested(Event):
+    """A person or an outside system asks for a training."""
+
+    requested_by: str
+    reason: str
+
+
+class Trigger(Value):
+    """The event that led to a training."""
+
+    event_id: str
+    event_type: str
+    reason: str = Field(examples=["concept_drift", "first_model", "new_data"])
+    requested_by: str | None = Field(
+        default=None, description="who asked for it; may not approve the result"
+    )
+
+
+class TrainingStarted(Event):
+    """A job was accepted; its id is derived from its trigger."""
+
+    job_id: str
+    trigger: Trigger
+    dataset: DatasetRef
+    train_span: Span
+    holdout_span: Span
+
+
+class TrainingSkipped(Event):
+    """A trigger led to no training of its own, and why."""
+
+    trigger: Trigger
+    reason: Literal[
+        "cause_not_cured_by_training",
+        "cooldown",
+        "not_enough_data",
+        "joined_running_job",
+        "automation_advise",
+    ]
+    detail: str
+    covered_by_job: str | None = None
+
+
+class TrainingProgressed(Event):
+    """Where a running job is."""
+
+    job_id: str
+    step: str
+    done_ratio: float = Field(ge=0, le=1)
+    detail: str = ""
+
+
+class TrainingFailed(Event):
+    """A job ended without a model."""
+
+    job_id: str
+    trigger: Trigger
+    error: str
+    attempts: int = Field(ge=1)
+
+
+class CandidateResult(Value):
+    """One trained candidate on validation (inside the training span)."""
+
+    name: str = Field(examples=["gradient_boosting"])
+    validation_loss: float | None = Field(
+        description="None: it could not be used, see detail"
+    )
+    fit_seconds: float
+    detail: str = ""
+
+
+class Evaluation(Value):
+    """Candidate, champion and no-skill baseline on the same frozen hold-out."""
+
+    metric: str
+    holdout_span: Span
+    holdout_row_count: int = Field(ge=1)
+    candidate: float
+    champion: float | None = None
+    champion_version: int | None = None
+    baseline: float
+    comparison: PairedComparison = Field(
+        description="against the champion, or the baseline where there is none"
+    )
+
+
+class ModelTrained(Event):
+    """A signed package and what it was measured to be worth."""
+
+    job_id: str
+    trigger: Trigger
+    package: PackageRef
+    algorithm: str
+    dataset: DatasetRef
+    train_span: Span
+    tried: list[CandidateResult]
+    evaluation: Evaluation
+
+
+# ── registry ────────────────────────────────────────────────────────────────
+
+
+class GateCheck(Value):
+    """One condition of the gate and how it went."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+class ModelRegistered(Event):
+    """A version exists, with the gate's checks."""
+
+    version: int = Field(ge=1)
+    job_id: str
+    package: PackageRef
+    algorithm: str
+    evaluation: Evaluation
+    gate: list[GateCheck]
+
+
+class ApprovalRequested(Event):
+    """A version passed the gate and waits for people."""
+
+    version: int
+    package: PackageRef
+    role: str
+    people: int = Field(ge=1)
+
+
+class ApprovalGiven(Event):
+    """A person decided, about exactly this package."""
+
+    version: int
+    decision: Literal["approve", "reject"]
+    by: str
+    reason: str
+    package_digest: str
+
+
+class ModelApproved(Event):
+    """A version may be rolled out."""
+
+    version: int
+    package: PackageRef
+    approved_by: list[str] = Field(min_length=1)
+
+
+class ModelRejected(Event):
+    """A version will not be rolled out."""
+
+    version: int
+    reasons: list[str] = Field(min_length=1)
+    rejected_by: str
+
+
+# ── serving ─────────────────────────────────────────────────────────────────
+
+
+class ServedModel(Value):
+    """A version and where its package is."""
+
+    version: int
+    package: PackageRef
+
+
+class ServingDesired(Event):
+    """What every scorer should serve; the last one of a pipeline holds."""
+
+    generation: int = Field(ge=1, description="grows with each change")
+    champion: ServedModel | None
+    candidate: ServedModel | None = None
+    candidate_share: float = Field(
+        default=0.0, ge=0, le=1, description="of rows answered by it; 0: shadow"
+    )
+
+
+class VersionReport(Value):
+    """A scorer's figures for one version since its last report."""
+
+    version: int
+    role: Role
+    state: Literal["ready", "failed"]
+    detail: str = ""
+    row_count: int = Field(default=0, ge=0)
+    error_count: int = Field(default=0, ge=0)
+    latency_p99_seconds: float | None = Field(
+        default=None, description="of one scoring call"
+    )
+
+
+class ScorerReported(Event):
+    """What a scorer serves now and how it goes."""
+
+    replica: str
+    generation: int
+    versions: list[VersionReport]
+    watermark: UtcTime | None = None
+
+
+class RollbackRequested(Event):
+    """A person wants an earlier version back."""
+
+    requested_by: str
+    reason: str
+    to_version: int | None = Field(default=None, description="None: the previous one")
+
+
+class RolloutAdvanced(Event):
+    """A step of a rollout was judged."""
+
+    rollout_id: str
+    version: int
+    step: str = Field(examples=["shadow", "canary 10 %", "full"])
+    verdict: Literal["started", "passed", "failed"]
+    detail: str
+
+
+class ModelDeployed(Event):
+    """A version now answers all requests."""
+
+    rollout_id: str
+    version: int
+    package: PackageRef
+    generation: int = Field(
+        default=0, ge=0, description="of the last serving-desired; gives the order"
+    )
+    previous_version: int | None = None
+    evaluation: Evaluation | None = None
+
+
+class ModelRolledBack(Event):
+    """A version was taken out, and which one answers instead."""
+
+    rollout_id: str
+    version: int
+    generation: int = Field(
+        default=0, ge=0, description="of the last serving-desired before this"
+    )
+    restored: ServedModel | None
+    reason: str

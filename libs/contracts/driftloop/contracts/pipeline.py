@@ -1,0 +1,352 @@
+"""The pipeline file: one YAML file, applied by ``driftloop apply FILE``.
+
+Defaults are meant to be good enough that ``name``, ``task`` and ``data.target``
+alone work. Unknown keys are refused, with the key that was probably meant.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import yaml
+from driftloop.contracts.base import NAME_PATTERN
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+Task = Literal["regression", "binary", "multiclass"]
+Ratio = Annotated[float, Field(ge=0, le=1)]
+RESERVED_COLUMNS = frozenset(
+    {"id", "event_time", "source", "reason", "revision", "extra"}
+)
+
+
+class PipelineFileError(ValueError):
+    """A pipeline file is not right; the text names the field and the remedy."""
+
+
+class Section(BaseModel):
+    """A part of the pipeline file; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Feature(Section):
+    """What values of one column are right."""
+
+    type: Literal["number", "integer", "category", "boolean"] = Field(
+        default="number", description="what its values are"
+    )
+    min: float | None = Field(default=None, description="smallest right value")
+    max: float | None = Field(default=None, description="largest right value")
+    values: list[str | int | bool] | None = Field(
+        default=None, description="allowed values"
+    )
+    nullable: bool = Field(default=False, description="whether a row may lack it")
+    unit: str | None = Field(
+        default=None, description="for people; named where a value is out of range"
+    )
+
+    @model_validator(mode="after")
+    def _range_is_not_empty(self) -> "Feature":
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}; swap them")
+        return self
+
+
+class DataSection(Section):
+    """Which columns there are and what they mean."""
+
+    id: str = Field(default="id", description="upstream's column with the row id")
+    time: str = Field(default="event_time", description="upstream's time column")
+    timezone: str = Field(
+        default="UTC", description="of times that are written without a zone"
+    )
+    target: str = Field(description="the column to predict")
+    classes: list[str | int | bool] | None = Field(
+        default=None,
+        min_length=2,
+        description="allowed values of the target; empty: binary takes the first two",
+    )
+    features: dict[str, Feature] = Field(
+        default_factory=dict,
+        description="empty: inferred from the first data, and shown",
+    )
+    max_lateness_hours: float = Field(
+        default=24 * 7,
+        gt=0,
+        description="a row older than the newest by more counts as late",
+    )
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone_exists(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError(
+                "no time zone of this name; use one such as Europe/Berlin or UTC"
+            ) from error
+        return value
+
+    @field_validator("features")
+    @classmethod
+    def _names_are_free(cls, value: dict[str, Feature]) -> dict[str, Feature]:
+        taken = sorted(RESERVED_COLUMNS & set(value))
+        if taken:
+            raise ValueError(
+                f"{', '.join(taken)} is a name driftloop uses for every row; "
+                "rename the column upstream"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _target_is_no_feature(self) -> "DataSection":
+        if self.target in self.features:
+            raise ValueError(
+                f"target {self.target!r} is also listed under features, which would "
+                "leak the answer; remove it there"
+            )
+        if self.target in RESERVED_COLUMNS:
+            raise ValueError(
+                f"target {self.target!r} is a name driftloop uses for every row; "
+                "rename the column upstream"
+            )
+        return self
+
+
+CandidateName = Literal[
+    "gradient_boosting", "linear", "random_forest", "adaptive_forest", "mlp"
+]
+
+
+class TrainSection(Section):
+    """What is trained and on which stretch of event time."""
+
+    candidates: list[CandidateName] = Field(
+        default=["gradient_boosting", "linear"],
+        min_length=1,
+        description="the best of them on validation is judged on the hold-out",
+    )
+    metric: Literal["auto", "mae", "rmse", "log_loss"] = Field(
+        default="auto",
+        description="the loss that decides; auto: mae for regression, else log_loss",
+    )
+    window_days: float | None = Field(
+        default=None, gt=0, description="newest stretch to learn from; None: all"
+    )
+    holdout_ratio: Ratio = Field(
+        default=0.2, description="newest part of the window, only for judging"
+    )
+    min_rows: int = Field(
+        default=500, ge=20, description="labelled rows without which nothing is trained"
+    )
+    timeout_minutes: float = Field(default=60, gt=0, description="of one training")
+    seed: int = Field(default=0, description="same data and seed: same model")
+
+    @field_validator("holdout_ratio")
+    @classmethod
+    def _something_is_left_on_both_sides(cls, value: float) -> float:
+        if value in (0, 1):
+            raise ValueError(
+                "a model needs rows to learn from and rows to be judged on; "
+                "take a value between 0 and 1, for example 0.2"
+            )
+        return value
+
+
+class GateSection(Section):
+    """When a candidate is good enough to be registered as passing."""
+
+    confidence: float = Field(
+        default=0.95,
+        ge=0.5,
+        lt=1,
+        description="that the candidate is better, by its paired losses",
+    )
+    min_improvement_ratio: float = Field(
+        default=0.0, ge=0, description="of the champion's loss"
+    )
+    max_latency_ms: float = Field(default=50, gt=0, description="one row, p99")
+
+
+class Approval(Section):
+    """Who has to say yes before a rollout."""
+
+    role: str = Field(default="approver", description="whose yes counts")
+    people: int = Field(default=1, ge=1, description="how many have to say it")
+
+
+class RolloutSection(Section):
+    """How a version goes into service."""
+
+    strategy: Literal["shadow_then_canary", "canary", "immediate"] = Field(
+        default="shadow_then_canary",
+        description="shadow: it answers nobody, its answers are compared",
+    )
+    shadow_rows: int = Field(
+        default=100, ge=1, description="labelled rows compared before any exposure"
+    )
+    steps: list[Ratio] = Field(default=[0.1, 0.5], description="canary shares")
+    step_rows: int = Field(default=100, ge=1, description="labelled rows a step")
+    max_error_ratio: Ratio = Field(default=0.0, description="failed rows allowed")
+    max_loss_ratio: float = Field(
+        default=1.1,
+        gt=0,
+        description="candidate's loss to champion's above which it is taken back",
+    )
+    watch_rows: int = Field(
+        default=200, ge=0, description="labelled rows watched after full"
+    )
+    approval: Approval = Approval()
+
+    @field_validator("steps")
+    @classmethod
+    def _steps_grow(cls, value: list[float]) -> list[float]:
+        if value != sorted(set(value)) or any(step in (0, 1) for step in value):
+            raise ValueError(
+                "steps must grow and lie between 0 and 1 (shadow and full are "
+                "added by themselves), for example [0.1, 0.5]"
+            )
+        return value
+
+
+class MonitorSection(Section):
+    """What is watched and who is told."""
+
+    window_rows: int = Field(default=168, ge=20, description="rows of one window")
+    feature_alpha: float = Field(
+        default=0.001, gt=0, lt=1, description="false alarms a feature test may raise"
+    )
+    error_sensitivity: float = Field(
+        default=1.0, gt=0, description="above 1: alarms earlier, and more often falsely"
+    )
+    fault_ratio: Ratio = Field(
+        default=0.2, description="share of bad rows in a window that is a fault"
+    )
+
+
+class RetrainSection(Section):
+    """When training is worth it. Durations are event time."""
+
+    first_rows: int = Field(default=1000, ge=20, description="labelled rows for v1")
+    on_drift: bool = Field(
+        default=True, description="when a verdict says that training is the cure"
+    )
+    every_rows: int | None = Field(
+        default=None, ge=1, description="also after so many new labelled rows"
+    )
+    cooldown_days: float = Field(
+        default=7, ge=0, description="between the starts of two trainings"
+    )
+
+
+class PipelineSpec(Section):
+    """A whole pipeline file.
+
+    Examples
+    --------
+    >>> parse_pipeline("{name: churn, task: binary, data: {target: left}}").name
+    'churn'
+    """
+
+    name: str = Field(
+        pattern=NAME_PATTERN, description="small letters, digits and hyphens"
+    )
+    task: Task = Field(description="what kind of value the target is")
+    owner: str | None = Field(default=None, description="who is told")
+    description: str = Field(default="", description="for people")
+    data: DataSection
+    train: TrainSection = TrainSection()
+    gate: GateSection = GateSection()
+    rollout: RolloutSection = RolloutSection()
+    monitor: MonitorSection = MonitorSection()
+    retrain: RetrainSection = RetrainSection()
+    automation: Literal["full", "approve", "advise"] = Field(
+        default="full",
+        description="full: no hand needed; approve: people say yes to each rollout; "
+        "advise: people also start each training",
+    )
+
+    @property
+    def metric(self) -> str:
+        """The loss that decides; lower is better."""
+        if self.train.metric != "auto":
+            return self.train.metric
+        return "mae" if self.task == "regression" else "log_loss"
+
+    @model_validator(mode="after")
+    def _metric_fits_task(self) -> "PipelineSpec":
+        fits = {"mae", "rmse"} if self.task == "regression" else {"log_loss"}
+        if self.metric not in fits:
+            raise ValueError(
+                f"train.metric {self.metric!r} does not fit task {self.task!r}; "
+                f"use one of {', '.join(sorted(fits))} or leave it out"
+            )
+        return self
+
+
+def parse_pipeline(text: str) -> PipelineSpec:
+    """Read a pipeline file's text.
+
+    Raises
+    ------
+    PipelineFileError
+        Names each wrong field, what is wrong and what to do.
+    """
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise PipelineFileError(f"not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise PipelineFileError(
+            "a pipeline file is a mapping with at least name, task and data.target"
+        )
+    try:
+        return PipelineSpec.model_validate(content)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise PipelineFileError("\n".join(lines)) from error
+
+
+def load_pipeline(path: Path) -> PipelineSpec:
+    """Read a pipeline file.
+
+    Raises
+    ------
+    PipelineFileError
+        Also when the file cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PipelineFileError(f"cannot read {path}: {error}") from error
+    return parse_pipeline(text)
+
+
+def _explain(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(problem["loc"][:-1])
+        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        return f"{where}: unknown key; {hint}"
+    if problem["type"] == "missing":
+        return f"{where}: missing; add it"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{where or 'file'}: {message} (got {problem['input']!r:.80})"
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    model: Any = PipelineSpec
+    for part in location:
+        if model is DataSection and part == "features":
+            return sorted(Feature.model_fields)
+        model = model.model_fields[str(part)].annotation
+    return sorted(model.model_fields)

@@ -1,0 +1,137 @@
+"""The page ``docs/pipeline.md``: every key of the pipeline file, from the model."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from driftloop.contracts.pipeline import Feature, PipelineSpec, Section
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+OPENING = """\
+# The pipeline file
+
+Written by `python -m driftloop.contracts.generate` from the
+[model](../libs/contracts/driftloop/contracts/pipeline.py); do not edit.
+
+A pipeline is one YAML file that says what to predict, what right data looks like, when
+to train, when a model is good enough, and how it goes into service.
+
+```sh
+driftloop apply pipeline.yaml
+```
+
+checks the file and publishes it as `pipeline-applied`; every service follows that
+topic, so the newest file of a name holds everywhere within a moment, and also for a
+service that starts later. Apply a changed file again to change a pipeline. An unknown
+key is an error that names the key that was probably meant.
+
+Three keys are enough; the rest has defaults. Features and their ranges are then
+inferred from the first data, and shown:
+
+```yaml
+name: churn
+task: binary
+data:
+  target: has_left
+```
+
+All durations and windows are in **event time**, the time in the data, so a recording
+that is played a thousand times faster is decided on just as it was live. Counts of rows
+are counts of *labelled* rows where the table says so.
+
+A fuller one is that of the [bike rentals](../examples/bike-demand/pipeline.yaml).
+"""
+
+FEATURE_EXAMPLE = """\
+`data.features` maps each input column to what is right for it:
+
+```yaml
+features:
+  temp: {type: number, min: -30, max: 50, unit: "°C", nullable: true}
+  season: {type: category, values: [spring, summer, autumn, winter]}
+```
+
+Rows that break this go to quarantine with the check, the field and an offending value;
+the good rows of the batch go on. A fault in many rows of a window is reported as such,
+and no model is trained because of it.
+"""
+
+
+def pipeline_page() -> str:
+    """Return the whole page as Markdown."""
+    lines = [OPENING, "## Top level", "", *_table(PipelineSpec)]
+    for name, field in PipelineSpec.model_fields.items():
+        section = _section(field)
+        if section is None:
+            continue
+        lines += ["", f"## {name}", "", _promise(section), "", *_table(section, name)]
+        if name == "data":
+            lines += ["", "### data.features", "", FEATURE_EXAMPLE, *_table(Feature)]
+    return "\n".join([*lines, ""])
+
+
+def _section(field: FieldInfo) -> type[Section] | None:
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
+
+
+def _promise(section: type[Section]) -> str:
+    return (section.__doc__ or "").strip().splitlines()[0]
+
+
+def _table(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    yield "| key | takes | default | meaning |"
+    yield "|---|---|---|---|"
+    yield from _lines(section, prefix)
+
+
+def _lines(section: type[BaseModel], prefix: str, inner: str = "") -> Iterator[str]:
+    schema = section.model_json_schema()
+    for name, field in section.model_fields.items():
+        part = _section(field)
+        if part is not None and not prefix:
+            yield f"| `{name}` | section | | [below](#{name}) |"
+        elif part is not None:
+            yield from _lines(part, prefix, f"{inner}{name}.")
+        else:
+            takes = _takes(schema["properties"][name], schema)
+            meaning = field.description or ""
+            yield f"| `{inner}{name}` | {takes} | {_default(field)} | {meaning} |"
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "**required**"
+    value: Any = field.get_default(call_default_factory=True, validated_data={})
+    if value is PydanticUndefined or value is None or value in ("", {}):
+        return ""
+    text = yaml.safe_dump(value, default_flow_style=True).split("\n")[0]
+    return f"`{text}`"
+
+
+BOUNDS = {
+    "minimum": "≥ {}",
+    "exclusiveMinimum": "> {}",
+    "maximum": "≤ {}",
+    "exclusiveMaximum": "< {}",
+}
+WORDS = {"string": "text", "object": "mapping", "array": "list", "integer": "integer"}
+
+
+def _takes(schema: dict[str, Any], root: dict[str, Any]) -> str:
+    """Say in words what a JSON Schema lets through."""
+    if "$ref" in schema:
+        name = schema["$ref"].rsplit("/", 1)[1]
+        return _takes(root["$defs"][name], root)
+    if "anyOf" in schema:
+        kinds = [_takes(part, root) for part in schema["anyOf"]]
+        return " or ".join(kind for kind in kinds if kind != "null")
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    kind = str(schema.get("type", "anything"))
+    if kind == "array":
+        return f"list of {_takes(schema.get('items', {}), root)}"
+    bounds = [text.format(schema[key]) for key, text in BOUNDS.items() if key in schema]
+    return " ".join([WORDS.get(kind, kind), ", ".join(bounds)]).strip()

@@ -1,0 +1,154 @@
+"""The one topic table: event, producers, consumers, partitions, retention.
+
+Topic creation, access rights, the AsyncAPI document, dead-letter topics and the
+picture of the chain are derived from it. ``people`` stands for the command line
+and the registry's REST callers, ``upstream`` for systems that publish data. The
+console reads every topic and writes none, so it is not named in the lines.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+from driftloop.contracts import events as e
+from driftloop.contracts.base import Event
+
+SERVICES = (
+    "ingest", "validator", "scorer", "monitor", "trainer", "registry", "deployer",
+    "console",
+)  # fmt: skip
+
+FOR_EVER = None
+ROWS_RETENTION = timedelta(days=7)
+PROGRESS_RETENTION = timedelta(days=1)
+DEAD_LETTER_RETENTION = FOR_EVER
+PARTITIONS = 4
+MAX_MESSAGE_BYTES = 2 * 1024 * 1024
+"""Above the 1 MiB from which rows travel by claim check, with room for headers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One line of the table.
+
+    Attributes
+    ----------
+    event : the class that travels here; its kebab case is the topic's name.
+    producers, consumers : services (or ``people``, ``upstream``).
+    retention : how long messages are kept; None: for ever.
+    compacted : only the last event of a key is kept (it carries whole state).
+    """
+
+    event: type[Event]
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    retention: timedelta | None = FOR_EVER
+    compacted: bool = False
+    partitions: int = PARTITIONS
+
+    @property
+    def name(self) -> str:
+        return self.event.topic()
+
+
+EVERY_SERVICE = SERVICES
+
+TOPICS: tuple[Topic, ...] = (
+    Topic(e.PipelineApplied, ("people", "registry"), EVERY_SERVICE, compacted=True),
+    # data
+    Topic(e.ObservationArrived, ("upstream", "ingest"), ("ingest",), ROWS_RETENTION),
+    Topic(e.LabelArrived, ("upstream", "ingest"), ("ingest",), ROWS_RETENTION),
+    Topic(e.BatchIngested, ("ingest",), ("validator",), ROWS_RETENTION),
+    Topic(e.BatchValidated, ("validator",), ("scorer", "monitor"), ROWS_RETENTION),
+    Topic(e.BatchRejected, ("validator",), ("monitor",), ROWS_RETENTION),
+    Topic(e.DatasetVersioned, ("validator",), ("trainer",)),
+    Topic(e.BatchScored, ("scorer",), ("monitor",), ROWS_RETENTION),
+    # watching
+    Topic(e.DriftDetected, ("monitor",), ("trainer",)),
+    Topic(e.PerformanceMeasured, ("monitor",), ("deployer",)),
+    Topic(e.AlertRaised, ("monitor", "trainer", "deployer"), ()),
+    # training
+    Topic(e.RetrainRequested, ("people", "registry"), ("trainer",)),
+    Topic(e.TrainingStarted, ("trainer",), ()),
+    Topic(e.TrainingSkipped, ("trainer",), ()),
+    Topic(e.TrainingProgressed, ("trainer",), (), PROGRESS_RETENTION),
+    Topic(e.TrainingFailed, ("trainer",), ()),
+    Topic(e.ModelTrained, ("trainer",), ("registry",)),
+    # registry
+    Topic(e.ModelRegistered, ("registry",), ()),
+    Topic(e.ApprovalRequested, ("registry",), ()),
+    Topic(e.ApprovalGiven, ("registry",), ("registry",)),
+    Topic(e.ModelApproved, ("registry",), ("deployer",)),
+    Topic(e.ModelRejected, ("registry",), ()),
+    # serving
+    Topic(e.ServingDesired, ("deployer",), ("scorer", "deployer"), compacted=True),
+    Topic(e.ScorerReported, ("scorer",), ("deployer",), ROWS_RETENTION),
+    Topic(e.RollbackRequested, ("registry",), ("deployer",)),
+    Topic(e.RolloutAdvanced, ("deployer",), ()),
+    Topic(
+        e.ModelDeployed,
+        ("deployer",),
+        ("trainer", "registry", "monitor"),
+    ),
+    Topic(
+        e.ModelRolledBack,
+        ("deployer",),
+        ("trainer", "registry", "monitor"),
+    ),
+)
+
+BY_NAME = {topic.name: topic for topic in TOPICS}
+
+STATE_TOPICS = tuple(topic for topic in TOPICS if topic.compacted)
+"""Followed from their beginning by every reader, without a consumer group."""
+
+
+def dead_letter_topic(service: str) -> str:
+    """Return where ``service`` puts messages it cannot handle.
+
+    >>> dead_letter_topic("trainer")
+    'trainer-dead-letter'
+    """
+    return f"{service}-dead-letter"
+
+
+def consumed_by(service: str) -> tuple[Topic, ...]:
+    """Topics a service handles, without the state topics that it only follows."""
+    if service == "console":
+        return tuple(t for t in TOPICS if not t.compacted)
+    return tuple(t for t in TOPICS if service in t.consumers and not t.compacted)
+
+
+def produced_by(service: str) -> tuple[Topic, ...]:
+    """Topics a service may write."""
+    return tuple(t for t in TOPICS if service in t.producers)
+
+
+def settings_of(topic: Topic) -> dict[str, str]:
+    """Kafka's topic configuration for a line of the table."""
+    retention_ms = (
+        -1 if topic.retention is None else int(topic.retention.total_seconds() * 1000)
+    )
+    return {
+        "cleanup.policy": "compact" if topic.compacted else "delete",
+        "retention.ms": str(retention_ms),
+        "max.message.bytes": str(MAX_MESSAGE_BYTES),
+    }
+
+
+def all_topics() -> Iterator[tuple[str, int, dict[str, str]]]:
+    """Name, partitions and configuration of every topic, dead letters included."""
+    for topic in TOPICS:
+        yield topic.name, topic.partitions, settings_of(topic)
+    for service in SERVICES:
+        if not produced_by(service):
+            continue  # the console only reads
+        yield (
+            dead_letter_topic(service),
+            1,
+            {
+                "cleanup.policy": "delete",
+                "retention.ms": "-1",
+                "max.message.bytes": str(2 * MAX_MESSAGE_BYTES),
+            },
+        )
