@@ -1,0 +1,257 @@
+"""Objects addressed by their sha256: a local folder, or S3 through ``minio``.
+
+The store mints every location from a digest; a caller never names a path. What
+is read is verified on the very bytes that are returned.
+"""
+
+import hashlib
+import io
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from driftloop.contracts.events import BlobRef
+from driftloop.runtime.errors import Reject, Retry
+from driftloop.runtime.settings import Settings
+from driftloop.runtime.telemetry import log
+
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S = 20
+"""Of one answer; two of them are shorter than the watchdog's patience."""
+MAX_CONNECTIONS = 10
+PASSING_CODES = frozenset({"OperationAborted", "RequestTimeout", "SlowDown"})
+"""S3 errors that waiting cures although their status says that it is our fault.
+
+Source: Amazon S3 API reference, "Error responses".
+"""
+logger = log(__name__)
+URI_PATTERN = re.compile(r"artifact:sha256/([0-9a-f]{64})")
+
+
+def uri_of(digest: str) -> str:
+    """Return where an object with this digest is, whatever the store.
+
+    >>> uri_of("ab" * 32)[:20]
+    'artifact:sha256/abab'
+    """
+    return f"artifact:sha256/{digest}"
+
+
+def _name_of(uri: str, sha256: str) -> str:
+    match = URI_PATTERN.fullmatch(uri)
+    if match is None or match[1] != sha256:
+        raise Reject(f"not an artifact of digest {sha256}: {uri!r}", field="uri")
+    return f"sha256/{sha256[:2]}/{sha256}"
+
+
+class ArtifactStore(Protocol):
+    """Content-addressed objects; nothing is ever overwritten."""
+
+    def put(self, data: bytes) -> BlobRef:
+        """Store ``data`` durably and return its reference.
+
+        Raises
+        ------
+        Retry
+            When the store is away or full.
+        """
+        ...
+
+    def get(self, uri: str, sha256: str) -> bytes:
+        """Return the object's bytes, verified.
+
+        Raises
+        ------
+        Reject
+            When the uri is not one of ours or the bytes differ from the digest.
+        Retry
+            When the store is away or does not have the object (yet).
+        """
+        ...
+
+
+def _verified(data: bytes, uri: str, sha256: str) -> bytes:
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise Reject(f"{uri} holds bytes of digest {found}; it was tampered with")
+    return data
+
+
+def _ref(data: bytes) -> BlobRef:
+    digest = hashlib.sha256(data).hexdigest()
+    return BlobRef(uri=uri_of(digest), sha256=digest, size_bytes=len(data))
+
+
+class FolderStore:
+    """Objects as files below ``root``."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def put(self, data: bytes) -> BlobRef:
+        ref = _ref(data)
+        path = self._root / _name_of(ref.uri, ref.sha256)
+        if path.exists():
+            return ref
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(file.name).replace(path)
+        except OSError as error:
+            raise Retry(f"artifact store: {error}") from error
+        return ref
+
+    def get(self, uri: str, sha256: str) -> bytes:
+        path = self._root / _name_of(uri, sha256)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise Retry(f"artifact store: {error}") from error
+        return _verified(data, uri, sha256)
+
+
+class StoreRefusedError(RuntimeError):
+    """The store is there and does not let us in: settings are wrong."""
+
+
+class S3Store:
+    """Objects in an S3 bucket (any server that speaks S3)."""
+
+    def __init__(self, client: Any, bucket: str, prefix: str = "") -> None:
+        self._client = client
+        self._bucket = bucket
+        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+
+    def put(self, data: bytes) -> BlobRef:
+        ref = _ref(data)
+        name = self._prefix + _name_of(ref.uri, ref.sha256)
+        with _s3_faults():
+            self._client.put_object(self._bucket, name, io.BytesIO(data), len(data))
+        return ref
+
+    def get(self, uri: str, sha256: str) -> bytes:
+        name = self._prefix + _name_of(uri, sha256)
+        with _s3_faults():
+            response = self._client.get_object(self._bucket, name)
+            try:
+                data: bytes = response.read()
+            finally:
+                response.close()
+                response.release_conn()
+        return _verified(data, uri, sha256)
+
+    def check(self) -> None:
+        """Write and read the empty object, so that wrong settings show at the start.
+
+        Raises
+        ------
+        Retry
+            When the store is away.
+        StoreRefusedError
+            When there is no such bucket, or the keys do not open it.
+        """
+        try:
+            ref = self.put(b"")
+            self.get(ref.uri, ref.sha256)
+        except Retry as error:
+            if not _is_refusal(error.__cause__):
+                raise
+            raise StoreRefusedError(
+                f"bucket {self._bucket!r}: {error}; look at DRIFTLOOP_ARTIFACTS_URL, "
+                "DRIFTLOOP_S3_ENDPOINT_URL, DRIFTLOOP_S3_REGION and the two keys"
+            ) from error
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    from minio.error import S3Error
+
+    if not isinstance(error, S3Error):
+        return False
+    status = error.response.status
+    is_our_fault = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
+    return is_our_fault and error.code not in PASSING_CODES
+
+
+@contextmanager
+def _s3_faults() -> Iterator[None]:
+    from minio.error import MinioException, S3Error
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except S3Error as error:
+        message = str(error.message).rstrip(".")
+        raise Retry(f"artifact store: {error.code}: {message}") from error
+    except (MinioException, HTTPError, OSError) as error:
+        raise Retry(f"artifact store: {error}") from error
+
+
+def open_store(settings: Settings) -> ArtifactStore:
+    """Return the store that the settings name.
+
+    Raises
+    ------
+    ValueError
+        When an S3 address lacks its endpoint or keys.
+    """
+    url = settings.artifacts_url
+    if url is None:
+        return FolderStore(settings.home / "artifacts")
+    if not url.startswith("s3://"):
+        return FolderStore(Path(url))
+    from minio import Minio
+
+    if not (
+        settings.s3_endpoint_url and settings.s3_access_key and settings.s3_secret_key
+    ):
+        raise ValueError(
+            "artifacts_url is on S3: set DRIFTLOOP_S3_ENDPOINT_URL, "
+            "DRIFTLOOP_S3_ACCESS_KEY and DRIFTLOOP_S3_SECRET_KEY"
+        )
+    place, endpoint = urlsplit(url), urlsplit(settings.s3_endpoint_url)
+    client = Minio(
+        endpoint.netloc,
+        access_key=settings.s3_access_key.get_secret_value(),
+        secret_key=settings.s3_secret_key.get_secret_value(),
+        secure=endpoint.scheme == "https",
+        region=settings.s3_region,
+        http_client=_http_client(),
+    )
+    return S3Store(client, place.netloc, place.path)
+
+
+def _http_client() -> Any:
+    """Return a client that gives up soon: the runner tries again, and says so."""
+    from urllib3 import PoolManager, Timeout
+    from urllib3.util import Retry as HttpRetry
+
+    return PoolManager(
+        timeout=Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
+        retries=HttpRetry(1, backoff_factor=0.2),  # a connection that went stale
+        maxsize=MAX_CONNECTIONS,
+        cert_reqs="CERT_REQUIRED",
+    )
+
+
+def check_store(store: ArtifactStore) -> None:
+    """Find wrong settings before the first message; a store that is away may come.
+
+    Raises
+    ------
+    StoreRefusedError
+        When there is no such bucket, or the keys do not open it.
+    """
+    if isinstance(store, S3Store):
+        try:
+            store.check()
+        except Retry as error:
+            logger.warning("artifact store does not answer yet", error=str(error))

@@ -1,0 +1,29 @@
+"""The three errors a handler may raise on purpose; anything else is a bug."""
+
+
+class Reject(Exception):  # noqa: N818 - reads as an order at the call: raise Reject(..)
+    """A message that can never be handled: it goes to the dead letters.
+
+    Parameters
+    ----------
+    reason : what is wrong and what would be right, for the person who reads it.
+    field : the field at fault, where there is one.
+    """
+
+    def __init__(self, reason: str, *, field: str | None = None) -> None:
+        super().__init__(f"{field}: {reason}" if field else reason)
+        self.reason = reason
+        self.field = field
+
+
+class Retry(Exception):  # noqa: N818 - as above
+    """A passing fault (a store away): the message is tried again, in its place."""
+
+
+class Skip(Exception):  # noqa: N818 - as above
+    """Nothing to do (stale or repeated); counted by its reason, which is a label.
+
+    Parameters
+    ----------
+    reason : one of a few fixed words, as it becomes a metric label.
+    """

@@ -1,0 +1,343 @@
+"""A service from its parts: settings, database, driver, HTTP, a clean end."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+import uvicorn
+import uvloop
+from driftloop.contracts.base import Event
+from driftloop.contracts.events import PipelineApplied
+from driftloop.contracts.topics import consumed_by
+from driftloop.runtime import metrics
+from driftloop.runtime.artifacts import ArtifactStore, check_store, open_store
+from driftloop.runtime.database import open_database
+from driftloop.runtime.drivers.confluent import ConfluentDriver, ConfluentPublisher
+from driftloop.runtime.follower import LogFollower
+from driftloop.runtime.handlers import Chunk, Deps, EventHandler, handler_table
+from driftloop.runtime.http import http_app
+from driftloop.runtime.outbox import OutboxRelay, Stopping
+from driftloop.runtime.runner import Runner
+from driftloop.runtime.settings import Settings, load_settings
+from driftloop.runtime.state import StateView
+from driftloop.runtime.telemetry import log, start_logging, start_tracing
+from driftloop.runtime.transport import Driver, Message, Publisher
+from fastapi import APIRouter, FastAPI
+from opentelemetry.trace import Tracer
+from sqlalchemy import Engine
+from sqlmodel import Session, SQLModel
+
+S = TypeVar("S", bound=Settings)
+D = TypeVar("D", bound=Deps)
+
+EXIT_BUG = 1
+STOP_TIMEOUT_S = 20
+logger = log(__name__)
+
+
+@dataclass(frozen=True)
+class Runtime(Generic[S]):
+    """What a service builds its dependencies and background work from."""
+
+    settings: S
+    engine: Engine
+    store: ArtifactStore
+    outbox: OutboxRelay
+    publisher: Publisher
+    tracer: Tracer
+    pipelines: StateView[PipelineApplied]
+    states: dict[type[Event], StateView[Any]]
+    session: Session
+    stopping: threading.Event
+
+    def state(self, event: type[Event]) -> StateView[Any]:
+        """Return the view of a compacted topic that the service follows."""
+        return self.states[event]
+
+
+Background = Callable[[], None]
+"""Runs in its own thread until ``runtime.stopping`` is set; an exception ends
+the process."""
+
+
+@dataclass(frozen=True)
+class Parts(Generic[D]):
+    """What a service's ``build`` returns.
+
+    Attributes
+    ----------
+    deps : given to each handler.
+    routers : added to the process's HTTP interface.
+    background : loops beside the consumer.
+    ready : names of further conditions of readiness, with their tests.
+    mount : last touch on the application (static files, middleware).
+    configure_faust : adds tables to the Faust app of a service on that driver, and
+        returns what feeds them; see ``drivers.faust.Configure``.
+    """
+
+    deps: D
+    routers: Sequence[APIRouter] = ()
+    background: Sequence[Background] = ()
+    ready: dict[str, Callable[[], bool]] = field(default_factory=dict)
+    mount: Callable[[FastAPI], None] | None = None
+    configure_faust: Callable[[Any], Callable[[Message], None] | None] | None = None
+
+
+@dataclass(frozen=True)
+class Service(Generic[S, D]):
+    """A service's table of contents; see each ``app.py``."""
+
+    name: str
+    settings: type[S]
+    handlers: Sequence[EventHandler | Chunk]
+    build: Callable[[Runtime[S]], AbstractContextManager[Parts[D]]]
+    tables: Sequence[type[SQLModel]] = ()
+    states: Sequence[type[Event]] = ()
+    driver: Literal["confluent", "faust"] = "confluent"
+
+
+def run_service(service: Service[S, D]) -> None:
+    """Run until SIGTERM or SIGINT; exit 1 on a bug, 3 by the watchdog."""
+    settings = load_settings(service.settings, service.name)
+    start_logging(service.name, settings)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        code = runner.run(_Process(service, settings).run())
+    logger.info("stopped", exit_code=code)
+    sys.stdout.flush()
+    os._exit(code)  # no thread of a client library may hold the process back
+
+
+class _Process(Generic[S, D]):
+    """One run of a service."""
+
+    def __init__(self, service: Service[S, D], settings: S) -> None:
+        self._service = service
+        self._settings = settings
+        self._stopping = threading.Event()
+        self._failed = threading.Event()
+        self._was_ready = False
+        self._driver: Driver | None = None
+        self._runner: Runner[D] | None = None
+        self._views: dict[type[Event], StateView[Any]] = {}
+        self._ready: dict[str, Callable[[], bool]] = {}
+
+    async def run(self) -> int:
+        with ExitStack() as stack:
+            app, threads = self._start(stack)
+            sock = _listen(self._settings)
+            host, port = sock.getsockname()[:2]
+            server = _Server(
+                uvicorn.Config(app, log_config=None, access_log=False, workers=1)
+            )
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._stop, server)
+            logger.info("started", http=f"http://{host}:{port}")
+            watcher = asyncio.create_task(self._end_with_failure(server))
+            await server.serve(sockets=[sock])
+            watcher.cancel()
+            self._stop(server)
+            for thread in threads:
+                await asyncio.to_thread(thread.join, STOP_TIMEOUT_S)
+        return EXIT_BUG if self._failed.is_set() else 0
+
+    def _stop(self, server: "uvicorn.Server") -> None:
+        server.should_exit = True
+        self._stopping.set()
+        if self._runner:
+            self._runner.stop()
+        if self._driver:
+            self._driver.stop()
+
+    async def _end_with_failure(self, server: "uvicorn.Server") -> None:
+        while not self._failed.is_set():
+            await asyncio.sleep(0.1)
+        server.should_exit = True
+
+    def _start(self, stack: ExitStack) -> tuple[FastAPI, list[threading.Thread]]:
+        service, settings = self._service, self._settings
+        engine = open_database(
+            settings.database_url_for(service.name), service.tables, service.name
+        )
+        stack.callback(engine.dispose)
+        store = open_store(settings)
+        check_store(store)
+        provider = start_tracing(service.name, settings)
+        stack.callback(provider.shutdown)
+        tracer = provider.get_tracer("driftloop")
+        publisher = ConfluentPublisher(
+            settings.broker,
+            client_id=f"{service.name}-{settings.replica}",
+            client_config=settings.kafka_config,
+        )
+        stack.callback(publisher.close)
+        outbox = OutboxRelay(
+            service.name, engine, publisher, store, tracer, settings.replica,
+            self._stopping.is_set,
+        )  # fmt: skip
+        stack.callback(outbox.close)
+        followed: tuple[type[Event], ...] = (PipelineApplied, *service.states)
+        self._views = {event: StateView(event) for event in followed}
+        runtime = Runtime(
+            settings, engine, store, outbox, publisher, tracer,
+            self._views[PipelineApplied], self._views, Session(engine),
+            self._stopping,
+        )  # fmt: skip
+        parts = stack.enter_context(service.build(runtime))
+        self._ready = dict(parts.ready)
+        table = handler_table(service.handlers)
+        _check_topics(service.name, table.topics)
+        self._runner = Runner(
+            service.name, table, parts.deps, engine, outbox, store, tracer,
+            settings.retry_limit_seconds,
+        )  # fmt: skip
+        loops = [self._follow_states(store), *parts.background]
+        if table.topics:
+            loops.append(self._consume(table.topics, outbox, parts))
+        threads = [self._thread(loop) for loop in loops]
+        app = http_app(f"driftloop {service.name}", settings, self.health)
+        for router in parts.routers:
+            app.include_router(router)
+        if parts.mount:
+            parts.mount(app)
+        return app, threads
+
+    def _thread(self, loop: Background) -> threading.Thread:
+        def guarded() -> None:
+            try:
+                loop()
+            except Stopping:
+                pass
+            except BaseException:
+                logger.exception("background work failed")
+                self._failed.set()
+
+        thread = threading.Thread(target=guarded, daemon=True)
+        thread.start()
+        return thread
+
+    def _follow_states(self, store: ArtifactStore) -> Background:
+        by_topic = {event.topic(): view for event, view in self._views.items()}
+
+        def follow() -> None:
+            follower = LogFollower(
+                self._settings.broker,
+                list(by_topic),
+                lambda message: by_topic[message.topic].apply(message, store),
+                self._settings.kafka_config,
+            )
+
+            def wait_for_stop() -> None:
+                while not self._stopping.wait(0.1):
+                    if follower.caught_up.is_set():
+                        for view in by_topic.values():
+                            view.caught_up.set()
+                follower.stop()
+
+            threading.Thread(target=wait_for_stop, daemon=True).start()
+            follower.run()
+
+        return follow
+
+    def _consume(
+        self, topics: Sequence[str], outbox: OutboxRelay, parts: Parts[D]
+    ) -> Background:
+        group = f"driftloop-{self._service.name}"
+        options: dict[str, Any] = {
+            "instance_id": f"{group}-{self._settings.replica}",
+            "client_config": self._settings.kafka_config,
+        }
+        if self._service.driver == "faust":
+            from driftloop.runtime.drivers.faust import FaustDriver
+
+            driver: Driver = FaustDriver(
+                self._settings.broker,
+                group,
+                list(topics),
+                configure=parts.configure_faust,
+                **options,
+            )
+        else:
+            driver = ConfluentDriver(
+                self._settings.broker, group, list(topics), **options
+            )
+        self._driver = driver
+        runner = self._runner
+        assert runner is not None  # noqa: S101 - set by the caller
+
+        def consume() -> None:
+            from driftloop.runtime.drivers.watchdog import Watchdog
+
+            for view in self._views.values():
+                while not view.caught_up.wait(0.1):
+                    if self._stopping.is_set():
+                        return
+            outbox.recover()
+            watchdog = Watchdog(
+                driver.status,
+                self._settings.watchdog_seconds,
+                beats=lambda: runner.beats,
+            )
+            watchdog.start()
+            try:
+                driver.run(runner.process, runner.start_offset)
+            finally:
+                watchdog.stop()
+            outbox.tidy()
+
+        return consume
+
+    def health(self) -> dict[str, Any]:
+        """Live, ready, and why not."""
+        checks = {"states": all(v.caught_up.is_set() for v in self._views.values())}
+        lag = None
+        if self._driver:
+            status = self._driver.status()
+            lag = status.lag
+            checks["connected"] = status.connected
+            checks["assigned"] = bool(status.assigned)
+            self._was_ready = self._was_ready or lag == 0
+            checks["caught_up"] = self._was_ready
+            if lag is not None:
+                metrics.CONSUMER_LAG.labels(self._service.name).set(lag)
+        checks |= {name: test() for name, test in self._ready.items()}
+        return {
+            "service": self._service.name,
+            "live": not self._failed.is_set(),
+            "ready": all(checks.values()) and not self._stopping.is_set(),
+            "checks": checks,
+            "lag": lag,
+            "waiting_for": self._runner.last_error if self._runner else None,
+        }
+
+
+def _check_topics(service: str, handled: Sequence[str]) -> None:
+    expected = {topic.name for topic in consumed_by(service)}
+    if service != "console" and expected != set(handled):
+        raise TypeError(
+            f"{service} handles {sorted(handled)}, the topic table says "
+            f"{sorted(expected)}"
+        )
+
+
+def _listen(settings: Settings) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((settings.http_host, settings.http_port))
+    return sock
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers (it would re-raise SIGTERM)."""
+
+    def capture_signals(self) -> Any:
+        from contextlib import nullcontext
+
+        return nullcontext()
