@@ -1,0 +1,276 @@
+"""A model package: files by digest, a manifest over them, a signature over that.
+
+The manifest's bytes are canonical JSON without wall-clock times, so the same
+training on the same inputs gives the same digest. The signed envelope and each
+file lie in the artifact store under their own digests; what is read is verified
+on the very bytes that are returned.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from driftloop.contracts.events import DatasetRef, Evaluation, PackageRef, Span
+from driftloop.contracts.pipeline import Task
+from driftloop.models.formats import (
+    MODEL_FILE,
+    FormatRefused,
+    check_file,
+    check_size,
+)
+from driftloop.models.signing import SignatureRefused, Signer, TrustedKeys
+from driftloop.runtime.artifacts import URI_PATTERN, ArtifactStore
+from driftloop.runtime.errors import Reject
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+PAYLOAD_TYPE = "application/vnd.driftloop.model-manifest.v1+json"
+MAX_ENVELOPE_BYTES = 8 * 1024 * 1024
+ColumnType = Literal["number", "integer", "category", "boolean"]
+
+
+class PackageRefused(Reject):
+    """A package is not what it claims to be; nothing of it may be loaded."""
+
+
+class Part(BaseModel):
+    """A part of the manifest; unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class InputColumn(Part):
+    """One feature, in the order of training."""
+
+    name: str
+    type: ColumnType
+    nullable: bool = False
+    categories: list[str] | None = Field(
+        default=None, description="values seen in training; others count as unknown"
+    )
+
+
+class OutputColumn(Part):
+    """One output of the graph."""
+
+    name: Literal["prediction", "score"]
+    type: Literal["number", "category"]
+    description: str
+
+
+class TriedCandidate(Part):
+    """A candidate and its loss on validation."""
+
+    name: str
+    validation_loss: float | None = Field(description="None: it could not be used")
+    detail: str = ""
+
+
+class FileEntry(Part):
+    """Where a file is and what it must be."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size_bytes: int = Field(ge=0)
+    uri: str
+
+
+class Manifest(Part):
+    """What ``model.json`` says: the model's schema, origin and worth.
+
+    Attributes
+    ----------
+    classes : labels in the order of the score's columns; empty for regression.
+    environment : ``name==version`` of each library that shaped the model.
+    parent_digest : package of the champion at training time.
+    files : filled in by :func:`write_package`.
+    """
+
+    schema_version: Literal[1] = 1
+    pipeline: str
+    task: Task
+    target: str
+    inputs: list[InputColumn] = Field(min_length=1)
+    outputs: list[OutputColumn] = Field(min_length=1)
+    classes: list[str] = []
+    algorithm: str
+    parameters: dict[str, Any] = {}
+    evaluation: Evaluation
+    tried: list[TriedCandidate] = []
+    dataset: DatasetRef
+    train_span: Span
+    holdout_span: Span
+    train_row_count: int = Field(ge=1)
+    seed: int
+    code_version: str
+    environment: list[str]
+    parent_digest: str | None = None
+    job_id: str
+    cause_event_id: str
+    cause_reason: str
+    files: dict[str, FileEntry] = {}
+
+
+@dataclass(frozen=True)
+class Package:
+    """A verified package.
+
+    Attributes
+    ----------
+    ref : what was asked for.
+    files : name to bytes, exactly as the manifest lists them.
+    """
+
+    ref: PackageRef
+    manifest: Manifest
+    files: dict[str, bytes]
+
+
+def canonical_json(content: Any) -> bytes:
+    """Return JSON that is equal for equal content.
+
+    >>> canonical_json({"b": 1, "a": "é"}).decode()
+    '{"a":"é","b":1}'
+    """
+    return json.dumps(
+        content,
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=False,
+        allow_nan=False,
+    ).encode()
+
+
+def signed_bytes(payload: bytes) -> bytes:
+    """Return what is signed for a payload: its type and length are part of it.
+
+    Source: DSSE v1, pre-authentication encoding (secure-systems-lab/dsse).
+
+    >>> signed_bytes(b"{}").split()[0]
+    b'DSSEv1'
+    """
+    kind = PAYLOAD_TYPE.encode()
+    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
+
+
+def write_package(
+    manifest: Manifest, files: dict[str, bytes], signer: Signer, store: ArtifactStore
+) -> PackageRef:
+    """Store the files, the manifest over them and its signature.
+
+    Returns
+    -------
+    PackageRef
+        The same for the same arguments; storing again changes nothing.
+
+    Raises
+    ------
+    FormatRefused
+        When a file may not be in a package or is not what its name says.
+    Retry
+        When the store is away.
+    """
+    if MODEL_FILE not in files:
+        raise FormatRefused(f"{MODEL_FILE} is missing")
+    entries = {}
+    for name, data in sorted(files.items()):
+        check_file(name, data)
+        blob = store.put(data)
+        entries[name] = FileEntry(
+            sha256=blob.sha256, size_bytes=blob.size_bytes, uri=blob.uri
+        )
+    complete = manifest.model_copy(update={"files": entries})
+    payload = canonical_json(complete.model_dump(mode="json"))
+    signature = signer.sign(signed_bytes(payload))
+    envelope = {
+        "payloadType": PAYLOAD_TYPE,
+        "payload": base64.b64encode(payload).decode(),
+        "signatures": [
+            {"keyid": signer.key_id, "sig": base64.b64encode(signature).decode()}
+        ],
+    }
+    blob = store.put(canonical_json(envelope))
+    return PackageRef(
+        uri=blob.uri, digest=hashlib.sha256(payload).hexdigest(), signer=signer.key_id
+    )
+
+
+def read_package(
+    ref: PackageRef, store: ArtifactStore, trusted: TrustedKeys
+) -> Package:
+    """Return the verified package.
+
+    Raises
+    ------
+    PackageRefused
+        When the signer is not trusted, the signature or a digest does not fit, or
+        a file is missing, extra or not what its name says. Says which.
+    Retry
+        When the store is away or does not have an object (yet).
+    """
+    try:
+        payload = _verified_payload(ref, store, trusted)
+        manifest = Manifest.model_validate_json(payload)
+        _check_list(manifest)
+        files = {
+            name: _read_file(name, entry, store)
+            for name, entry in manifest.files.items()
+        }
+    except PackageRefused:
+        raise
+    except ValidationError as error:
+        raise PackageRefused(f"the manifest is not valid: {error}") from error
+    except (Reject, SignatureRefused, FormatRefused) as error:
+        raise PackageRefused(f"package {ref.digest[:12]}: {error}") from error
+    return Package(ref, manifest, files)
+
+
+def _verified_payload(
+    ref: PackageRef, store: ArtifactStore, trusted: TrustedKeys
+) -> bytes:
+    match = URI_PATTERN.fullmatch(ref.uri)
+    if match is None:
+        raise PackageRefused(f"not an artifact: {ref.uri!r}", field="uri")
+    data = store.get(ref.uri, match[1])
+    if len(data) > MAX_ENVELOPE_BYTES:
+        raise PackageRefused(f"the envelope has {len(data)} bytes")
+    try:
+        envelope = json.loads(data)
+        kind = envelope["payloadType"]
+        payload = base64.b64decode(envelope["payload"], validate=True)
+        signatures = {
+            entry["keyid"]: base64.b64decode(entry["sig"], validate=True)
+            for entry in envelope["signatures"]
+        }
+    except (ValueError, KeyError, TypeError, binascii.Error) as error:
+        raise PackageRefused(f"not a signed envelope: {error!r}") from error
+    if kind != PAYLOAD_TYPE:
+        raise PackageRefused(f"the envelope holds {kind!r}, not a model manifest")
+    if ref.signer not in signatures:
+        raise PackageRefused(f"the envelope has no signature by {ref.signer!r}")
+    trusted.verify(ref.signer, signed_bytes(payload), signatures[ref.signer])
+    found = hashlib.sha256(payload).hexdigest()
+    if found != ref.digest:
+        raise PackageRefused(f"the manifest has digest {found}, not {ref.digest}")
+    return payload
+
+
+def _check_list(manifest: Manifest) -> None:
+    if MODEL_FILE not in manifest.files:
+        raise PackageRefused(f"the manifest lists no {MODEL_FILE}")
+    for name, entry in manifest.files.items():
+        check_size(name, entry.size_bytes)
+
+
+def _read_file(name: str, entry: FileEntry, store: ArtifactStore) -> bytes:
+    try:
+        data = store.get(entry.uri, entry.sha256)
+    except Reject as error:
+        raise PackageRefused(f"{name}: {error}") from error
+    if len(data) != entry.size_bytes:
+        raise PackageRefused(
+            f"{name}: {len(data)} bytes where the manifest says {entry.size_bytes}"
+        )
+    check_file(name, data)
+    return data
