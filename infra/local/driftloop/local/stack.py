@@ -1,0 +1,349 @@
+"""The whole of driftloop on one machine: real Kafka and each service as a process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from driftloop.local.home import Home, StackError
+from driftloop.local.jars import ensure_jars
+from driftloop.local.kafka import KafkaNode
+from driftloop.local.processes import (
+    LOOPBACK,
+    free_port,
+    identity,
+    is_port_free,
+    kill_marked,
+    wait_until_gone,
+)
+from driftloop.local.supervisor import ProcessSpec, Supervisor, http_ready
+
+__all__ = ["SERVICES", "Service", "StackError", "down", "status", "supervise", "up"]
+
+BROKER, BROKER_PORT = "broker", 9092
+# Processes inherit it; it proves that what is left of a killed stack was part of it.
+_MARKER = "DRIFTLOOP_STACK_ID"
+_POLL_S = 0.2
+_START_TIMEOUT_S = 180.0
+# Longer than the services' and then the broker's grace time.
+_STOP_TIMEOUT_S = 60.0
+_BROKER_GRACE_S = 30.0
+
+Progress = Callable[[str], None]
+
+# Supervisors outlive their caller on purpose; a Popen that is collected while its
+# process runs would call that a leak.
+_spawned: list[subprocess.Popen[bytes]] = []
+
+
+@dataclass(frozen=True)
+class Service:
+    """A process of the stack.
+
+    Attributes
+    ----------
+    port : of its HTTP interface, unless it is taken.
+    has_api : it serves people or outside systems, so it needs the token.
+    argv : how it is started; by default ``python -m driftloop.<name>``.
+    """
+
+    name: str
+    port: int
+    has_api: bool = False
+    argv: Sequence[str] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+SERVICES = (
+    Service("registry", 7002, has_api=True),
+    Service("ingest", 7001, has_api=True),
+    Service("validator", 7004),
+    Service("scorer", 7003, has_api=True),
+    Service("monitor", 7007, has_api=True),
+    Service("trainer", 7005),
+    Service("deployer", 7006),
+    Service("console", 7000, has_api=True),
+)
+
+
+def up(
+    home: Path,
+    foreground: bool = False,
+    *,
+    progress: Progress | None = None,
+    timeout_s: float = _START_TIMEOUT_S,
+) -> dict[str, Any]:
+    """Start the stack, or find it running.
+
+    In the background it returns when every process is ready. In the foreground it
+    shows all logs and returns after the stop by Ctrl-C or `down`.
+
+    Returns
+    -------
+    dict
+        As `status`.
+
+    Raises
+    ------
+    StackError
+        When a process ends again and again or is not ready in time; the stack stays
+        up, to be looked at.
+    JarError, KafkaError, PortTakenError
+        When the broker cannot be prepared.
+    """
+    place = Home(home.resolve())
+    place.create()
+    if place.supervisor_pid() is None:
+        ensure_jars(progress)
+        if foreground:
+            supervise(home, echo=True)
+            return status(home)
+        _spawn_supervisor(place)
+    return _wait_until_ready(place, timeout_s, progress)
+
+
+def down(home: Path, wipe: bool = False) -> None:
+    """Stop the stack: each service in good order, then the broker.
+
+    Only processes that are proven to be this stack's are ended. With `wipe` all state
+    of the home is deleted. A stack that does not run is no error.
+
+    Raises
+    ------
+    StackError
+        When the home is not an installation's folder (`wipe`).
+    """
+    place = Home(home.resolve())
+    pid = place.supervisor_pid()
+    if pid is not None:
+        known = identity(pid)
+        os.kill(pid, signal.SIGTERM)
+        if known and not wait_until_gone(pid, known, _STOP_TIMEOUT_S):
+            os.kill(pid, signal.SIGKILL)  # its processes die with it
+            wait_until_gone(pid, known, _STOP_TIMEOUT_S)
+    _end_left_over(place)
+    if wipe and place.path.exists():
+        place.wipe()
+
+
+def status(home: Path) -> dict[str, Any]:
+    """Return what runs, as plain JSON values.
+
+    Returns
+    -------
+    dict
+        ``state`` (``stopped``, ``starting``, ``running``, ``stopping``), ``home``,
+        ``broker`` (bootstrap), ``urls`` by service, ``token_file``, and ``processes``
+        by name: ``pid``, ``state``, ``ready``, ``port``, ``restarts``, ``last_exit``,
+        ``log``.
+    """
+    place = Home(home.resolve())
+    record = place.read_record()
+    processes = record.get("processes", {})
+    running = place.supervisor_pid() is not None
+    if not running:
+        stopped = {"pid": None, "identity": None, "state": "stopped", "ready": False}
+        processes = {name: known | stopped for name, known in processes.items()}
+    return {
+        "state": record.get("state", "stopped") if running else "stopped",
+        "home": str(place.path),
+        "broker": record.get("broker"),
+        "urls": record.get("urls", {}),
+        "token_file": str(place.token_file),
+        "supervisor": record["supervisor"]["pid"] if running else None,
+        "processes": processes,
+    }
+
+
+def supervise(
+    home: Path, *, echo: bool = False, services: Sequence[Service] = SERVICES
+) -> None:
+    """Run the stack in this process until SIGTERM or SIGINT. Main thread only.
+
+    Raises
+    ------
+    StackError
+        When it runs already.
+    """
+    place = Home(home.resolve())
+    place.create()
+    with place.locked():
+        _end_left_over(place)
+        asyncio.run(_supervise(place, services, echo))
+
+
+async def _supervise(place: Home, services: Sequence[Service], echo: bool) -> None:
+    stack_id = secrets.token_hex(16)
+    known = place.read_record().get("processes", {})
+    ports = _settle_ports(services, {n: p.get("port") for n, p in known.items()})
+    node = KafkaNode(place.path / "kafka", port=ports[BROKER])
+    record: dict[str, Any] = {
+        "state": "starting",
+        "stack_id": stack_id,
+        "supervisor": {"pid": os.getpid(), "identity": identity(os.getpid())},
+        "broker": f"{LOOPBACK}:{ports[BROKER]}",
+        "urls": {
+            s.name: f"http://{LOOPBACK}:{ports[s.name]}" for s in services if s.has_api
+        },
+        "processes": {name: {"port": port} for name, port in ports.items()},
+    }
+    place.write_record(record)
+    node.prepare()
+
+    def note(processes: dict[str, dict[str, Any]]) -> None:
+        record["processes"] = processes
+        if supervisor.is_stopping:
+            record["state"] = "stopping"
+        elif all(process["ready"] for process in processes.values()):
+            record["state"] = "running"
+        place.write_record(record)
+
+    supervisor = Supervisor(
+        [
+            _broker_spec(node, stack_id),
+            *(_service_spec(s, place, ports, stack_id, echo) for s in services),
+        ],
+        place.logs,
+        echo=echo,
+        on_change=note,
+    )
+    try:
+        await supervisor.run()
+    finally:
+        record["state"] = "stopped"
+        place.write_record(record)
+
+
+def _settle_ports(
+    services: Sequence[Service], known: Mapping[str, int | None]
+) -> dict[str, int]:
+    """Choose each process's port: that of the last run, else its default, else free."""
+    wanted = {BROKER: BROKER_PORT} | {s.name: s.port for s in services}
+    chosen: dict[str, int] = {}
+    for name, default in wanted.items():
+        taken = frozenset(chosen.values()) | frozenset(wanted.values())
+        candidates = [port for port in (known.get(name), default) if port]
+        usable = (
+            port
+            for port in candidates
+            if port not in chosen.values() and is_port_free(port)
+        )
+        chosen[name] = next(usable, None) or free_port(taken)
+    return chosen
+
+
+def _broker_spec(node: KafkaNode, stack_id: str) -> ProcessSpec:
+    def create_topics() -> None:
+        from driftloop.runtime.admin import create_topics
+
+        create_topics(node.bootstrap)
+
+    return ProcessSpec(
+        BROKER,
+        node.argv,
+        node.env | {_MARKER: stack_id},
+        cwd=node.home,
+        is_ready=node.is_ready,
+        blocks_start=True,
+        on_ready=create_topics,
+        port=int(node.bootstrap.rpartition(":")[2]),
+        stop_grace_s=_BROKER_GRACE_S,
+    )
+
+
+def _service_spec(
+    service: Service, place: Home, ports: Mapping[str, int], stack_id: str, echo: bool
+) -> ProcessSpec:
+    port = ports[service.name]
+    own = {
+        _MARKER: stack_id,
+        "DRIFTLOOP_HOME": str(place.path),
+        "DRIFTLOOP_BROKER": f"{LOOPBACK}:{ports[BROKER]}",
+        f"DRIFTLOOP_{service.name.upper()}_HTTP_PORT": str(port),
+        "DRIFTLOOP_LOG_FORMAT": "console" if echo else "json",
+        "PYTHONUNBUFFERED": "1",
+    }
+    if service.has_api:
+        own["DRIFTLOOP_API_TOKEN"] = place.token_file.read_text(encoding="utf-8")
+    for linked in ("registry", "scorer"):
+        if service.name == "console" and linked in ports:
+            url = f"http://{LOOPBACK}:{ports[linked]}"
+            own[f"DRIFTLOOP_CONSOLE_{linked.upper()}_URL"] = url
+    return ProcessSpec(
+        service.name,
+        service.argv or [sys.executable, "-m", f"driftloop.{service.name}"],
+        {**os.environ, **own, **service.env},
+        is_ready=http_ready(f"http://{LOOPBACK}:{port}/readyz"),
+        port=port,
+    )
+
+
+def _spawn_supervisor(place: Home) -> None:
+    """Start a supervisor of its own session; wait until it has the stack in hand."""
+    log = place.logs / "supervisor.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "driftloop.local", "supervise", str(place.path)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    _spawned.append(process)
+    while place.supervisor_pid() is None:
+        if process.poll() is not None:
+            raise StackError(f"the supervisor ended at once: {_end_of(log)}")
+        time.sleep(_POLL_S)
+
+
+def _wait_until_ready(
+    place: Home, timeout_s: float, progress: Progress | None
+) -> dict[str, Any]:
+    deadline = time.monotonic() + timeout_s
+    ready: set[str] = set()
+    while True:
+        state = status(place.path)
+        if state["state"] == "stopped":
+            raise StackError(
+                f"the stack has stopped: {_end_of(place.logs / 'supervisor.log')}"
+            )
+        processes = state["processes"]
+        for name in sorted(n for n in processes if processes[n].get("ready")):
+            if name not in ready and progress:
+                progress(f"{name} is ready on port {processes[name]['port']}")
+            ready.add(name)
+        if state["state"] == "running":
+            return state
+        flapping = [
+            p["log"] for p in processes.values() if p.get("state") == "flapping"
+        ]
+        if flapping:
+            last = _end_of(Path(flapping[0]))
+            raise StackError(f"ends again and again: {', '.join(flapping)}\n{last}")
+        if time.monotonic() > deadline:
+            late = ", ".join(sorted(set(processes) - ready))
+            raise StackError(
+                f"not ready after {timeout_s:.0f} s: {late}; the reason is in the logs "
+                f"in {place.logs}"
+            )
+        time.sleep(_POLL_S)
+
+
+def _end_left_over(place: Home) -> None:
+    """End what a killed supervisor of this home has left behind."""
+    stack_id = place.read_record().get("stack_id")
+    if stack_id:
+        kill_marked(f"{_MARKER}={stack_id}")
+
+
+def _end_of(log: Path, characters: int = 1_000) -> str:
+    return log.read_text(errors="replace")[-characters:].strip()
