@@ -1,0 +1,97 @@
+"""Reads every topic from its beginning onto the board."""
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from driftloop.console.core import Board, DeadLetter
+from driftloop.contracts.topics import BY_NAME, SERVICES, dead_letter_topic, produced_by
+from driftloop.runtime.artifacts import ArtifactStore
+from driftloop.runtime.envelope import attributes_of, decode
+from driftloop.runtime.errors import Reject, Retry
+from driftloop.runtime.follower import LogFollower
+from driftloop.runtime.transport import Message
+
+DOOR_TOPICS = frozenset({"observation-arrived", "label-arrived"})
+"""What upstream writes, in its own forms: counted, not decoded."""
+LETTER_TOPICS = {dead_letter_topic(s): s for s in SERVICES if produced_by(s)}
+STOP_POLL_S = 0.1
+
+
+class Reader:
+    """The board and the thread that fills it.
+
+    Readers of the board take :attr:`lock`.
+    """
+
+    def __init__(
+        self, bootstrap: str, config: Mapping[str, str], store: ArtifactStore
+    ) -> None:
+        self.board = Board()
+        self.lock = threading.Lock()
+        self._store = store
+        self._follower = LogFollower(
+            bootstrap, [*BY_NAME, *LETTER_TOPICS], self._take, config
+        )
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything that was in the log at the start has been read."""
+        return self._follower.caught_up.is_set()
+
+    def run(self, stopping: threading.Event) -> None:
+        """Follow until ``stopping`` is set."""
+        thread = threading.Thread(target=self._follower.run, daemon=True)
+        thread.start()
+        while not stopping.wait(STOP_POLL_S):
+            if not thread.is_alive():
+                raise RuntimeError("the follower of the log has ended")
+        self._follower.stop()
+        thread.join()
+
+    def since(self, revision: int) -> dict[str, Any]:
+        """Return what the board has beyond a revision."""
+        with self.lock:
+            return self.board.since(revision)
+
+    def _take(self, message: Message) -> None:
+        with self.lock:
+            service = LETTER_TOPICS.get(message.topic)
+            if service is not None:
+                self.board.take_dead_letter(_letter(service, message))
+            elif message.topic in DOOR_TOPICS or _is_elsewhere(message):
+                self.board.count(_pipeline_of(message), message.topic)
+            else:
+                try:
+                    self.board.take(decode(message, self._store))
+                except (Reject, Retry):
+                    return  # its consumer puts it among the dead letters
+
+
+def _is_elsewhere(message: Message) -> bool:
+    """Whether the rows are in the artifact store: not fetched for a count."""
+    return any(name == "ce_dataref" for name, _ in message.headers)
+
+
+def _pipeline_of(message: Message) -> str:
+    try:
+        subject = attributes_of(message).get("subject")
+    except Reject:
+        subject = None
+    key = (message.key or b"").decode(errors="replace").partition("/")[0]
+    return subject or key or "unknown"
+
+
+def _letter(service: str, message: Message) -> DeadLetter:
+    headers = {name: value.decode(errors="replace") for name, value in message.headers}
+
+    def of(name: str) -> str:
+        return headers.get(f"dead-letter-{name}", "")
+
+    return DeadLetter(
+        service=service,
+        topic=of("topic"),
+        reason=of("reason") or of("error"),
+        at=of("time"),
+        position=f"{of('topic')}/{of('partition')}/{of('offset')}",
+    )

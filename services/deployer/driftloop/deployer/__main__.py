@@ -1,0 +1,7 @@
+"""``python -m driftloop.deployer``."""
+
+from driftloop.deployer.app import SERVICE
+from driftloop.runtime.service import run_service
+
+if __name__ == "__main__":
+    run_service(SERVICE)

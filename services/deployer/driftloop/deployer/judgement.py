@@ -1,0 +1,242 @@
+"""Whether a version in rollout goes on, waits or is taken back.
+
+The comparison is paired (both versions predicted the same labelled rows) and is
+looked at after each measurement, so the bound for stopping early is a sequential
+one: looking often does not make a false alarm likelier.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from driftloop.contracts.events import PerformanceMeasured, ScorerReported
+from driftloop.contracts.pipeline import RolloutSection
+from pydantic import BaseModel, ConfigDict
+
+CLEARLY_WORSE_Z = 2.24
+"""One-sided bound on the whole step: 2.5 % false alarms however often one looks.
+
+Source: O'Brien & Fleming (1979), bound z / sqrt(t) at information share t; the
+constant solves 2 (1 - Phi(z)) = 0.025, the reflection principle for a Brownian
+path watched all the time.
+"""
+MIN_EARLY_ROWS = 20
+"""Labelled rows before which a standard error means too little to stop early."""
+
+
+class Frozen(BaseModel):
+    """A plain value of the deployer's state, stored as JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class Step(Frozen):
+    """One stage of a rollout.
+
+    Attributes
+    ----------
+    share : of rows answered by the new version, 0 to 1.
+    rows : labelled rows to compare before the step is judged.
+    """
+
+    name: str
+    kind: Literal["shadow", "canary", "full", "watching"]
+    share: float = 0.0
+    rows: int = 0
+
+
+class Figures(Frozen):
+    """What was seen of a version since its step began.
+
+    Attributes
+    ----------
+    is_ready : a scorer serves the version as this step wants it.
+    failure : why a scorer cannot serve it.
+    rival_failure : why a scorer cannot serve the version it is compared with.
+    scored_rows, error_count : rows given to the version, and those it failed on.
+    labelled_rows : rows of all paired comparisons; the sums below weigh each
+        measurement by its rows.
+    loss_sum, rival_loss_sum : of the version and of the one it is compared with.
+    difference_sum, difference_square_sum : of the mean paired differences.
+    variance_sum : sum of (rows x standard error) squared.
+    """
+
+    is_ready: bool = False
+    failure: str | None = None
+    rival_failure: str | None = None
+    scored_rows: int = 0
+    error_count: int = 0
+    measurement_count: int = 0
+    labelled_rows: int = 0
+    loss_sum: float = 0.0
+    rival_loss_sum: float = 0.0
+    difference_sum: float = 0.0
+    difference_square_sum: float = 0.0
+    variance_sum: float = 0.0
+
+    @property
+    def loss_ratio(self) -> float:
+        """The version's loss to its rival's; 1 when both are without loss."""
+        if self.rival_loss_sum > 0:
+            return self.loss_sum / self.rival_loss_sum
+        return 1.0 if self.loss_sum <= 0 else math.inf
+
+    @property
+    def z(self) -> float:
+        """Mean paired difference in standard errors; positive is worse.
+
+        The standard error is the larger of the one pooled from the measurements
+        and the one seen between them: rows of one measurement (a day) depend on
+        each other, and the pooled one alone would claim too much.
+        """
+        if not self.labelled_rows:
+            return 0.0
+        mean = self.difference_sum / self.labelled_rows
+        variance = self.variance_sum / self.labelled_rows**2
+        if self.measurement_count > 1:
+            spread = self.difference_square_sum / self.labelled_rows - mean**2
+            variance = max(variance, spread / (self.measurement_count - 1))
+        if variance <= 0:
+            return 0.0 if mean == 0 else math.copysign(math.inf, mean)
+        return mean / math.sqrt(variance)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Too little was seen to decide."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """The step is passed."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class RollBack:
+    """The version is taken back."""
+
+    reason: str
+
+
+Verdict = Hold | Advance | RollBack
+
+
+def plan(rules: RolloutSection, *, has_champion: bool) -> tuple[Step, ...]:
+    """Return the steps of a rollout; a first version has nothing to compare with.
+
+    >>> [step.name for step in plan(RolloutSection(), has_champion=True)]
+    ['shadow', 'canary 10 %', 'canary 50 %', 'full', 'watching']
+    >>> [step.name for step in plan(RolloutSection(), has_champion=False)]
+    ['full']
+    """
+    full = Step(name="full", kind="full", share=1.0)
+    if not has_champion:
+        return (full,)
+    steps: list[Step] = []
+    if rules.strategy == "shadow_then_canary":
+        steps.append(Step(name="shadow", kind="shadow", rows=rules.shadow_rows))
+    if rules.strategy != "immediate":
+        steps += [
+            Step(
+                name=f"canary {share:.0%}".replace("%", " %"),
+                kind="canary",
+                share=share,
+                rows=rules.step_rows,
+            )
+            for share in rules.steps
+        ]
+    steps.append(full)
+    if rules.watch_rows:
+        steps.append(
+            Step(name="watching", kind="watching", share=1.0, rows=rules.watch_rows)
+        )
+    return tuple(steps)
+
+
+def with_report(
+    figures: Figures, report: ScorerReported, version: int, rival: int | None
+) -> Figures:
+    """Add what a scorer says of ``version`` and of the one it is compared with."""
+    for said in report.versions:
+        reason = None
+        if said.state == "failed":
+            reason = f"{report.replica}: {said.detail or 'no reason given'}"
+        update: dict[str, object] = {}
+        if said.version == version:
+            update = {
+                "is_ready": figures.is_ready or reason is None,
+                "failure": reason or figures.failure,
+                "scored_rows": figures.scored_rows + said.row_count,
+                "error_count": figures.error_count + said.error_count,
+            }
+        elif said.version == rival and reason:
+            update = {"rival_failure": reason}
+        figures = figures.model_copy(update=update)
+    return figures
+
+
+def with_performance(
+    figures: Figures, event: PerformanceMeasured, version: int, rival: int
+) -> Figures | None:
+    """Add a paired measurement; None when it is not one of these two versions.
+
+    Roles are those at the time of scoring: after the switch to full, the last
+    rows of the canary may still come, with the roles the other way round.
+    """
+    by_version = {m.version: m for m in event.measurements}
+    mine, other = by_version.get(version), by_version.get(rival)
+    pair = event.comparison
+    if mine is None or other is None or pair is None:
+        return None
+    sign = 1 if mine.role == "candidate" else -1
+    difference, rows = sign * pair.mean_difference, pair.row_count
+    if not all(map(math.isfinite, (mine.value, other.value, difference))):
+        return None
+    return figures.model_copy(
+        update={
+            "measurement_count": figures.measurement_count + 1,
+            "labelled_rows": figures.labelled_rows + rows,
+            "loss_sum": figures.loss_sum + rows * mine.value,
+            "rival_loss_sum": figures.rival_loss_sum + rows * other.value,
+            "difference_sum": figures.difference_sum + rows * difference,
+            "difference_square_sum": (
+                figures.difference_square_sum + rows * difference**2
+            ),
+            "variance_sum": (figures.variance_sum + (rows * pair.standard_error) ** 2),
+        }
+    )
+
+
+def judge(figures: Figures, step: Step, rules: RolloutSection) -> Verdict:
+    """Return what the figures of a step mean under the pipeline's rules."""
+    if figures.failure:
+        return RollBack(f"a scorer cannot serve it: {figures.failure}")
+    allowed_errors = rules.max_error_ratio * max(step.rows, figures.scored_rows)
+    if figures.error_count > allowed_errors:
+        return RollBack(
+            f"it failed on {figures.error_count} of {figures.scored_rows} rows; "
+            f"max_error_ratio is {rules.max_error_ratio:g}"
+        )
+    if step.kind == "full":
+        return Advance("a scorer serves it") if figures.is_ready else Hold()
+    if step.kind == "watching" and figures.rival_failure:
+        return Advance(f"nothing to compare with any more: {figures.rival_failure}")
+    return _judge_comparison(figures, step, rules)
+
+
+def _judge_comparison(figures: Figures, step: Step, rules: RolloutSection) -> Verdict:
+    rows = figures.labelled_rows
+    ratio, z = figures.loss_ratio, figures.z
+    seen = f"loss ratio {ratio:.3f} over {rows} labelled rows (z = {z:.2f})"
+    progress = min(1.0, rows / step.rows)
+    if rows >= min(MIN_EARLY_ROWS, step.rows) and z > CLEARLY_WORSE_Z / math.sqrt(
+        progress
+    ):
+        return RollBack(f"clearly worse: {seen}")
+    if rows < step.rows:
+        return Hold()
+    if ratio > rules.max_loss_ratio:
+        return RollBack(f"worse: {seen}; max_loss_ratio is {rules.max_loss_ratio:g}")
+    return Advance(seen)

@@ -1,0 +1,145 @@
+"""What the deployer knows of a pipeline, as plain values."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from driftloop.contracts.base import Meta, derived_id
+from driftloop.contracts.events import (
+    PackageRef,
+    ScorerReported,
+    ServedModel,
+    ServingDesired,
+)
+from driftloop.contracts.pipeline import PipelineSpec, RolloutSection
+from driftloop.deployer.judgement import Figures, Frozen, Step, plan
+
+
+class Release(Frozen):
+    """An approved version; its events continue the chain of ``origin``."""
+
+    version: int
+    package: PackageRef
+    origin: Meta
+
+    def served(self) -> ServedModel:
+        return ServedModel(version=self.version, package=self.package)
+
+
+class Rollout(Frozen):
+    """A version on its way; rules are those of the day it began."""
+
+    rollout_id: str
+    release: Release
+    previous: Release | None
+    rules: RolloutSection
+    steps: tuple[Step, ...]
+    position: int = 0
+    figures: Figures = Figures()
+
+    @property
+    def step(self) -> Step:
+        return self.steps[self.position]
+
+    @property
+    def is_in_front(self) -> bool:
+        """Whether the version is meant to answer every request."""
+        return self.step.kind in {"full", "watching"}
+
+
+class Serving(Frozen):
+    """All that the deployer knows of one pipeline.
+
+    Attributes
+    ----------
+    generation : of the last ``serving-desired``; 0: there was none.
+    deployed : versions in service, oldest first; the last one is the champion.
+    retired : versions that were in service and were rolled back.
+    waiting : approved during a rollout; the newest one only.
+    alerted_generation : the last one with an alert about a version that fails.
+    """
+
+    pipeline: str
+    generation: int = 0
+    deployed: tuple[Release, ...] = ()
+    retired: tuple[Release, ...] = ()
+    rollout: Rollout | None = None
+    waiting: Release | None = None
+    alerted_generation: int = 0
+
+    @property
+    def champion(self) -> Release | None:
+        return self.deployed[-1] if self.deployed else None
+
+
+class Wanted(NamedTuple):
+    """What scorers should serve."""
+
+    champion: ServedModel | None
+    candidate: ServedModel | None
+    share: float
+
+
+def wanted(serving: Serving) -> Wanted:
+    """Return what scorers should serve in this state.
+
+    The version before stays loaded while the new one is watched.
+    """
+    champion, rollout = serving.champion, serving.rollout
+    old = champion.served() if champion else None
+    if rollout is None:
+        return Wanted(old, None, 0.0)
+    new, previous = rollout.release.served(), rollout.previous
+    if not rollout.is_in_front:
+        return Wanted(old, new, rollout.step.share)
+    is_watched = previous is not None and rollout.steps[-1].kind == "watching"
+    return Wanted(new, previous.served() if previous and is_watched else None, 0.0)
+
+
+def rollout_id(release: Release) -> str:
+    """Return the id of a version's rollout: one approval, one rollout."""
+    return derived_id(release.origin.id, "rollout", 0)
+
+
+def is_stale(serving: Serving, report: ScorerReported) -> bool:
+    """Whether a report is about an earlier generation than the present one."""
+    return report.generation < serving.generation
+
+
+def recovered(desired: ServingDesired, spec: PipelineSpec) -> Serving:
+    """Return the state behind what scorers were last asked for.
+
+    For a deployer that has lost its database: it goes on from what is served, and
+    does not take the next version for a first one. A running rollout goes on with
+    its step from the beginning; earlier champions are forgotten.
+    """
+    champion, candidate = desired.champion, desired.candidate
+    state = Serving(pipeline=desired.pipeline, generation=desired.generation)
+    if champion is None:
+        return state
+    origin = replace(desired.meta, id=desired.meta.causation_id or desired.meta.id)
+    old, new = _release(champion, origin), None
+    if candidate is not None:
+        new = _release(candidate, origin)
+        if new.version < old.version:
+            old, new = new, old  # the newer one answers, the older is kept for watching
+    state = state.model_copy(update={"deployed": (old,)})
+    if new is None:
+        return state
+    steps = plan(spec.rollout, has_champion=True)
+    is_in_front = new.version == champion.version
+    share = 1.0 if is_in_front else desired.candidate_share
+    shares = [step.share for step in steps]  # those of full and watching are 1
+    position = shares.index(share) if share in shares else 0
+    rollout = Rollout(
+        rollout_id=rollout_id(new),
+        release=new,
+        previous=old,
+        rules=spec.rollout,
+        steps=steps,
+        position=position,
+    )
+    return state.model_copy(update={"rollout": rollout})
+
+
+def _release(model: ServedModel, origin: Meta) -> Release:
+    return Release(version=model.version, package=model.package, origin=origin)

@@ -1,0 +1,100 @@
+"""What the deployer tells of a rollout, as events."""
+
+from typing import Literal
+
+from driftloop.contracts.base import Event
+from driftloop.contracts.events import (
+    AlertRaised,
+    RollbackRequested,
+    RolloutAdvanced,
+    ScorerReported,
+)
+from driftloop.contracts.pipeline import PipelineSpec
+from driftloop.deployer.state import Release, Rollout, Serving, rollout_id
+
+
+def step_told(
+    name: str,
+    rollout: Rollout,
+    verdict: Literal["started", "passed", "failed"],
+    detail: str,
+) -> RolloutAdvanced:
+    return RolloutAdvanced(
+        pipeline=name,
+        rollout_id=rollout.rollout_id,
+        version=rollout.release.version,
+        step=rollout.step.name,
+        verdict=verdict,
+        detail=detail,
+    )
+
+
+def aim(rollout: Rollout) -> str:
+    """Say what the step is waiting for."""
+    previous = rollout.previous
+    if rollout.step.kind == "full":
+        return "until a scorer serves it as champion"
+    against = f"version {previous.version}" if previous else "nothing"
+    return f"{rollout.step.rows} labelled rows against {against}"
+
+
+def superseded(serving: Serving, old: Release, new: Release) -> Event:
+    return RolloutAdvanced(
+        pipeline=serving.pipeline,
+        rollout_id=rollout_id(old),
+        version=old.version,
+        step="waiting",
+        verdict="failed",
+        detail=f"superseded by version {new.version}",
+    ).following(old.origin)
+
+
+def alert_of_failing(
+    serving: Serving, event: ScorerReported, spec: PipelineSpec
+) -> tuple[Serving, list[Event]]:
+    """Tell of a version in service that fails; the rollout's own is judged."""
+    on_its_way = serving.rollout.release.version if serving.rollout else None
+    allowed = spec.rollout.max_error_ratio
+    failing = [
+        said
+        for said in event.versions
+        if said.version != on_its_way
+        and (said.state == "failed" or said.error_count > allowed * said.row_count)
+    ]
+    if not failing or serving.alerted_generation == serving.generation:
+        return serving, []
+    alert = AlertRaised(
+        pipeline=serving.pipeline,
+        condition=f"version-fails/{serving.generation}",
+        severity="critical",
+        title=f"A version of {serving.pipeline} in service fails",
+        detail="; ".join(
+            f"version {said.version} ({said.role}) on {event.replica}: "
+            + (said.detail or f"{said.error_count} of {said.row_count} rows failed")
+            for said in failing
+        ),
+        owner=spec.owner,
+    )
+    update = {"alerted_generation": serving.generation}
+    return serving.model_copy(update=update), [alert]
+
+
+def impossible(
+    serving: Serving, request: RollbackRequested, spec: PipelineSpec
+) -> Event:
+    served = sorted({r.version for r in (*serving.deployed, *serving.retired)})
+    to = request.to_version
+    asked = "the previous version" if to is None else f"version {to}"
+    champion = serving.champion
+    return AlertRaised(
+        pipeline=serving.pipeline,
+        condition=f"rollback-impossible/{request.to_version}/{serving.generation}",
+        severity="warning",
+        title=f"Rollback of {serving.pipeline} to {asked} is not possible",
+        detail=(
+            f"{request.requested_by} asked for it; in service now: "
+            f"{champion.version if champion else 'none'}, ever in service: "
+            f"{', '.join(map(str, served)) or 'none'}"
+        ),
+        owner=spec.owner,
+    )

@@ -1,0 +1,338 @@
+"""Bytes of an upstream message as rows: JSON, NDJSON, CSV, Parquet, Arrow.
+
+Limits come before parsing, so that a small message cannot become a large one. A
+row that cannot be read is set aside with its reason; the others go on.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+from driftloop.contracts.rows import CONTENT_TYPE as ARROW_TYPE
+
+MAX_DEPTH = 16
+"""Nesting of a JSON message; rows are flat, a list of them in an event is three."""
+MAX_ROWS = 500_000
+"""Rows of one message."""
+MAX_COLUMNS = 1_000
+MAX_DECODED_BYTES = 256 * 1024 * 1024
+"""Of one Parquet or Arrow message after its encoding and compression."""
+
+JSON_TYPE = "application/json"
+NDJSON_TYPE = "application/x-ndjson"
+CSV_TYPE = "text/csv"
+PARQUET_TYPE = "application/vnd.apache.parquet"
+
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+Row = dict[str, Any]
+_FIRST = (1,)
+
+
+class FormatError(ValueError):
+    """A whole message cannot be read; the text says what would be right."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that cannot go on.
+
+    Attributes
+    ----------
+    number : its place in the message, from 1.
+    content : the row alone, in ``content_type``.
+    field : upstream's name of the column at fault, where it is one.
+    """
+
+    number: int
+    content: bytes
+    content_type: str
+    reason: str
+    field: str | None = None
+
+
+class Parsed(NamedTuple):
+    """Rows of one message, with the number of each in it.
+
+    A named tuple, as there is one for each row where upstream sends single rows.
+
+    Attributes
+    ----------
+    source : where the message itself says it comes from.
+    """
+
+    rows: list[Row] | pa.Table
+    numbers: Sequence[int]
+    bad: tuple[BadRow, ...] = ()
+    source: str | None = None
+
+
+def parse(data: bytes, content_type: str) -> Parsed:
+    """Return the rows of a message.
+
+    Raises
+    ------
+    FormatError
+        When nothing of it can be read, or a limit is exceeded.
+    """
+    name = content_type.partition(";")[0].strip().lower()
+    reader = _READERS.get(name)
+    if reader is None:
+        raise FormatError(
+            f"content type {name!r} is not known; use one of {', '.join(KNOWN_TYPES)}"
+        )
+    return reader(data)
+
+
+def is_known(content_type: str) -> bool:
+    """Whether :func:`parse` reads this content type."""
+    return content_type.partition(";")[0].strip().lower() in _READERS
+
+
+def check_depth(data: bytes) -> None:
+    """Refuse JSON that is nested deeper than :data:`MAX_DEPTH`, without parsing it.
+
+    Raises
+    ------
+    FormatError
+        Names the limit.
+
+    Examples
+    --------
+    >>> check_depth(b'[{"a": "[[[[[[[[[[[[[[[[[[[["}]')
+    >>> check_depth(b"[" * 17 + b"]" * 17)
+    Traceback (most recent call last):
+    driftloop.ingest.formats.FormatError: JSON nested deeper than 16 levels
+    """
+    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+        return
+    brackets = _STRING.sub(b"", data).translate(None, _NOT_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
+    openings = brackets.count(b"[") + brackets.count(b"{")
+    if openings > MAX_DEPTH:
+        raise FormatError(f"JSON nested deeper than {MAX_DEPTH} levels")
+
+
+def _load(data: bytes) -> Any:
+    """JSON, with Python's ``NaN`` and ``Infinity``: the contract judges them."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        if b"NaN" in data or b"Infinity" in data:
+            try:
+                value = json.loads(data)
+                orjson.dumps(value)  # no half characters, no endless integers
+            except (ValueError, TypeError, RecursionError):
+                pass
+            else:
+                return value
+        raise FormatError(f"broken JSON: {error}") from error
+
+
+def _json(data: bytes) -> Parsed:
+    check_depth(data)
+    value = _load(data)
+    source = None
+    if isinstance(value, dict) and isinstance(value.get("rows_json"), list):
+        source = value.get("source")  # an event of our own schema
+        value = value["rows_json"]
+    if isinstance(value, dict):
+        if len(value) <= MAX_COLUMNS:
+            return Parsed([value], _FIRST)
+        value = [value]
+    if not isinstance(value, list):
+        raise FormatError("neither a JSON object nor a list of objects")
+    _check_rows(len(value))
+    return _objects(enumerate(value, 1), source if isinstance(source, str) else None)
+
+
+def _objects(items: Any, source: str | None, bad: Sequence[BadRow] = ()) -> Parsed:
+    rows, numbers, refused = [], [], list(bad)
+    for number, item in items:
+        if not isinstance(item, dict):
+            reason = "not a JSON object"
+        elif len(item) > MAX_COLUMNS:
+            reason = f"more than {MAX_COLUMNS} columns"
+        else:
+            rows.append(item)
+            numbers.append(number)
+            continue
+        refused.append(BadRow(number, row_json(item), JSON_TYPE, reason))
+    refused.sort(key=lambda row: row.number)
+    return Parsed(rows, numbers, tuple(refused), source)
+
+
+def _ndjson(data: bytes) -> Parsed:
+    items, bad = [], []
+    number = 0
+    for line in data.split(b"\n"):
+        text = line.strip()
+        if not text:
+            continue
+        number += 1
+        _check_rows(number)
+        try:
+            check_depth(text)
+            items.append((number, _load(text)))
+        except FormatError as error:
+            bad.append(BadRow(number, text, NDJSON_TYPE, str(error)))
+    return _objects(items, None, bad)
+
+
+def _csv(data: bytes) -> Parsed:
+    header, names = _header(data)
+    bad: list[BadRow] = []
+
+    def set_aside(row: Any) -> str:
+        reason = f"{row.actual_columns} cells, the header has {row.expected_columns}"
+        content = header + b"\n" + row.text.encode() + b"\n"
+        bad.append(BadRow(row.number - 1, content, CSV_TYPE, reason))
+        return "skip"
+
+    try:
+        table = pacsv.read_csv(
+            pa.BufferReader(data),
+            read_options=pacsv.ReadOptions(use_threads=False),  # keeps row numbers
+            parse_options=pacsv.ParseOptions(
+                newlines_in_values=True, invalid_row_handler=set_aside
+            ),
+            convert_options=pacsv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()),
+                null_values=[""],
+                strings_can_be_null=True,
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise FormatError(f"broken CSV: {error}") from error
+    total = table.num_rows + len(bad)
+    _check_rows(total)
+    skipped = {row.number for row in bad}
+    numbers = [n for n in range(1, total + 1) if n not in skipped]
+    return Parsed(table, numbers, tuple(bad))
+
+
+def _header(data: bytes) -> tuple[bytes, list[str]]:
+    first = data.removeprefix(b"\xef\xbb\xbf").partition(b"\n")[0].rstrip(b"\r")
+    try:
+        names = next(csv.reader([first.decode()]), [])
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise FormatError(f"broken CSV header: {error}") from error
+    if not names or not all(names):
+        raise FormatError("CSV needs a first line that names every column")
+    _check_names(names)
+    return first, names
+
+
+def _parquet(data: bytes) -> Parsed:
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        meta = file.metadata
+        _check_rows(meta.num_rows)
+        if meta.num_columns > MAX_COLUMNS:
+            raise FormatError(f"more than {MAX_COLUMNS} columns")
+        groups = (meta.row_group(i) for i in range(meta.num_row_groups))
+        _check_bytes(sum(group.total_byte_size for group in groups))
+        texts = [f.name for f in file.schema_arrow if _is_text(f.type)]
+        # As a dictionary a repeated text stays small until it has been measured.
+        table = pq.read_table(pa.BufferReader(data), read_dictionary=texts)
+    except (pa.ArrowException, OSError) as error:
+        raise FormatError(f"broken Parquet: {error}") from error
+    return _table(table)
+
+
+def _arrow(data: bytes) -> Parsed:
+    try:
+        with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
+            batches, count = [], 0
+            for batch in reader:
+                count += batch.num_rows
+                _check_rows(count)
+                batch.validate(full=True)
+                batches.append(batch)
+            table = pa.Table.from_batches(batches, reader.schema)
+    except (pa.ArrowException, OSError, EOFError) as error:
+        raise FormatError(f"broken Arrow stream: {error}") from error
+    return _table(table)
+
+
+def _table(table: pa.Table) -> Parsed:
+    _check_names(table.column_names)
+    columns = []
+    for column in table.columns:
+        if pa.types.is_dictionary(column.type):
+            _check_bytes(sum(map(_decoded_bytes, column.chunks)))
+            columns.append(column.cast(column.type.value_type))
+        else:
+            columns.append(column)
+    plain = pa.Table.from_arrays(columns, names=table.column_names)
+    _check_bytes(plain.nbytes)
+    return Parsed(plain, range(1, plain.num_rows + 1))
+
+
+def _decoded_bytes(chunk: pa.DictionaryArray) -> int:
+    if not _is_text(chunk.type.value_type):
+        return 8 * len(chunk)
+    lengths = pc.take(pc.binary_length(chunk.dictionary), chunk.indices)
+    return pc.sum(lengths.cast(pa.int64())).as_py() or 0
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(
+        test(kind)
+        for test in (
+            pa.types.is_string, pa.types.is_large_string,
+            pa.types.is_binary, pa.types.is_large_binary,
+        )
+    )  # fmt: skip
+
+
+def _check_rows(count: int) -> None:
+    if count > MAX_ROWS:
+        raise FormatError(f"more than {MAX_ROWS} rows; send several messages")
+
+
+def _check_bytes(count: int) -> None:
+    if count > MAX_DECODED_BYTES:
+        raise FormatError(
+            f"more than {MAX_DECODED_BYTES} bytes when decoded; send several messages"
+        )
+
+
+def _check_names(names: Sequence[str]) -> None:
+    if len(names) > MAX_COLUMNS:
+        raise FormatError(f"more than {MAX_COLUMNS} columns")
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise FormatError(f"column {', '.join(twice)} is there twice")
+
+
+def row_json(row: Any) -> bytes:
+    """Return any row as JSON; what JSON cannot say is written as text."""
+    try:
+        return orjson.dumps(row, default=str)
+    except TypeError:  # an integer of more than 64 bits
+        return json.dumps(row, default=str).encode()
+
+
+_READERS: dict[str, Callable[[bytes], Parsed]] = {
+    "": _json,
+    JSON_TYPE: _json,
+    NDJSON_TYPE: _ndjson,
+    "application/ndjson": _ndjson,
+    "application/jsonl": _ndjson,
+    CSV_TYPE: _csv,
+    PARQUET_TYPE: _parquet,
+    "application/x-parquet": _parquet,
+    ARROW_TYPE: _arrow,
+}
+KNOWN_TYPES = (JSON_TYPE, NDJSON_TYPE, CSV_TYPE, PARQUET_TYPE, ARROW_TYPE)

@@ -1,0 +1,268 @@
+"""The data door on Kafka: messages of any form become batches, each id once.
+
+A chunk of messages is one transaction: ids remembered, watermarks, batches and
+dead letters are stored together, then published. Killed before the commit, nothing
+of the chunk happened, and whatever chunk the messages come in next time, none of
+their batches has been seen by anyone; killed after it, the outbox publishes the
+same batches with the same ids and the messages are skipped by their offsets.
+"""
+
+import re
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from driftloop.contracts.base import NAME_PATTERN, Event, Meta
+from driftloop.contracts.events import BatchIngested, RowKind, Span
+from driftloop.contracts.rows import row_keys
+from driftloop.ingest.core import (
+    batches,
+    concatenated,
+    fresh_rows,
+    joined_rows,
+    late_count,
+    typed_rows,
+)
+from driftloop.ingest.formats import BadRow, FormatError, Parsed, parse
+from driftloop.ingest.metrics import ROWS
+from driftloop.ingest.tables import (
+    advance_time,
+    known_ids,
+    newest_time,
+    remember_ids,
+)
+from driftloop.runtime.envelope import Attributes, attributes_of, meta_of
+from driftloop.runtime.errors import Reject, Retry
+from driftloop.runtime.handlers import Chunk, DeadLetter, Deps
+from driftloop.runtime.transport import Message
+
+DEFAULT_SOURCE = "upstream"
+MAX_SOURCE_CHARS = 200
+
+is_name = re.compile(NAME_PATTERN).fullmatch
+
+
+@dataclass
+class Patience:
+    """How long messages of a pipeline that is not applied have waited.
+
+    The view of applied pipelines is a moment behind, so the first messages may
+    overtake the pipeline's file; for ever they cannot wait, others stand behind.
+    """
+
+    grace_s: float
+    _since: dict[str, float] = field(default_factory=dict)
+
+    def is_over(self, pipeline: str) -> bool:
+        now = time.monotonic()
+        return now - self._since.setdefault(pipeline, now) >= self.grace_s
+
+    def forget(self, pipeline: str) -> None:
+        self._since.pop(pipeline, None)
+
+
+@dataclass(frozen=True)
+class IngestDeps(Deps):
+    """What the handlers use besides their transaction."""
+
+    patience: Patience
+
+
+class Arrival(NamedTuple):
+    """A message that could be read."""
+
+    message: Message
+    attributes: Attributes
+    pipeline: str
+    source: str
+    parsed: Parsed
+
+    @property
+    def origin(self) -> Meta:
+        """Whose chain goes on in the batch that begins with this message."""
+        try:
+            return meta_of(self.attributes, self.message)
+        except Reject:  # a time that is none; upstream's, and nobody needs it here
+            values = self.attributes.values
+            timeless = {name: values[name] for name in values if name != "time"}
+            return meta_of(Attributes(timeless, "", None), self.message)
+
+
+def on_observation_arrived(
+    messages: Sequence[Message], deps: IngestDeps
+) -> Iterator[Event | DeadLetter]:
+    """Rows of features, with or without their target."""
+    yield from _arrived("observations", messages, deps)
+
+
+def on_label_arrived(
+    messages: Sequence[Message], deps: IngestDeps
+) -> Iterator[Event | DeadLetter]:
+    """Targets of rows known by id."""
+    yield from _arrived("labels", messages, deps)
+
+
+def _arrived(
+    kind: RowKind, messages: Sequence[Message], deps: IngestDeps
+) -> Iterator[Event | DeadLetter]:
+    letters: list[DeadLetter] = []
+    groups: dict[tuple[str, str], list[Arrival]] = {}
+    for message in messages:
+        try:
+            arrival = _read(message)
+        except Reject as error:
+            letters.append(DeadLetter(message, error))
+            continue
+        groups.setdefault((arrival.pipeline, arrival.source), []).append(arrival)
+    unknown = _unknown_pipelines({name for name, _ in groups}, deps)
+    yield from letters
+    for (pipeline, source), arrivals in groups.items():
+        if pipeline in unknown:
+            absent = Reject(
+                f"pipeline {pipeline!r} is not applied; run: driftloop apply FILE",
+                field="subject",
+            )
+            yield from (DeadLetter(arrival.message, absent) for arrival in arrivals)
+        else:
+            yield from _batched(kind, pipeline, source, arrivals, deps)
+
+
+def _unknown_pipelines(names: Iterable[str], deps: IngestDeps) -> set[str]:
+    """Return pipelines that are not applied and have been waited for.
+
+    Raises
+    ------
+    Retry
+        While one may still be on its way.
+    """
+    unknown = {name for name in names if name not in deps.pipelines}
+    waiting = [name for name in sorted(unknown) if not deps.patience.is_over(name)]
+    if waiting:
+        raise Retry(
+            f"pipeline {', '.join(waiting)} is not applied; run: driftloop apply FILE"
+        )
+    return unknown
+
+
+def _read(message: Message) -> Arrival:
+    """Tell a message's pipeline and source and read its rows.
+
+    Raises
+    ------
+    Reject
+        Names what is wrong with the whole message.
+    """
+    attributes = attributes_of(message)
+    if not attributes.data:
+        raise Reject("the record has no value")
+    try:
+        parsed = parse(attributes.data, attributes.content_type)
+    except FormatError as error:
+        raise Reject(str(error)) from error
+    try:
+        key = (message.key or b"").decode()
+    except UnicodeDecodeError as error:
+        raise Reject("not UTF-8 text", field="key") from error
+    of_key, _, rest = key.partition("/")
+    pipeline = attributes.get("subject") or of_key
+    if not is_name(pipeline):
+        raise Reject(
+            f"{pipeline[:80]!r} names no pipeline; set the CloudEvents subject or "
+            "the record's key to its name",
+            field="subject",
+        )
+    given = parsed.source or attributes.get("source") or rest
+    source = given.rstrip("/").rpartition("/")[2][:MAX_SOURCE_CHARS]
+    return Arrival(message, attributes, pipeline, source or DEFAULT_SOURCE, parsed)
+
+
+def _batched(
+    kind: RowKind,
+    pipeline: str,
+    source: str,
+    arrivals: Sequence[Arrival],
+    deps: IngestDeps,
+) -> Iterator[Event | DeadLetter]:
+    """Return batches of one source, and dead letters of its bad rows."""
+    spec = deps.pipeline(pipeline)
+    deps.patience.forget(pipeline)
+    for arrival in arrivals:
+        yield from (_row_letter(arrival, row) for row in arrival.parsed.bad)
+    tables: list[pa.Table] = []
+    contents: list[bytes] = []
+    for parsed, owners in joined_rows([arrival.parsed for arrival in arrivals]):
+        typed = typed_rows(parsed, spec, kind, source)
+        tables.append(typed.table)
+        contents += typed.contents
+        for position, row in typed.bad:
+            yield _row_letter(arrivals[owners[position]], row)
+    if not contents:
+        return
+    table = concatenated(tables)
+    keys = row_keys(f"{pipeline}/{kind}", table["id"].to_pylist())
+    fresh = fresh_rows(keys, contents, known_ids(deps.session, keys))
+    remember_ids(deps.session, fresh.added, fresh.changed)
+    duplicates = len(keys) - len(fresh.positions)
+    ROWS.labels(pipeline, kind, "new").inc(len(fresh.positions))
+    ROWS.labels(pipeline, kind, "duplicate").inc(duplicates)
+    table = table.take(pa.array(fresh.positions, pa.int64()))
+    if kind == "labels":
+        revisions = pa.array(fresh.revisions, pa.int64())
+        table = table.append_column("revision", revisions)
+    watermark = newest_time(deps.session, pipeline, kind, source)
+    for rows in batches(table):
+        span = _span(rows)
+        late = late_count(rows["event_time"], watermark, spec)
+        watermark = max(watermark or span.end, span.end)
+        event = BatchIngested(
+            pipeline=pipeline,
+            shard=source,
+            kind=kind,
+            row_count=rows.num_rows,
+            span=span,
+            duplicate_count=duplicates,
+            late_count=late,
+            watermark=watermark,
+        )
+        duplicates = 0  # counted once, in the first batch
+        yield event.with_rows(rows).following(arrivals[0].origin)
+    if watermark is not None:
+        advance_time(deps.session, pipeline, kind, source, watermark)
+
+
+def _span(rows: pa.RecordBatch) -> Span:
+    ends = pc.min_max(rows["event_time"])
+    return Span(start=ends["min"].as_py(), end=ends["max"].as_py())
+
+
+def _row_letter(arrival: Arrival, row: BadRow) -> DeadLetter:
+    """Return a dead letter that holds one row alone, fit to be sent again."""
+    attributes = {f"ce_{n}": v for n, v in arrival.attributes.values.items()}
+    attributes.pop("ce_datacontenttype", None)
+    attributes |= {
+        "ce_subject": arrival.pipeline,
+        "ce_source": arrival.attributes.get("source") or arrival.source,
+        "content-type": row.content_type,
+    }
+    if "ce_traceparent" in attributes:
+        attributes["traceparent"] = attributes.pop("ce_traceparent")
+    whole = arrival.message
+    message = Message(
+        topic=whole.topic,
+        partition=whole.partition,
+        offset=whole.offset,
+        key=whole.key,
+        value=row.content,
+        headers=tuple((name, text.encode()) for name, text in attributes.items()),
+        timestamp_ms=whole.timestamp_ms,
+    )
+    return DeadLetter(message, Reject(row.reason, field=row.field), row.number)
+
+
+HANDLERS = [
+    Chunk("observation-arrived", on_observation_arrived),
+    Chunk("label-arrived", on_label_arrived),
+]

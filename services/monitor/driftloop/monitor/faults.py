@@ -1,0 +1,239 @@
+"""Broken sensors: rows that fail validation, and values that jump.
+
+A fault is told once when it begins and once when it is over.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from driftloop.contracts.base import Event
+from driftloop.contracts.events import (
+    AlertRaised,
+    DriftDetected,
+    Evidence,
+    RejectReason,
+    RowKind,
+    Span,
+)
+from driftloop.contracts.pipeline import PipelineSpec
+from driftloop.monitor.sensors import Jump
+from driftloop.monitor.state import Fault, Watch
+
+Conclusion = tuple[Watch, list[Event]]
+
+CLOSING_RATIO = 0.5
+"""Of ``fault_ratio``: below it a fault is over. The gap keeps it from flickering."""
+CHANGES = {
+    "scale": "its values changed by a factor from one row to the next",
+    "shift": "its values moved by a constant from one row to the next",
+    "stuck": "it gives one unusual value only",
+}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One batch as the validator left it.
+
+    Attributes
+    ----------
+    row_count : of the whole batch, good and bad.
+    reasons : what bad rows failed on.
+    """
+
+    start: datetime
+    end: datetime
+    row_count: int
+    reasons: Sequence[RejectReason]
+
+
+def judge_quality(
+    watch: Watch, window: Sequence[Checked], spec: PipelineSpec, kind: RowKind
+) -> Conclusion:
+    """Open and close faults by the share of quarantined rows.
+
+    Parameters
+    ----------
+    window : newest batches of one ``kind``, oldest first. Below ``window_rows`` rows
+        nothing is said.
+    """
+    total = sum(batch.row_count for batch in window)
+    if total < spec.monitor.window_rows:
+        return watch, []
+    worst = _worst_checks(window)
+    limit = spec.monitor.fault_ratio
+    mine = [f for f in watch.faults if f.kind == kind and not f.is_jump]
+    over = {
+        fault: _last_bad(window, fault)
+        for fault in mine
+        if _share(worst, fault, total) < limit * CLOSING_RATIO
+    }
+    known = {fault.column for fault in watch.faults}
+    new, evidence = [], []
+    for column, found in worst.items():
+        share = found.row_count / total
+        if share < limit or column in known:
+            continue
+        since = min(
+            b.start for b in window if any(r.field == column for r in b.reasons)
+        )
+        new.append(
+            Fault(
+                column=column, kind=kind, check=found.check, is_jump=False, since=since
+            )
+        )
+        evidence.append(
+            Evidence(
+                signal="quality",
+                detector=found.check,
+                statistic=share,
+                threshold=limit,
+                row_count=total,
+                detail=f"{column}: {found.detail}"
+                + (f", for example {found.example}" if found.example else ""),
+            )
+        )
+    return _with_faults(watch, new, over, evidence, window[-1].end, spec)
+
+
+def _worst_checks(window: Sequence[Checked]) -> dict[str, RejectReason]:
+    """Return, by column, the check that most rows failed on."""
+    counts: dict[tuple[str, str], RejectReason] = {}
+    for batch in window:
+        for reason in batch.reasons:
+            key = reason.field, reason.check
+            so_far = counts[key].row_count if key in counts else 0
+            counts[key] = reason.model_copy(
+                update={"row_count": so_far + reason.row_count}
+            )
+    worst: dict[str, RejectReason] = {}
+    for (column, _), reason in counts.items():
+        if column not in worst or reason.row_count > worst[column].row_count:
+            worst[column] = reason
+    return worst
+
+
+def _share(worst: Mapping[str, RejectReason], fault: Fault, total: int) -> float:
+    found = worst.get(fault.column)
+    return found.row_count / total if found else 0.0
+
+
+def _last_bad(window: Sequence[Checked], fault: Fault) -> datetime:
+    """End of the newest batch with rows that the fault spoilt."""
+    ends = [b.end for b in window if any(r.field == fault.column for r in b.reasons)]
+    return max(ends, default=window[0].start)
+
+
+def judge_jumps(
+    watch: Watch, found: Sequence[Jump], block: Span, spec: PipelineSpec
+) -> Conclusion:
+    """Open and close faults of values that passed validation and yet jumped."""
+    now = {jump.column: jump for jump in found}
+    mine = [fault for fault in watch.faults if fault.is_jump]
+    over = {fault: block.start for fault in mine if fault.column not in now}
+    known = {fault.column for fault in watch.faults}
+    new = [
+        Fault(
+            column=jump.column,
+            kind="observations",
+            check=jump.kind,
+            is_jump=True,
+            since=block.start,
+        )
+        for jump in found
+        if jump.column not in known
+    ]
+    evidence = [
+        Evidence(
+            signal=f"feature:{jump.column}",
+            detector=jump.kind,
+            statistic=jump.amount,
+            row_count=jump.row_count,
+            detail=f"{jump.column}: usual value {jump.before:.4g} before, "
+            f"{jump.now:.4g} now",
+        )
+        for jump in found
+        if jump.column not in known
+    ]
+    spans = [Span(start=fault.since, end=block.start) for fault in over]
+    watch = watch.model_copy(update={"bad_spans": (*watch.bad_spans, *spans)})
+    return _with_faults(watch, new, over, evidence, block.end, spec)
+
+
+def _with_faults(
+    watch: Watch,
+    new: Sequence[Fault],
+    over: Mapping[Fault, datetime],
+    evidence: list[Evidence],
+    at: datetime,
+    spec: PipelineSpec,
+) -> Conclusion:
+    faults = tuple(fault for fault in watch.faults if fault not in over)
+    watch = watch.model_copy(update={"faults": (*faults, *new)})
+    events: list[Event] = [
+        _fault_over(watch, fault, until, spec) for fault, until in over.items()
+    ]
+    if new:
+        events += _fault_begun(watch, new, evidence, at, spec)
+    return watch, events
+
+
+def _fault_begun(
+    watch: Watch,
+    new: Sequence[Fault],
+    evidence: list[Evidence],
+    at: datetime,
+    spec: PipelineSpec,
+) -> Iterable[Event]:
+    columns = [fault.column for fault in new]
+    since = min(fault.since for fault in new)
+    listed = ", ".join(columns)
+    what = "; ".join(
+        f"{fault.column}: {CHANGES[fault.check]}"
+        if fault.is_jump
+        else f"{fault.column}: too many rows fail the check {fault.check!r}"
+        for fault in new
+    )
+    explanation = (
+        f"Values of {listed} are wrong since {since:%Y-%m-%d %H:%M}, the world is not. "
+        f"{what}. Training would learn the fault, so none is advised; "
+        f"{spec.owner or 'the owner of the data'} has to mend the source."
+    )
+    return [
+        DriftDetected(
+            pipeline=watch.pipeline,
+            model_version=watch.reference.version if watch.reference else None,
+            cause="sensor_fault",
+            retrain_advised=False,
+            since=since,
+            detected_at=at,
+            features=columns,
+            evidence=evidence,
+            explanation=explanation,
+        ),
+        *(
+            AlertRaised(
+                pipeline=watch.pipeline,
+                condition=fault.condition,
+                severity="critical",
+                title=f"Wrong values of {fault.column} ({fault.check})",
+                detail=f"{told.detail}. {explanation}",
+                owner=spec.owner,
+            )
+            for fault, told in zip(new, evidence, strict=True)
+        ),
+    ]
+
+
+def _fault_over(
+    watch: Watch, fault: Fault, until: datetime, spec: PipelineSpec
+) -> AlertRaised:
+    return AlertRaised(
+        pipeline=watch.pipeline,
+        condition=f"{fault.condition}:over",
+        severity="info",
+        title=f"Values of {fault.column} are right again",
+        detail=f"The fault ({fault.check}) lasted from {fault.since:%Y-%m-%d %H:%M} "
+        f"to about {until:%Y-%m-%d %H:%M}.",
+        owner=spec.owner,
+    )

@@ -1,0 +1,389 @@
+"""What the monitor does at each event: store it, ask the cores, tell what they say."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+from driftloop.contracts.base import Event
+from driftloop.contracts.events import (
+    BatchRejected,
+    BatchScored,
+    BatchValidated,
+    DriftDetected,
+    Evaluation,
+    ModelDeployed,
+    ModelRolledBack,
+    PackageRef,
+    RowsEvent,
+    Span,
+)
+from driftloop.contracts.pipeline import PipelineSpec
+from driftloop.monitor import core, faults, joining, metrics, store
+from driftloop.monitor.error_drift import MAX_BLOCK_ROWS, MAX_BLOCKS, block_rows
+from driftloop.monitor.feature_drift import MIN_ROWS, Kind, Movement, movements
+from driftloop.monitor.joining import Pair
+from driftloop.monitor.labelled import with_labelled
+from driftloop.monitor.sensors import jumps
+from driftloop.monitor.state import Watch
+from driftloop.runtime.errors import Skip
+from driftloop.runtime.handlers import Deps, EventHandler
+
+PREDICTION = "prediction"
+PRUNES_A_HORIZON = 20
+MAX_ROWS_BEFORE = 2000
+"""Enough to know what is usual in a column."""
+JUMP_BLOCK_RATIO = 0.8
+"""Of a block of labelled rows: a day with a few hours missing is looked at too."""
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """What the monitor wants of a model package.
+
+    Attributes
+    ----------
+    sample : rows it learned from, with its predictions; None: it holds none.
+    """
+
+    evaluation: Evaluation
+    sample: pa.Table | None
+
+
+@dataclass(frozen=True)
+class MonitorDeps(Deps):
+    """What the monitor's handlers use.
+
+    Attributes
+    ----------
+    open_package : returns a package's verified content; Reject, Retry as the
+        package library says.
+    label_horizon : event time for which a prediction waits for its label.
+    """
+
+    open_package: Callable[[PackageRef], Packaged]
+    label_horizon: timedelta
+
+
+@dataclass
+class _Turn:
+    """One message: the pipeline, its state as it changes, what is told."""
+
+    spec: PipelineSpec
+    deps: MonitorDeps
+    watch: Watch
+
+    def told(self, conclusion: faults.Conclusion) -> Iterator[Event]:
+        self.watch, events = conclusion
+        for event in events:
+            if isinstance(event, DriftDetected):
+                metrics.VERDICTS.labels(event.pipeline, event.cause).inc()
+            yield event
+        metrics.OPEN_FAULTS.labels(self.watch.pipeline).set(len(self.watch.faults))
+
+    def save(self) -> None:
+        store.save_watch(self.deps.session, self.watch)
+
+
+def _turn(event: Event, deps: MonitorDeps) -> _Turn:
+    spec = deps.pipeline(event.pipeline)
+    return _Turn(spec, deps, store.load_watch(deps.session, event.pipeline))
+
+
+def on_batch_validated(event: BatchValidated, deps: MonitorDeps) -> Iterator[Event]:
+    turn = _turn(event, deps)
+    yield from _quality(turn, event)
+    if event.row_count:
+        if event.kind == "observations":
+            yield from _inputs(turn, event)
+        yield from _labels(turn, event)
+    turn.save()
+
+
+def on_batch_rejected(event: BatchRejected, deps: MonitorDeps) -> Iterator[Event]:
+    turn = _turn(event, deps)
+    yield from _quality(turn, event)
+    turn.save()
+
+
+def on_batch_scored(event: BatchScored, deps: MonitorDeps) -> Iterator[Event]:
+    turn = _turn(event, deps)
+    is_rolling_out = event.candidate_version is not None
+    turn.watch = turn.watch.model_copy(update={"is_rolling_out": is_rolling_out})
+    _keep_predictions(turn, event)
+    rows = joining.predictions_of(
+        event.rows, event.champion_version, event.candidate_version
+    )
+    met = joining.meet_predictions(deps.session, event.pipeline, rows)
+    yield from _labelled(turn, met)
+    turn.save()
+
+
+def on_model_deployed(event: ModelDeployed, deps: MonitorDeps) -> Iterator[Event]:
+    turn = _turn(event, deps)
+    _judge_from_now(turn, event.version, event.package)
+    turn.save()
+    yield from ()
+
+
+def on_model_rolled_back(event: ModelRolledBack, deps: MonitorDeps) -> Iterator[Event]:
+    turn = _turn(event, deps)
+    restored, judged = event.restored, turn.watch.reference
+    if restored is None:
+        turn.watch = core.withdrawn(turn.watch)
+        store.drop_sample(deps.session, event.pipeline)
+    elif judged is not None and judged.version == restored.version:
+        raise Skip("champion_unchanged")
+    else:
+        _judge_from_now(turn, restored.version, restored.package)
+    turn.save()
+    yield from ()
+
+
+def _judge_from_now(turn: _Turn, version: int, package: PackageRef) -> None:
+    session, pipeline = turn.deps.session, turn.watch.pipeline
+    packaged = turn.deps.open_package(package)
+    turn.watch = core.deployed(turn.watch, version, packaged.evaluation)
+    if packaged.sample is None:
+        store.drop_sample(session, pipeline)
+    else:
+        store.save_sample(session, pipeline, version, packaged.sample)
+
+
+# ── quality ─────────────────────────────────────────────────────────────────
+
+
+def _quality(turn: _Turn, event: BatchValidated | BatchRejected) -> Iterator[Event]:
+    session, spec = turn.deps.session, turn.spec
+    store.note_batch(session, event)
+    has_bad = isinstance(event, BatchRejected) or event.quarantined_count > 0
+    if has_bad or turn.watch.faults:
+        window = store.newest_batches(
+            session, spec.name, event.kind, spec.monitor.window_rows
+        )
+        yield from turn.told(faults.judge_quality(turn.watch, window, spec, event.kind))
+    _prune(turn, event.span.end)
+
+
+def _prune(turn: _Turn, now: datetime) -> None:
+    """Drop rows behind the horizon, now and then in event time."""
+    horizon, last = turn.deps.label_horizon, turn.watch.pruned_at
+    if last is not None and now - last < horizon / PRUNES_A_HORIZON:
+        return
+    session, pipeline = turn.deps.session, turn.watch.pipeline
+    joining.forget(session, pipeline, now - horizon)
+    store.forget_batches(session, pipeline, now - horizon)
+    turn.watch = turn.watch.model_copy(update={"pruned_at": now})
+
+
+# ── inputs ──────────────────────────────────────────────────────────────────
+
+
+def _kinds(spec: PipelineSpec, rows: pa.RecordBatch | pa.Table) -> dict[str, Kind]:
+    """Types of the features, as declared or else as the columns are."""
+    declared: dict[str, Kind] = {
+        name: feature.type for name, feature in spec.data.features.items()
+    }
+    if declared:
+        return declared
+    left_out = {"id", "event_time", "source", spec.data.target}
+    return {
+        field.name: _kind_of(field.type)
+        for field in rows.schema
+        if field.name not in left_out
+    }
+
+
+def _kind_of(type_: pa.DataType) -> Kind:
+    if pa.types.is_boolean(type_):
+        return "boolean"
+    if pa.types.is_integer(type_):
+        return "integer"
+    return "number" if pa.types.is_floating(type_) else "category"
+
+
+def _inputs(turn: _Turn, event: BatchValidated) -> Iterator[Event]:
+    session, pipeline = turn.deps.session, event.pipeline
+    kinds = _kinds(turn.spec, event.rows)
+    names = [name for name in kinds if name in event.rows.schema.names]
+    store.add_slice(
+        session, pipeline, store.INPUTS, event.span, event.rows.select(names)
+    )
+    seen_before = turn.watch.seen_until
+    turn.watch = turn.watch.model_copy(
+        update={
+            "seen_until": max(seen_before or event.span.end, event.span.end),
+            "window_rows": turn.watch.window_rows + event.row_count,
+        }
+    )
+    window_rows = turn.spec.monitor.window_rows
+    slices = store.newest_slices(
+        session, pipeline, store.INPUTS, window_rows + block_rows(window_rows)
+    )
+    yield from _jumps(turn, slices, kinds)
+    if turn.watch.window_rows >= window_rows:
+        yield from _moved_inputs(turn, kinds)
+    judged_end = turn.watch.judged_end
+    if judged_end and (seen_before is None or seen_before < judged_end):
+        yield from _error(turn)  # a verdict may have waited for these inputs
+
+
+def _jumps(
+    turn: _Turn, slices: list[store.Slice], kinds: dict[str, Kind]
+) -> Iterator[Event]:
+    """Compare the newest block of rows with the good rows before it."""
+    window_rows = turn.spec.monitor.window_rows
+    wanted = max(MIN_ROWS, round(JUMP_BLOCK_RATIO * block_rows(window_rows)))
+    cut, rows = len(slices), 0
+    while cut and rows < wanted:
+        cut -= 1
+        rows += slices[cut].row_count
+    before = [row for row in slices[:cut] if not row.is_faulty]
+    if sum(row.row_count for row in before) < window_rows // 2:
+        return
+    block = slices[cut:]
+    found = jumps(
+        _newest(store.rows_of(before), MAX_ROWS_BEFORE),
+        _newest(store.rows_of(block), MAX_BLOCK_ROWS),
+        kinds,
+    )
+    if found:
+        store.mark_faulty(turn.deps.session, block)
+    if found or turn.watch.faults:
+        span = Span(
+            start=min(row.start for row in block), end=max(row.end for row in block)
+        )
+        yield from turn.told(faults.judge_jumps(turn.watch, found, span, turn.spec))
+
+
+def _newest(rows: pa.Table, most: int) -> pa.Table:
+    return rows.slice(max(0, rows.num_rows - most))
+
+
+def _moved_inputs(turn: _Turn, kinds: dict[str, Kind]) -> Iterator[Event]:
+    """Compare a full window of good rows with the reference sample."""
+    session, pipeline = turn.deps.session, turn.watch.pipeline
+    window_rows = turn.spec.monitor.window_rows
+    slices = [
+        row
+        for row in store.newest_slices(session, pipeline, store.INPUTS, window_rows)
+        if not row.is_faulty and row.number > turn.watch.window_after
+    ]
+    rows = sum(row.row_count for row in slices)
+    if rows < window_rows:  # some were faulty
+        turn.watch = turn.watch.model_copy(update={"window_rows": rows})
+        return
+    turn.watch = turn.watch.model_copy(
+        update={"window_after": slices[-1].number, "window_rows": 0}
+    )
+    store.forget_slices(session, pipeline, window_rows)
+    sample = store.load_sample(session, pipeline)
+    if sample is None:
+        return
+    found = movements(
+        sample, store.rows_of(slices), kinds, turn.spec.monitor.feature_alpha
+    )
+    span = Span(start=slices[0].start, end=slices[-1].end)
+    yield from turn.told(core.judge_inputs(turn.watch, found, span, turn.spec))
+
+
+def _keep_predictions(turn: _Turn, event: BatchScored) -> None:
+    column = event.rows.column("champion_prediction")
+    rows = pa.RecordBatch.from_arrays([column], [PREDICTION])
+    store.add_slice(
+        turn.deps.session, event.pipeline, store.PREDICTIONS, event.span, rows
+    )
+
+
+# ── error ───────────────────────────────────────────────────────────────────
+
+
+def _labels(turn: _Turn, event: RowsEvent) -> Iterator[Event]:
+    spec = turn.spec
+    is_number = spec.task == "regression"
+    labels = joining.labels_of(event.rows, spec.data.target, is_number=is_number)
+    met = joining.meet_labels(turn.deps.session, event.pipeline, labels)
+    yield from _labelled(turn, met)
+
+
+def _labelled(turn: _Turn, pairs: list[Pair]) -> Iterator[Event]:
+    """Report rows whose label and prediction have met, and judge the error."""
+    if not pairs:
+        return
+    spec, session = turn.spec, turn.deps.session
+    has_closed = False
+    for rows in joining.labelled(pairs, spec.metric):
+        performance = core.performance(spec.name, spec.metric, rows)
+        for measurement in performance.measurements:
+            metrics.LOSS.labels(spec.name, measurement.role).set(measurement.value)
+        metrics.LABELLED_ROWS.labels(spec.name).inc(performance.row_count)
+        yield performance
+        turn.watch, blocks = with_labelled(
+            turn.watch, rows, spec.metric, spec.monitor.window_rows
+        )
+        store.add_blocks(session, spec.name, blocks)
+        if blocks:
+            has_closed = True
+            end = max(block.end for block in blocks)
+            turn.watch = turn.watch.model_copy(update={"judged_end": end})
+    if has_closed:
+        yield from _error(turn)
+
+
+def _error(turn: _Turn) -> Iterator[Event]:
+    watch, spec, session = turn.watch, turn.spec, turn.deps.session
+    if watch.reference is None:
+        return
+    blocks = core.judged_blocks(
+        watch,
+        store.load_blocks(session, spec.name, watch.reference.version, MAX_BLOCKS),
+    )
+    rise = core.error_verdict_due(watch, blocks, spec)
+    if rise is not None:
+        inputs, predictions = _movements_since(turn, blocks[rise.since].start)
+        yield from turn.told(
+            core.error_verdict(watch, blocks, rise, inputs, predictions, spec)
+        )
+
+
+def _movements_since(
+    turn: _Turn, since: datetime
+) -> tuple[list[Movement], Movement | None]:
+    """How far inputs and predictions since then are from the reference sample."""
+    session, pipeline, spec = turn.deps.session, turn.watch.pipeline, turn.spec
+    sample = store.load_sample(session, pipeline)
+    if sample is None:
+        return [], None
+    alpha = spec.monitor.feature_alpha
+    inputs = _rows_since(turn, store.INPUTS, since)
+    said = _rows_since(turn, store.PREDICTIONS, since)
+    kind: Kind = "number" if spec.task == "regression" else "category"
+    predictions = movements(sample, said, {PREDICTION: kind}, alpha) if said else []
+    return (
+        movements(sample, inputs, _kinds(spec, inputs), alpha) if inputs else [],
+        predictions[0] if predictions else None,
+    )
+
+
+def _rows_since(turn: _Turn, kind: str, since: datetime) -> pa.Table | None:
+    """Return the newest good rows, one window at most; None: there are none."""
+    slices = [
+        row
+        for row in store.newest_slices(
+            turn.deps.session,
+            turn.watch.pipeline,
+            kind,
+            turn.spec.monitor.window_rows,
+        )
+        if not row.is_faulty and row.end >= since
+    ]
+    return store.rows_of(slices) if slices else None
+
+
+HANDLERS: list[EventHandler] = [
+    on_batch_validated,
+    on_batch_rejected,
+    on_batch_scored,
+    on_model_deployed,
+    on_model_rolled_back,
+]

@@ -1,0 +1,22 @@
+"""Metrics of the monitor beside those of the runtime."""
+
+from prometheus_client import Counter, Gauge
+
+VERDICTS = Counter(
+    "driftloop_monitor_verdicts_total",
+    "Verdicts told, by cause; a retried message may count again",
+    ["pipeline", "cause"],
+)
+LOSS = Gauge(
+    "driftloop_monitor_loss",
+    "Loss over the newest labelled rows, in the unit of the pipeline's metric",
+    ["pipeline", "role"],
+)
+LABELLED_ROWS = Counter(
+    "driftloop_monitor_labelled_rows_total",
+    "Rows whose prediction and label have met",
+    ["pipeline"],
+)
+OPEN_FAULTS = Gauge(
+    "driftloop_monitor_open_faults", "Columns whose values are wrong now", ["pipeline"]
+)

@@ -1,0 +1,28 @@
+"""What the monitor reads of a model package: its evaluation and its sample."""
+
+from collections.abc import Callable
+
+from driftloop.contracts.events import PackageRef
+from driftloop.models.package import read_package
+from driftloop.models.signing import TrustedKeys
+from driftloop.monitor.columns import as_table
+from driftloop.monitor.handlers import Packaged
+from driftloop.monitor.settings import MonitorSettings
+from driftloop.runtime.artifacts import ArtifactStore
+
+SAMPLE_FILE = "reference.arrow"
+
+
+def package_opener(
+    store: ArtifactStore, settings: MonitorSettings
+) -> Callable[[PackageRef], Packaged]:
+    """Return the function that verifies a package and takes out the two."""
+
+    def open_package(ref: PackageRef) -> Packaged:
+        trusted = TrustedKeys.from_folder(settings.trusted_keys_folder)
+        package = read_package(ref, store, trusted)
+        data = package.files.get(SAMPLE_FILE)
+        sample = None if data is None else as_table(data)
+        return Packaged(package.manifest.evaluation, sample)
+
+    return open_package

@@ -1,0 +1,135 @@
+"""What the monitor knows of a pipeline besides rows: one small value, stored whole."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from driftloop.contracts.events import RowKind, Span
+from pydantic import BaseModel, ConfigDict
+
+Target = float | str
+"""A number for regression, else the label as text."""
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Fault(Frozen):
+    """A column whose values are wrong now; one alert when it begins.
+
+    Attributes
+    ----------
+    kind : rows (``observations`` or ``labels``) it was seen in.
+    check : the validator's check, or how the values jumped (``scale``, ``shift``,
+        ``stuck``).
+    is_jump : found in rows that passed validation: their errors do not count.
+    """
+
+    column: str
+    kind: RowKind
+    check: str
+    is_jump: bool
+    since: datetime
+
+    @property
+    def condition(self) -> str:
+        """Name of this episode; another one of the same column has another."""
+        return f"sensor_fault:{self.column}:{self.since:%Y-%m-%dT%H:%M}"
+
+
+class Reference(Frozen):
+    """How good a version was before it went into service, on its hold-out.
+
+    Attributes
+    ----------
+    level : its loss, as a multiple of ``no_skill``.
+    no_skill : loss of a guess without skill there, in the metric's unit.
+    """
+
+    version: int
+    level: float
+    no_skill: float
+
+
+class OpenBlock(Frozen):
+    """Labelled rows of one version that do not make a block yet.
+
+    ``times_us`` are event times in microseconds since 1970.
+    """
+
+    version: int
+    times_us: tuple[int, ...] = ()
+    losses: tuple[float, ...] = ()
+    targets: tuple[Target, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A closed run of labelled rows.
+
+    Attributes
+    ----------
+    number : counts the pipeline's blocks.
+    loss, no_skill : in the metric's unit; the latter of a guess without skill about
+        the window of rows that ends with this block.
+    """
+
+    number: int
+    version: int
+    start: datetime
+    end: datetime
+    row_count: int
+    loss: float
+    no_skill: float
+
+
+class Verdict(Frozen):
+    """The last verdict on a version's error: from here on it is judged anew.
+
+    Attributes
+    ----------
+    block : number of the last block that it rests on.
+    level : the level before the rise, which stays the reference.
+    repeats : verdicts on this version before, each told later than the last.
+    """
+
+    version: int
+    at: datetime
+    block: int
+    level: float
+    repeats: int = 0
+
+
+class Watch(Frozen):
+    """All of it.
+
+    Attributes
+    ----------
+    reference : of the version in service.
+    is_rolling_out : the last scored rows have a candidate: a cure is on its way.
+    seen_until : event time up to which inputs were looked at.
+    next_block : number of the next closed block.
+    targets : of the newest labelled rows; how hard the present is to guess.
+    bad_spans : stretches of past jumps; blocks in them are not judged.
+    told_columns : columns whose movement was told for the version in service.
+    window_after : number of the newest slice of inputs in a closed window.
+    window_rows : rows in slices since then.
+    judged_end : end of the newest block, in event time.
+    pruned_at : event time at which rows behind the horizon were dropped last.
+    """
+
+    pipeline: str
+    reference: Reference | None = None
+    is_rolling_out: bool = False
+    seen_until: datetime | None = None
+    next_block: int = 0
+    open_block: OpenBlock | None = None
+    targets: tuple[Target, ...] = ()
+    verdict: Verdict | None = None
+    faults: tuple[Fault, ...] = ()
+    bad_spans: tuple[Span, ...] = ()
+    told_columns: tuple[str, ...] = ()
+    window_after: int = 0
+    window_rows: int = 0
+    judged_end: datetime | None = None
+    pruned_at: datetime | None = None

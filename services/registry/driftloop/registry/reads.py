@@ -1,0 +1,100 @@
+"""REST: what there is."""
+
+from typing import Annotated, Any
+
+from driftloop.registry import tables, views
+from driftloop.registry.ledger import ALIASES
+from driftloop.registry.rest import (
+    Context,
+    Cursor,
+    Limit,
+    Name,
+    Number,
+    Page,
+    page_of,
+    tagged,
+)
+from fastapi import APIRouter, HTTPException, Path, Request, Response
+
+
+def read_routes(context: Context) -> APIRouter:
+    """Return the routes that change nothing."""
+    router = APIRouter(tags=["read"])
+
+    @router.get("/pipelines")
+    def pipelines() -> Page[views.Pipeline]:
+        """List the pipelines as last applied."""
+        applied = sorted(context.pipelines.values(), key=lambda event: event.pipeline)
+        return Page(items=[views.pipeline_view(event) for event in applied])
+
+    @router.get("/models")
+    def models() -> Page[views.Model]:
+        """List the pipelines' models: how many versions, which one answers."""
+        with context.session() as session:
+            ledgers = {
+                name: tables.ledger_of(session, name)
+                for name in sorted({*context.pipelines, *tables.pipelines_of(session)})
+            }
+        return Page(items=[views.model_view(n, book) for n, book in ledgers.items()])
+
+    _version_routes(router, context)
+    return router
+
+
+def _version_routes(router: APIRouter, context: Context) -> None:
+    @router.get("/models/{pipeline}/versions")
+    def versions(
+        pipeline: Name, limit: Limit = 100, cursor: Cursor = None
+    ) -> Page[views.Version]:
+        """List a model's versions, newest first."""
+        with context.session() as session:
+            book = context.ledger(session, pipeline)
+            rows = tables.versions_of(session, pipeline)[::-1]
+        wanted = [row for row in rows if cursor is None or row.version < cursor]
+        items = [views.version_view(row, book) for row in wanted[:limit]]
+        has_more = len(wanted) > limit
+        return Page(items=items, next_cursor=items[-1].version if has_more else None)
+
+    @router.get(
+        "/models/{pipeline}/versions/{version}", response_model=views.VersionDetail
+    )
+    def version(
+        request: Request, response: Response, pipeline: Name, version: Number
+    ) -> Any:
+        """Show a version with its lineage, gate, decisions and deployments."""
+        with context.session() as session:
+            row = context.version(session, pipeline, version)
+            book = context.ledger(session, pipeline)
+            answer = views.detail_view(session, row, book)
+        return tagged(request, response, answer)
+
+    @router.get(
+        "/models/{pipeline}/aliases/{alias}", response_model=views.VersionDetail
+    )
+    def alias(
+        request: Request,
+        response: Response,
+        pipeline: Name,
+        alias: Annotated[str, Path(examples=["champion"])],
+    ) -> Any:
+        """Show the version that an alias (champion, previous, candidate) means."""
+        if alias not in ALIASES:
+            raise HTTPException(404, f"aliases are {', '.join(ALIASES)}")
+        with context.session() as session:
+            book = context.ledger(session, pipeline)
+            number = book.aliases.get(alias)
+            if number is None:
+                raise HTTPException(404, f"{pipeline} has no {alias} now")
+            row = context.version(session, pipeline, number)
+            answer = views.detail_view(session, row, book)
+        return tagged(request, response, answer)
+
+    @router.get("/models/{pipeline}/history")
+    def history(
+        pipeline: Name, limit: Limit = 100, cursor: Cursor = None
+    ) -> Page[views.HistoryEntry]:
+        """List each move of a version or an alias with its event, oldest first."""
+        with context.session() as session:
+            entries = views.history_view(context.ledger(session, pipeline).history)
+        items, following = page_of(entries, limit, cursor)
+        return Page(items=items, next_cursor=following)

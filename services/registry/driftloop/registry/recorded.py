@@ -1,0 +1,97 @@
+"""Verdicts that the log holds already: a rebuilt registry repeats them.
+
+A gate's verdict depends on the pipeline file of its day and on a measured latency.
+A registry with an empty database therefore first reads what it once said, so that
+reading the log anew gives the same versions with the same verdicts.
+"""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from driftloop.contracts.base import Event
+from driftloop.contracts.events import ApprovalRequested, GateCheck, ModelRegistered
+from driftloop.registry.ledger import ApprovalRule
+from driftloop.runtime.artifacts import ArtifactStore
+from driftloop.runtime.envelope import decode
+from driftloop.runtime.errors import Reject, Retry
+from driftloop.runtime.follower import LogFollower
+from driftloop.runtime.transport import Message
+
+TOPICS = (ModelRegistered.topic(), ApprovalRequested.topic())
+STOP_POLL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was once said about a job's model."""
+
+    version: int
+    gate: list[GateCheck]
+    rule: ApprovalRule | None
+
+
+class RecordedVerdicts:
+    """What ``model-registered`` and ``approval-requested`` held at the start."""
+
+    def __init__(self) -> None:
+        self.complete = threading.Event()
+        self._registered: dict[tuple[str, str], ModelRegistered] = {}
+        self._rules: dict[tuple[str, int], ApprovalRule] = {}
+        self._newest: dict[str, int] = {}
+
+    def add(self, event: Event) -> None:
+        """Take one event of the two topics."""
+        if isinstance(event, ModelRegistered):
+            name = event.pipeline
+            self._registered.setdefault((name, event.job_id), event)
+            self._newest[name] = max(self.newest(name), event.version)
+        elif isinstance(event, ApprovalRequested):
+            rule = ApprovalRule(event.role, event.people)
+            self._rules[event.pipeline, event.version] = rule
+
+    def newest(self, pipeline: str) -> int:
+        """Return the highest version that the log knew; 0: none."""
+        return self._newest.get(pipeline, 0)
+
+    def of_job(self, pipeline: str, job_id: str) -> Verdict | None:
+        """Return what was said about a job; None: nothing yet.
+
+        Raises
+        ------
+        Retry
+            While the log is still being read.
+        """
+        if not self.complete.is_set():
+            raise Retry("reading the verdicts that the log holds")
+        event = self._registered.get((pipeline, job_id))
+        if event is None:
+            return None
+        rule = self._rules.get((pipeline, event.version))
+        return Verdict(event.version, event.gate, rule)
+
+
+def read_recorded(
+    recorded: RecordedVerdicts,
+    bootstrap: str,
+    config: Mapping[str, str],
+    store: ArtifactStore,
+    stopping: threading.Event,
+) -> None:
+    """Fill ``recorded`` from the broker; block until that is done."""
+
+    def take(message: Message) -> None:
+        try:
+            recorded.add(decode(message, store))
+        except (Reject, Retry):
+            return  # not an event of ours; nothing was said by it
+
+    follower = LogFollower(bootstrap, TOPICS, take, config)
+    thread = threading.Thread(target=follower.run, daemon=True)
+    thread.start()
+    while not follower.caught_up.wait(STOP_POLL_S) and not stopping.is_set():
+        pass
+    follower.stop()
+    thread.join()
+    if follower.caught_up.is_set():
+        recorded.complete.set()

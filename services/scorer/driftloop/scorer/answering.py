@@ -1,0 +1,228 @@
+"""Requests are answered: which version, on which thread, and what if it fails."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from driftloop.contracts.base import Chain
+from driftloop.contracts.events import Role, ScorerReported, VersionReport
+from driftloop.models.onnx_model import Predictions
+from driftloop.models.package import InputColumn
+from driftloop.runtime.outbox import Cause, OutboxRelay
+from driftloop.runtime.telemetry import log
+from driftloop.scorer.core import is_candidates, p99
+from driftloop.scorer.feeds import BadRequest, Feeds, feeds_of
+from driftloop.scorer.metrics import count_call
+from driftloop.scorer.shelf import Loaded, Served, Shelf
+from fastapi.concurrency import run_in_threadpool
+
+INLINE_SECONDS = 0.002
+"""Longer calls leave the event loop to others; a thread costs about 0.1 ms."""
+KEPT_DURATIONS = 1000
+DRAIN_S = 1.0
+REPORT_S = 60.0
+logger = log(__name__)
+
+
+class ModelFailed(Exception):  # noqa: N818 - says what happened
+    """The version asked for, or the champion, could not answer."""
+
+
+class NotServed(Exception):  # noqa: N818 - says what happened
+    """There is no such pipeline or version in service."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer and who gave it; predictions are (n_rows,)."""
+
+    version: int
+    role: Role
+    said: Predictions
+    request_id: str
+
+
+@dataclass
+class _Figures:
+    role: Role
+    row_count: int = 0
+    error_count: int = 0
+    detail: str = ""
+    seconds: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT_DURATIONS))
+
+
+class Traffic:
+    """Figures of requests until they are reported; thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._figures: dict[tuple[str, int, int], _Figures] = {}
+
+    def add(
+        self, key: tuple[str, int, int], role: Role, rows: int, seconds: float,
+        error: str | None,
+    ) -> None:  # fmt: skip
+        """Count one call; the key is pipeline, generation and version."""
+        with self._lock:
+            figures = self._figures.get(key)
+            if figures is None:
+                figures = self._figures[key] = _Figures(role)
+            figures.row_count += rows
+            figures.seconds.append(seconds)
+            if error is not None:
+                figures.error_count += rows
+                figures.detail = figures.detail or error
+
+    def has_errors(self) -> bool:
+        with self._lock:
+            return any(figures.error_count for figures in self._figures.values())
+
+    def drain(self) -> dict[tuple[str, int], list[VersionReport]]:
+        """Return the reports by pipeline and generation, and begin anew."""
+        with self._lock:
+            taken, self._figures = self._figures, {}
+        reports: dict[tuple[str, int], list[VersionReport]] = {}
+        for (pipeline, generation, version), figures in sorted(taken.items()):
+            reports.setdefault((pipeline, generation), []).append(
+                VersionReport(
+                    version=version,
+                    role=figures.role,
+                    state="ready",
+                    detail=figures.detail,
+                    row_count=figures.row_count,
+                    error_count=figures.error_count,
+                    latency_p99_seconds=p99(figures.seconds),
+                )
+            )
+        return reports
+
+
+def traffic_reporter(
+    traffic: Traffic, outbox: OutboxRelay, replica: str, stopping: threading.Event
+) -> Callable[[], None]:
+    """Return the loop that reports requests' figures: errors at once, else rarely.
+
+    They are counted in memory only: a crash forgets the last of them.
+    """
+
+    def run() -> None:
+        last = time.monotonic()
+        while not stopping.wait(DRAIN_S):
+            now = time.monotonic()
+            if now - last < REPORT_S and not traffic.has_errors():
+                continue
+            last = now
+            for (pipeline, generation), versions in traffic.drain().items():
+                name = f"requests/{uuid4()}"
+                with outbox.unit(Cause(name, Chain(name))) as (_, events):
+                    events.append(
+                        ScorerReported(
+                            pipeline=pipeline,
+                            replica=replica,
+                            generation=generation,
+                            versions=versions,
+                        )
+                    )
+
+    return run
+
+
+class Desk:
+    """Answers requests with what is on the shelf."""
+
+    def __init__(self, shelf: Shelf, traffic: Traffic) -> None:
+        self.shelf = shelf
+        self._traffic = traffic
+
+    async def answer(
+        self,
+        pipeline: str,
+        columns: Mapping[str, Sequence[Any]],
+        request_id: str | None = None,
+        version: int | None = None,
+        check: Callable[[Sequence[InputColumn]], None] | None = None,
+    ) -> Reply:
+        """Predict each row of a request.
+
+        Parameters
+        ----------
+        columns : feature to values; see :func:`feeds.feeds_of`.
+        request_id : decides whether a candidate answers; None: it is drawn.
+        version : exactly this one.
+        check : a further test of the request against the champion's inputs.
+
+        Raises
+        ------
+        NotServed
+            When the pipeline or the version is not served.
+        BadRequest
+            When the request does not fit the model.
+        ModelFailed
+            When the version cannot answer.
+        """
+        served = self.shelf.get(pipeline)
+        if served is None or served.champion is None:
+            raise NotServed(f"no model is served for {pipeline!r}")
+        request_id = request_id or str(uuid4())
+        if check is not None:
+            check(served.champion.manifest.inputs)
+        if version is not None:
+            loaded = served.loaded().get(version)
+            if loaded is None:
+                raise NotServed(f"version {version} of {pipeline!r} is not served")
+            role: Role = "champion" if loaded is served.champion else "candidate"
+            return await self._asked(
+                pipeline, served, loaded, role, columns, request_id
+            )
+        candidate = served.candidate
+        if candidate and is_candidates(request_id, candidate.version, served.share):
+            try:
+                return await self._asked(
+                    pipeline, served, candidate, "candidate", columns, request_id
+                )
+            except (ModelFailed, BadRequest) as error:
+                logger.warning("candidate failed", pipeline=pipeline, error=str(error))
+        return await self._asked(
+            pipeline, served, served.champion, "champion", columns, request_id
+        )
+
+    async def _asked(
+        self,
+        pipeline: str,
+        served: Served,
+        loaded: Loaded,
+        role: Role,
+        columns: Mapping[str, Sequence[Any]],
+        request_id: str,
+    ) -> Reply:
+        feeds, rows = feeds_of(columns, loaded.manifest.inputs)
+        key = (pipeline, served.generation, loaded.version)
+        started = time.perf_counter()
+        error = None
+        try:
+            if rows * loaded.row_seconds <= INLINE_SECONDS:
+                said = _predict(loaded, feeds, rows)
+            else:
+                said = await run_in_threadpool(_predict, loaded, feeds, rows)
+        except Exception as problem:
+            error = f"{problem!s:.300}"
+            raise ModelFailed(
+                f"version {loaded.version} of {pipeline!r} cannot answer: {error}"
+            ) from problem
+        finally:
+            seconds = time.perf_counter() - started
+            self._traffic.add(key, role, rows, seconds, error)
+            failed = 0 if error is None else rows
+            count_call(pipeline, role, "requests", rows, failed, seconds)
+        return Reply(loaded.version, role, said, request_id)
+
+
+def _predict(loaded: Loaded, feeds: Feeds, rows: int) -> Predictions:
+    said = loaded.predict(feeds, rows)
+    if bad := said.non_finite_count():
+        raise ModelFailed(f"no finite answer for {bad} of {rows} rows")
+    return said

@@ -1,0 +1,63 @@
+"""The scorer: the model server, for the stream and for requests."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from driftloop.contracts.events import ServingDesired
+from driftloop.runtime.service import Parts, Runtime, Service
+from driftloop.scorer.answering import Desk, Traffic, traffic_reporter
+from driftloop.scorer.api import routers
+from driftloop.scorer.handlers import HANDLERS, ScorerDeps
+from driftloop.scorer.loader import Loader, announcer, model_opener
+from driftloop.scorer.settings import ScorerSettings
+from driftloop.scorer.shelf import Shelf
+from driftloop.scorer.tables import ScorerAnnounced, ScorerTally, ScorerTried
+
+
+@contextmanager
+def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
+    settings = runtime.settings
+    shelf = Shelf()
+    desired = runtime.state(ServingDesired)
+    loader = Loader(
+        shelf,
+        model_opener(runtime.store, settings, runtime.engine),
+        announcer(runtime.outbox, settings.replica),
+        runtime.stopping,
+    )
+    desired.on_change(loader.wish)
+    traffic = Traffic()
+    desk = Desk(shelf, traffic)
+
+    def is_ready() -> bool:
+        return desired.caught_up.is_set() and loader.is_settled()
+
+    yield Parts(
+        ScorerDeps(
+            session=runtime.session,
+            pipelines=runtime.pipelines,
+            shelf=shelf,
+            desired=desired,
+            replica=settings.replica,
+            report_every=settings.report_every,
+        ),
+        routers=routers(desk, settings, is_ready),
+        background=[
+            partial(loader.run, desired.caught_up),
+            traffic_reporter(
+                traffic, runtime.outbox, settings.replica, runtime.stopping
+            ),
+        ],
+        ready={"models": loader.is_settled},
+    )
+
+
+SERVICE = Service(
+    name="scorer",
+    settings=ScorerSettings,
+    handlers=HANDLERS,
+    build=build,
+    tables=[ScorerTally, ScorerAnnounced, ScorerTried],
+    states=[ServingDesired],
+)

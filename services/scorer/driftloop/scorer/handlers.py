@@ -1,0 +1,80 @@
+"""What the scorer does at each event: score validated rows, report its figures."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from driftloop.contracts.base import Event
+from driftloop.contracts.events import (
+    BatchScored,
+    BatchValidated,
+    Role,
+    ScorerReported,
+    ServingDesired,
+)
+from driftloop.runtime.errors import Retry, Skip
+from driftloop.runtime.handlers import Deps, EventHandler
+from driftloop.runtime.state import StateView
+from driftloop.scorer.core import Answers, Tally, scored_rows
+from driftloop.scorer.metrics import count_call
+from driftloop.scorer.shelf import Shelf
+from driftloop.scorer.tables import load_tally, save_tally
+
+
+@dataclass(frozen=True)
+class ScorerDeps(Deps):
+    """What the scorer's handler uses."""
+
+    shelf: Shelf
+    desired: StateView[ServingDesired]
+    replica: str
+    report_every: int
+
+
+def on_batch_validated(event: BatchValidated, deps: ScorerDeps) -> Iterator[Event]:
+    if event.kind == "labels":
+        raise Skip("labels")
+    wish = deps.desired.get(event.pipeline)
+    if wish is None or wish.champion is None:
+        raise Skip("no_model")
+    served = deps.shelf.get(event.pipeline)
+    if served is None or served.champion is None:
+        raise Retry(f"version {wish.champion.version} is not loaded yet")
+    champion, candidate = served.champion, served.candidate
+    said = champion.answer(event.rows)
+    rival = candidate.answer(event.rows) if candidate else None
+    answers: dict[int, tuple[Role, Answers]] = {champion.version: ("champion", said)}
+    if candidate and rival:
+        answers[candidate.version] = ("candidate", rival)
+    for role, told in answers.values():
+        count_call(
+            event.pipeline, role, "stream", event.row_count, told.error_count,
+            told.seconds,
+        )  # fmt: skip
+    rows = scored_rows(
+        event.rows, said, rival, candidate.version if candidate else 0, served.share
+    )
+    yield BatchScored(
+        pipeline=event.pipeline,
+        shard=event.shard,
+        kind=event.kind,
+        row_count=event.row_count,
+        span=event.span,
+        champion_version=champion.version,
+        candidate_version=candidate.version if candidate else None,
+        duration_seconds=said.seconds + (rival.seconds if rival else 0.0),
+    ).with_rows(rows)
+    tally = load_tally(deps.session, deps.replica, event.pipeline)
+    tally = tally.added(served.generation, answers, event.watermark)
+    if tally.is_due(deps.report_every):
+        yield ScorerReported(
+            pipeline=event.pipeline,
+            replica=deps.replica,
+            generation=served.generation,
+            versions=tally.report(),
+            watermark=tally.watermark,
+        )
+        tally = Tally()
+    save_tally(deps.session, deps.replica, event.pipeline, tally)
+
+
+HANDLERS: list[EventHandler] = [on_batch_validated]

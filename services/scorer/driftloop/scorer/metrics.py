@@ -1,0 +1,32 @@
+"""Every metric of the scorer, with its unit and meaning."""
+
+from driftloop.runtime.metrics import LATENCY_BUCKETS
+from prometheus_client import Counter, Gauge, Histogram
+
+ROWS = Counter(
+    "driftloop_scorer_rows_total",
+    "Rows given to a version, by its role, where they came from (stream or requests) "
+    "and whether it had a finite answer (answered or failed)",
+    ["pipeline", "role", "door", "outcome"],
+)
+CALL_DURATION = Histogram(
+    "driftloop_scorer_call_duration_seconds",
+    "One call of a model, whatever its number of rows",
+    ["pipeline", "role", "door"],
+    buckets=LATENCY_BUCKETS,
+)
+SERVING_INFO = Gauge(
+    "driftloop_model_serving_info",
+    "1 for each version in memory that answers or is compared",
+    ["pipeline", "version", "role"],
+)
+
+
+def count_call(
+    pipeline: str, role: str, door: str, rows: int, failed: int, seconds: float
+) -> None:
+    """Count one call of a model."""
+    CALL_DURATION.labels(pipeline, role, door).observe(seconds)
+    ROWS.labels(pipeline, role, door, "answered").inc(rows - failed)
+    if failed:
+        ROWS.labels(pipeline, role, door, "failed").inc(failed)

@@ -1,0 +1,103 @@
+"""The models in memory, and which of them answer for each pipeline."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy.typing as npt
+import pyarrow as pa
+from driftloop.contracts.events import PackageRef
+from driftloop.models.onnx_model import OnnxModel, Predictions
+from driftloop.models.package import Manifest
+from driftloop.runtime.telemetry import log
+from driftloop.scorer.core import Answers, finite_answers, no_answers
+from driftloop.scorer.metrics import SERVING_INFO
+
+logger = log(__name__)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A verified version that is ready to answer.
+
+    Attributes
+    ----------
+    row_seconds : duration of a call divided by its rows, measured on the samples.
+    """
+
+    version: int
+    package: PackageRef
+    manifest: Manifest
+    model: OnnxModel
+    row_seconds: float
+
+    def answer(self, rows: pa.RecordBatch) -> Answers:
+        """Predict rows; a model that fails harms nobody, its rows are null."""
+        started = time.perf_counter()
+        classes = self.manifest.classes
+        try:
+            said = self.model.predict(rows)
+        except Exception as error:  # noqa: BLE001 - whatever a model does is its verdict
+            seconds = time.perf_counter() - started
+            logger.warning("model failed", version=self.version, error=str(error))
+            return no_answers(rows.num_rows, classes, seconds, f"{error!s:.300}")
+        seconds = time.perf_counter() - started
+        return finite_answers(said.prediction, said.score, classes, seconds)
+
+    def predict(self, feeds: dict[str, npt.NDArray[Any]], rows: int) -> Predictions:
+        """Predict rows that are arrays already; see ``OnnxModel``."""
+        return self.model.predict_arrays(feeds, rows)
+
+
+@dataclass(frozen=True)
+class Served:
+    """What answers for one pipeline; replaced as a whole, never changed.
+
+    Attributes
+    ----------
+    generation : of the ``serving-desired`` it follows.
+    is_settled : every version asked for is loaded or known to be bad.
+    failed : why versions cannot be loaded.
+    """
+
+    generation: int
+    champion: Loaded | None = None
+    candidate: Loaded | None = None
+    share: float = 0.0
+    is_settled: bool = False
+    failed: Mapping[int, str] = field(default_factory=dict)
+
+    def loaded(self) -> dict[int, Loaded]:
+        """Versions in memory."""
+        models = (self.champion, self.candidate)
+        return {model.version: model for model in models if model is not None}
+
+
+class Shelf:
+    """What answers now, by pipeline; read by handlers and requests, no locks."""
+
+    def __init__(self) -> None:
+        self._served: dict[str, Served] = {}
+
+    def get(self, pipeline: str) -> Served | None:
+        return self._served.get(pipeline)
+
+    def show(self, pipeline: str, served: Served) -> None:
+        """Switch at once: a call in work ends with the version it began with."""
+        before, self._served = self._served, {**self._served, pipeline: served}
+        for role, version in _roles(before.get(pipeline)) - _roles(served):
+            SERVING_INFO.remove(pipeline, str(version), role)
+        for role, version in _roles(served):
+            SERVING_INFO.labels(pipeline, str(version), role).set(1)
+
+    def pipelines(self) -> list[str]:
+        """Names of pipelines that have a champion, sorted."""
+        return sorted(n for n, s in self._served.items() if s.champion is not None)
+
+
+def _roles(served: Served | None) -> set[tuple[str, int]]:
+    if served is None:
+        return set()
+    models = {"champion": served.champion, "candidate": served.candidate}
+    return {(role, model.version) for role, model in models.items() if model}

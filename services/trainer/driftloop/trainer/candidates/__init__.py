@@ -1,0 +1,29 @@
+"""What can be trained: one function a name in the pipeline file.
+
+Each takes a :class:`sample.Sample` and returns a :class:`graph.Core`. A module is
+imported when its name is used, so that a name costs nothing before.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+
+from driftloop.trainer.candidates.sample import CandidateRefused, Sample
+from driftloop.trainer.graph import Core
+
+MODULES = {
+    "gradient_boosting": "sklearn_trees",
+    "random_forest": "sklearn_trees",
+    "linear": "linear",
+    "adaptive_forest": "adaptive_forest",
+    "mlp": "mlp",
+}
+
+
+def candidate(name: str) -> Callable[[Sample], Core]:
+    """Return the function that fits a candidate of this name."""
+    module = import_module(f"{__name__}.{MODULES[name]}")
+    function: Callable[[Sample], Core] = getattr(module, name)
+    return function
+
+
+__all__ = ["MODULES", "CandidateRefused", "Sample", "candidate"]

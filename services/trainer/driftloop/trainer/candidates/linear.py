@@ -1,0 +1,84 @@
+"""Ridge and logistic regression on standardised columns."""
+
+import numpy as np
+from driftloop.trainer.candidates.sample import Sample
+from driftloop.trainer.graph import (
+    RAW,
+    Core,
+    Floats,
+    Link,
+    Matrix,
+    constant,
+    imputation,
+    medians_of,
+)
+from onnx import NodeProto, TensorProto, helper
+from sklearn.linear_model import LogisticRegression, Ridge
+
+RIDGE = {"alpha": 1.0}
+LOGISTIC = {"C": 1.0, "max_iter": 500}
+
+
+def standardised(
+    matrix: Matrix,
+) -> tuple[Matrix, Matrix, Matrix]:
+    """Return (width,) medians for missing values, means and scales (never 0)."""
+    medians = medians_of(matrix)
+    filled = np.where(np.isnan(matrix), medians, matrix)
+    means = filled.mean(axis=0, dtype=np.float64).astype(np.float32)
+    scales = filled.std(axis=0, dtype=np.float64).astype(np.float32)
+    return medians, means, np.where(scales > 0, scales, np.float32(1))
+
+
+def apply_standard(
+    matrix: Matrix, medians: Matrix, means: Matrix, scales: Matrix
+) -> Matrix:
+    """Return the (n_rows, width) standardised matrix without missing values."""
+    result: Matrix = (np.where(np.isnan(matrix), medians, matrix) - means) / scales
+    return result
+
+
+def standard_nodes(
+    medians: Matrix, means: Matrix, scales: Matrix, output: str
+) -> tuple[list[NodeProto], list[TensorProto]]:
+    """Return the nodes that do the same as :func:`apply_standard`."""
+    nodes, constants = imputation(medians, "standard/filled")
+    nodes += [
+        helper.make_node("Sub", ["standard/filled", "standard/means"],
+                         ["standard/centred"]),
+        helper.make_node("Div", ["standard/centred", "standard/scales"], [output]),
+    ]  # fmt: skip
+    constants += [
+        constant("standard/means", means.reshape(1, -1)),
+        constant("standard/scales", scales.reshape(1, -1)),
+    ]
+    return nodes, constants
+
+
+def linear(sample: Sample) -> Core:
+    """Ridge regression, or logistic regression for classes."""
+    standard = standardised(sample.matrix)
+    scaled = apply_standard(sample.matrix, *standard).astype(np.float64)
+    parameters = LOGISTIC if sample.classes else RIDGE
+    model = LogisticRegression(**LOGISTIC) if sample.classes else Ridge(**RIDGE)
+    model.fit(scaled, sample.target)
+    answer = sample.predictor(model)
+
+    def predict(matrix: Matrix) -> Floats:
+        return answer(apply_standard(matrix, *standard).astype(np.float64))
+
+    nodes, constants = standard_nodes(*standard, "linear/scaled")
+    weights = np.atleast_2d(model.coef_)
+    nodes.append(
+        helper.make_node(
+            "Gemm", ["linear/scaled", "linear/weights", "linear/bias"], [RAW]
+        )
+    )
+    constants += [
+        constant("linear/weights", weights.T),
+        constant("linear/bias", np.ravel(model.intercept_)),
+    ]
+    link: Link = "identity"
+    if sample.classes:
+        link = "sigmoid" if len(weights) == 1 else "softmax"
+    return Core(nodes, constants, link, predict, dict(parameters))

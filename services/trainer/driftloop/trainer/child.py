@@ -1,0 +1,171 @@
+"""One training in a process of its own: ``python -m driftloop.trainer.child``.
+
+Started warm: the libraries are loaded, then it says ``ready`` and waits for one
+line of JSON with the job on stdin. It answers with lines of JSON on what was stdout
+(anything that a library prints goes to stderr), and ends. It also ends at once when
+its parent is gone, which it sees by the end of stdin.
+"""
+
+import json
+import os
+import resource
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+if TYPE_CHECKING:  # loaded in main, after the memory limit is set
+    from driftloop.trainer.training import Environment, Progress
+
+EXIT_PARENT_GONE = 4
+GIB = 1024**3
+Say = Callable[[dict[str, Any]], None]
+
+
+class ChildJob(BaseModel):
+    """The line that a child gets.
+
+    Attributes
+    ----------
+    request : a :class:`tables.JobRequest` as JSON.
+    folder : for checkpoints and the package's files; only this job's.
+    """
+
+    request: str
+    folder: Path
+
+
+def main() -> None:
+    """Load, wait for the job, train, say how it ended."""
+    say = _private_stdout()
+    lines = _watched_stdin()
+    limit_memory()
+    preload()
+    say({"type": "ready"})
+    job = ChildJob.model_validate_json(lines())
+    say({"type": "started", "at": time.time()})
+    try:
+        say(_work(job, say))
+    except BaseException as error:
+        traceback.print_exc()
+        say({"type": "failed", "error": f"{type(error).__name__}: {error}"})
+        raise
+
+
+def _private_stdout() -> Say:
+    """Keep stdout for the protocol; what libraries print goes to stderr."""
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    lock = threading.Lock()
+
+    def say(message: dict[str, Any]) -> None:
+        with lock:
+            channel.write(json.dumps(message) + "\n")
+            channel.flush()
+
+    return say
+
+
+def _watched_stdin() -> Callable[[], str]:
+    """Return a function that waits for the first line; the end of stdin is ours."""
+    first = threading.Event()
+    found: list[str] = []
+
+    def watch() -> None:
+        for line in sys.stdin:
+            found.append(line)
+            first.set()
+        os._exit(EXIT_PARENT_GONE)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+    def wait() -> str:
+        first.wait()
+        return found[0]
+
+    return wait
+
+
+def limit_memory() -> None:
+    """Bound the address space, so that a training cannot starve the machine."""
+    from driftloop.runtime.settings import load_settings
+    from driftloop.trainer.settings import TrainerSettings
+
+    settings = load_settings(TrainerSettings, "trainer")
+    limit = int(settings.max_memory_gib * GIB)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def preload() -> None:
+    """Import what every training needs, and run each once."""
+    import numpy as np
+    from driftloop.trainer import package_files
+    from driftloop.trainer.candidates import MODULES, Sample, candidate
+
+    package_files.environment_lock()
+    draw = np.random.default_rng(0)
+    matrix = draw.normal(size=(60, 2)).astype(np.float32)
+    tiny = Sample(matrix, matrix[:, 0].astype(np.float64), (), 0)
+    for name in MODULES:
+        if name not in ("mlp", "adaptive_forest"):
+            candidate(name)(tiny)
+
+
+def _work(job: ChildJob, say: Say) -> dict[str, Any]:
+    from driftloop.runtime.artifacts import open_store
+    from driftloop.runtime.datasets import storage_options
+    from driftloop.runtime.settings import load_settings
+    from driftloop.trainer.settings import TrainerSettings, open_trusted
+    from driftloop.trainer.training import Environment
+
+    settings = load_settings(TrainerSettings, "trainer")
+    using = Environment(
+        open_store(settings),
+        open_trusted(settings),
+        storage_options(settings),
+        settings.threads,
+        job.folder,
+    )
+
+    def progress(step: str, done_ratio: float, detail: str) -> None:
+        fields = {"step": step, "done_ratio": done_ratio, "detail": detail}
+        say({"type": "progress", **fields})
+
+    return answer(job, using, progress)
+
+
+def answer(job: ChildJob, using: "Environment", progress: "Progress") -> dict[str, Any]:
+    """Train, write the package's files, and return the last message."""
+    from driftloop.runtime.errors import Reject, Retry
+    from driftloop.trainer import package_files, training
+    from driftloop.trainer.request import JobRequest
+
+    request = JobRequest.model_validate_json(job.request)
+    try:
+        trained = training.train(request, using, progress)
+    except (training.TrainingRefused, Reject) as error:
+        return {"type": "refused", "error": str(error)}
+    except Retry as error:
+        return {"type": "away", "error": str(error)}
+    progress("package", 0.9, trained.chosen.name)
+    files = package_files.files_of(trained)
+    folder = job.folder / "package"
+    folder.mkdir(exist_ok=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return {
+        "type": "trained",
+        "manifest": package_files.manifest_of(trained).model_dump(mode="json"),
+        "files": sorted(files),
+        "tried": [result.model_dump(mode="json") for result in trained.tried],
+    }
+
+
+if __name__ == "__main__":
+    main()

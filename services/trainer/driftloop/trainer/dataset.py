@@ -1,0 +1,126 @@
+"""Rows with known targets from the recorded versions of the Delta tables."""
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+from driftloop.contracts.events import DatasetRef, Span, TableRef
+from driftloop.runtime.errors import Retry
+
+LATER = "driftloop label"
+"""Column of a join; no pipeline's column has a space."""
+NOT_FEATURES = ("extra",)
+"""Columns of the tables that belong to no pipeline; see ``runtime.datasets``."""
+
+
+def read_rows(
+    dataset: DatasetRef,
+    span: Span,
+    target: str,
+    storage_options: Mapping[str, str] | None,
+) -> pa.Table:
+    """Return labelled rows of ``span`` (both ends included), by event time and id.
+
+    A label that came later, in its newest revision, goes before the target that
+    came with the row.
+
+    Raises
+    ------
+    Retry
+        When a table cannot be read (yet).
+    """
+    rows = _with_targets(
+        _table(dataset.observations, storage_options, span),
+        dataset,
+        target,
+        storage_options,
+    )
+    if target not in rows.column_names:
+        return rows.slice(0, 0).append_column(target, pa.array([], pa.null()))
+    rows = rows.filter(pc.is_valid(rows[target]))
+    if pa.types.is_floating(rows[target].type):
+        rows = rows.filter(pc.is_finite(rows[target]))
+    extra = [name for name in NOT_FEATURES if name in rows.column_names]
+    return rows.drop_columns(extra).sort_by(
+        [("event_time", "ascending"), ("id", "ascending")]
+    )
+
+
+def labelled_span(
+    dataset: DatasetRef, target: str, storage_options: Mapping[str, str] | None
+) -> Span | None:
+    """Return the event times of the first and the newest labelled row.
+
+    Raises
+    ------
+    Retry
+        When a table cannot be read (yet).
+    """
+    columns = ["id", "event_time", target]
+    rows = _table(dataset.observations, storage_options, columns=columns)
+    rows = _with_targets(rows, dataset, target, storage_options)
+    if target not in rows.column_names:
+        return None
+    times = rows.filter(pc.is_valid(rows[target]))["event_time"]
+    if not len(times):
+        return None
+    ends = pc.min_max(times).as_py()
+    return Span(start=ends["min"], end=ends["max"])
+
+
+def _with_targets(
+    rows: pa.Table,
+    dataset: DatasetRef,
+    target: str,
+    storage_options: Mapping[str, str] | None,
+) -> pa.Table:
+    """Return the rows with the newest label of each before the target it came with."""
+    if dataset.labels is None:
+        return rows
+    later = _newest_labels(_table(dataset.labels, storage_options), target)
+    rows = rows.join(later, "id", join_type="left outer")
+    known = rows[LATER]
+    if target in rows.column_names:
+        known = pc.coalesce(known, rows[target])
+        rows = rows.drop_columns([target])
+    return rows.drop_columns([LATER]).append_column(target, known)
+
+
+def _newest_labels(labels: pa.Table, target: str) -> pa.Table:
+    """Return ``id`` and the target in its highest revision, each id once."""
+    newest = labels.group_by("id").aggregate([("revision", "max")])
+    newest = newest.rename_columns(["id", "revision"])
+    return (
+        labels.select(["id", "revision", target])
+        .join(newest, ["id", "revision"], join_type="inner")
+        .select(["id", target])
+        .rename_columns(["id", LATER])
+    )
+
+
+def _table(
+    ref: TableRef,
+    storage_options: Mapping[str, str] | None,
+    span: Span | None = None,
+    columns: list[str] | None = None,
+) -> pa.Table:
+    condition = None
+    if span is not None:
+        time = pc.field("event_time")
+        kind = pa.timestamp("us", tz="UTC")
+        condition = (time >= pa.scalar(span.start, kind)) & (
+            time <= pa.scalar(span.end, kind)
+        )
+    try:
+        table = DeltaTable(
+            ref.uri,
+            version=ref.version,
+            storage_options=dict(storage_options) if storage_options else None,
+        )
+        rows = table.to_pyarrow_dataset()
+        wanted = [n for n in columns or rows.schema.names if n in rows.schema.names]
+        return rows.to_table(columns=wanted, filter=condition)
+    except (DeltaError, OSError) as error:
+        raise Retry(f"dataset {ref.uri} version {ref.version}: {error}") from error

@@ -1,0 +1,137 @@
+"""The served graph: encoding, the candidate's own nodes, labels and scores."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from driftloop.trainer.encoding import MATRIX, ML, Encoding
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+OPSETS = (helper.make_opsetid("", 21), helper.make_opsetid(ML, 3))
+IR_VERSION = 10
+RAW = "raw"
+Matrix = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+Link = Literal["identity", "sigmoid", "softmax", "probability"]
+
+
+@dataclass(frozen=True)
+class Core:
+    """A fitted candidate behind the encoding.
+
+    Attributes
+    ----------
+    nodes : compute ``raw`` (n_rows, n_outputs) from ``features`` (n_rows, width).
+    link : what turns ``raw`` into the answer; ``sigmoid`` has one output (of the
+        second class), ``softmax`` and ``probability`` one a class.
+    predict : the library's own answer to a matrix, for the parity check: (n_rows,)
+        for regression, else (n_rows, n_classes) probabilities.
+    parameters : what the manifest says about it.
+    """
+
+    nodes: list[NodeProto]
+    constants: list[TensorProto]
+    link: Link
+    predict: Callable[[Matrix], Floats]
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+def constant(name: str, value: npt.ArrayLike, dtype: Any = np.float32) -> TensorProto:
+    """Return a named constant of the graph."""
+    return numpy_helper.from_array(np.asarray(value, dtype=dtype), name)
+
+
+def imputation(
+    medians: Matrix, output: str
+) -> tuple[list[NodeProto], list[TensorProto]]:
+    """Return nodes that write ``features`` with NaN replaced, under ``output``.
+
+    Parameters
+    ----------
+    medians : (width,) one for each column.
+    """
+    nodes = [
+        helper.make_node("IsNaN", [MATRIX], ["impute/is_nan"]),
+        helper.make_node("Where", ["impute/is_nan", "impute/by", MATRIX], [output]),
+    ]
+    return nodes, [constant("impute/by", medians.reshape(1, -1))]
+
+
+def medians_of(matrix: Matrix) -> Matrix:
+    """Return the (width,) medians of what is there; 0 for a column without values."""
+    filled = np.where(np.isnan(matrix).all(axis=0), np.float32(0), matrix)
+    return np.nanmedian(filled, axis=0).astype(np.float32)
+
+
+def assemble(encoding: Encoding, core: Core, classes: tuple[str, ...]) -> bytes:
+    """Return the ONNX bytes of a whole model.
+
+    Outputs: ``prediction`` (n_rows, 1), and for classification ``score``: (n_rows, 1)
+    probability of the second of two classes, or (n_rows, n_classes).
+    """
+    nodes, constants = encoding.nodes()
+    nodes += core.nodes
+    constants += core.constants
+    if core.link == "identity":
+        nodes.append(helper.make_node("Identity", [RAW], ["prediction"]))
+        outputs = [
+            helper.make_tensor_value_info("prediction", TensorProto.FLOAT, [None, 1])
+        ]
+    else:
+        more_nodes, more_constants = _classification(core.link, classes)
+        nodes += more_nodes
+        constants += more_constants
+        width = 1 if len(classes) == 2 else len(classes)
+        outputs = [
+            helper.make_tensor_value_info("prediction", TensorProto.STRING, [None, 1]),
+            helper.make_tensor_value_info("score", TensorProto.FLOAT, [None, width]),
+        ]
+    graph = helper.make_graph(
+        nodes, "driftloop", encoding.graph_inputs(), outputs, constants
+    )
+    model = helper.make_model(
+        graph,
+        opset_imports=list(OPSETS),
+        ir_version=IR_VERSION,
+        producer_name="driftloop",
+    )
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def _classification(
+    link: Link, classes: tuple[str, ...]
+) -> tuple[list[NodeProto], list[TensorProto]]:
+    constants = []
+    if link == "sigmoid":
+        constants.append(constant("answer/one", [[1.0]]))
+        nodes = [
+            helper.make_node("Sigmoid", [RAW], ["answer/second"]),
+            helper.make_node("Sub", ["answer/one", "answer/second"], ["answer/first"]),
+            helper.make_node(
+                "Concat", ["answer/first", "answer/second"], ["answer/all"], axis=1
+            ),
+        ]
+    elif link == "softmax":
+        nodes = [helper.make_node("Softmax", [RAW], ["answer/all"], axis=1)]
+    else:
+        nodes = [helper.make_node("Identity", [RAW], ["answer/all"])]
+    nodes += [
+        helper.make_node("ArgMax", ["answer/all"], ["answer/best"], axis=1),
+        helper.make_node(
+            "LabelEncoder", ["answer/best"], ["prediction"], domain=ML,
+            keys_int64s=list(range(len(classes))), values_strings=list(classes),
+        ),
+    ]  # fmt: skip
+    if len(classes) == 2:
+        constants.append(constant("answer/column", [1], np.int64))
+        nodes.append(
+            helper.make_node(
+                "Gather", ["answer/all", "answer/column"], ["score"], axis=1
+            )
+        )
+    else:
+        nodes.append(helper.make_node("Identity", ["answer/all"], ["score"]))
+    return nodes, constants

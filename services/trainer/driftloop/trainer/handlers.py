@@ -1,0 +1,194 @@
+"""What the trainer does with each event it takes."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from driftloop.contracts.base import Event, Meta, chain_of, origin_from
+from driftloop.contracts.events import (
+    DatasetVersioned,
+    DriftDetected,
+    ModelDeployed,
+    ModelRolledBack,
+    RetrainRequested,
+    ServedModel,
+    TrainingSkipped,
+    TrainingStarted,
+)
+from driftloop.contracts.pipeline import PipelineSpec
+from driftloop.runtime import handlers
+from driftloop.runtime.errors import Skip
+from driftloop.trainer import core
+from driftloop.trainer.request import JobRequest
+from driftloop.trainer.tables import (
+    KeptTrigger,
+    Origin,
+    TrainerJob,
+    TrainerPipeline,
+    last_job,
+    pipeline_row,
+    state_of,
+)
+from sqlalchemy.event import listen
+from sqlmodel import Session
+
+
+@dataclass(frozen=True)
+class Deps(handlers.Deps):
+    """What the handlers use.
+
+    Attributes
+    ----------
+    wake : set once a new job is committed, for the loop that trains.
+    """
+
+    wake: threading.Event
+
+
+def on_dataset_versioned(event: DatasetVersioned, deps: Deps) -> Iterator[Event]:
+    """Remember the version; start the first model, a waiting one, or the next."""
+    spec = deps.pipeline(event.pipeline)
+    row = pipeline_row(deps.session, event.pipeline)
+    row.set_data(core.with_data(row.data(), event))
+    state = state_of(row, last_job(deps.session, row.name))
+    decision = core.after_data(event.meta.id, state, spec)
+    if decision:
+        yield _start(deps, row, decision, spec, event.meta)
+
+
+def on_drift_detected(event: DriftDetected, deps: Deps) -> Iterator[Event]:
+    """Answer a verdict: a training, or the reason why not."""
+    spec = deps.pipeline(event.pipeline)
+    row = pipeline_row(deps.session, event.pipeline)
+    state = state_of(row, last_job(deps.session, row.name))
+    decision = core.after_drift(event, event.meta.id, state, spec)
+    yield _answer(deps, row, decision, spec, event.meta)
+
+
+def on_retrain_requested(event: RetrainRequested, deps: Deps) -> Iterator[Event]:
+    """Answer a person: at once, unless a job runs or rows are too few."""
+    spec = deps.pipeline(event.pipeline)
+    row = pipeline_row(deps.session, event.pipeline)
+    state = state_of(row, last_job(deps.session, row.name))
+    decision = core.after_request(event, event.meta.id, state, spec)
+    yield _answer(deps, row, decision, spec, event.meta)
+
+
+def on_model_deployed(event: ModelDeployed, deps: Deps) -> Iterator[Event]:
+    """Remember the champion that the next candidate is compared with."""
+    served = ServedModel(version=event.version, package=event.package)
+    _set_champion(deps.session, event, served)
+    yield from ()
+
+
+def on_model_rolled_back(event: ModelRolledBack, deps: Deps) -> Iterator[Event]:
+    """Make the restored version the champion again, or know that there is none."""
+    _set_champion(deps.session, event, event.restored)
+    yield from ()
+
+
+def _set_champion(
+    session: Session, event: ModelDeployed | ModelRolledBack, served: ServedModel | None
+) -> None:
+    """Two topics have no common order; the generation gives it."""
+    row = pipeline_row(session, event.pipeline)
+    if event.generation < row.generation:
+        raise Skip("older_generation")
+    row.generation = event.generation
+    row.champion = served.model_dump_json() if served else None
+
+
+def _start(
+    deps: Deps,
+    row: TrainerPipeline,
+    decision: core.Start,
+    spec: PipelineSpec,
+    origin: Meta,
+) -> Event:
+    wake = deps.wake
+    listen(deps.session, "after_commit", lambda _: wake.set())
+    return accept(deps.session, row, decision, spec, origin)
+
+
+def _answer(
+    deps: Deps,
+    row: TrainerPipeline,
+    decision: core.Start | core.SkipWith,
+    spec: PipelineSpec,
+    origin: Meta,
+) -> Event:
+    if isinstance(decision, core.Start):
+        return _start(deps, row, decision, spec, origin)
+    if decision.keep:
+        row.pending = KeptTrigger(
+            trigger=decision.keep.trigger,
+            since=decision.keep.since,
+            origin=Origin.model_validate(chain_of(origin)),
+        ).model_dump_json()
+    return TrainingSkipped(
+        pipeline=row.name,
+        trigger=decision.trigger,
+        reason=decision.reason,
+        detail=decision.detail,
+        covered_by_job=decision.covered_by_job,
+    )
+
+
+def accept(
+    session: Session,
+    row: TrainerPipeline,
+    start: core.Start,
+    spec: PipelineSpec,
+    origin: Meta,
+) -> Event:
+    """Store a job with all that it depends on, and say so.
+
+    A job for a trigger that waited continues that trigger's chain.
+    """
+    kept = row.kept()
+    if start.answers_pending and kept:
+        origin = origin_from(kept.origin.model_dump(mode="json"))
+    if not core.still_waits(kept.pending() if kept else None, start):
+        row.pending = None
+    data, job_id = row.data(), core.job_id_of(start.trigger)
+    assert data is not None  # noqa: S101 - nothing starts without data
+    before = last_job(session, row.name)
+    request = JobRequest(
+        job_id=job_id,
+        trigger=start.trigger,
+        spec=spec,
+        dataset=data.dataset,
+        train_span=start.train_span,
+        holdout_span=start.holdout_span,
+        champion=row.served(),
+    )
+    session.add(
+        TrainerJob(
+            id=job_id,
+            pipeline=row.name,
+            number=before.number + 1 if before else 1,
+            request=request.model_dump_json(),
+            origin=Origin.model_validate(chain_of(origin)).model_dump_json(),
+            data_end=start.holdout_span.end.isoformat(),
+            label_count=data.label_count,
+            champion_version=request.champion.version if request.champion else None,
+        )
+    )
+    started = TrainingStarted(
+        pipeline=row.name,
+        job_id=job_id,
+        trigger=start.trigger,
+        dataset=data.dataset,
+        train_span=start.train_span,
+        holdout_span=start.holdout_span,
+    )
+    return started.following(origin) if start.answers_pending else started
+
+
+HANDLERS: list[handlers.EventHandler] = [
+    on_dataset_versioned,
+    on_drift_detected,
+    on_retrain_requested,
+    on_model_deployed,
+    on_model_rolled_back,
+]

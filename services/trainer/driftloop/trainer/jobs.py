@@ -1,0 +1,260 @@
+"""The background loop: takes a job under a lease, has it trained, says how it ended.
+
+A job survives the death of its child and of this process: its request is frozen in
+the job's row, its checkpoints lie in its folder, and the event that ends it is stored
+in the same transaction as the row's new state.
+"""
+
+import shutil
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from driftloop.contracts.base import Event, Meta, derived_id, origin_from
+from driftloop.contracts.events import (
+    AlertRaised,
+    CandidateResult,
+    ModelTrained,
+    PackageRef,
+    TrainingFailed,
+    TrainingProgressed,
+)
+from driftloop.models.package import Manifest, PackageRefused, write_package
+from driftloop.models.signing import Signer
+from driftloop.runtime.errors import Retry
+from driftloop.runtime.outbox import Cause
+from driftloop.runtime.service import Runtime
+from driftloop.runtime.telemetry import log, processing_span
+from driftloop.trainer import core, metrics
+from driftloop.trainer.child import ChildJob
+from driftloop.trainer.handlers import accept
+from driftloop.trainer.leases import Leases, held
+from driftloop.trainer.request import JobRequest
+from driftloop.trainer.settings import TrainerSettings
+from driftloop.trainer.tables import (
+    TrainerJob,
+    last_job,
+    pipeline_row,
+    state_of,
+)
+from driftloop.trainer.worker import (
+    Abandoned,
+    Answer,
+    Crashed,
+    Worker,
+    child_environment,
+)
+
+POLL_S = 0.5
+WARMING_POLL_S = 0.1
+MAX_FAILURES = 3
+MAX_FAULTS = 20
+MAX_FAULT_WAIT_S = 60.0
+MAX_TAKES = 20
+"""A job that was taken so often without an end takes its whole service along."""
+logger = log(__name__)
+
+
+class JobLoop:
+    """Runs jobs one after the other.
+
+    Parameters
+    ----------
+    wake : set when a job has been stored; without it the loop looks by itself.
+    """
+
+    def __init__(
+        self, runtime: Runtime[TrainerSettings], signer: Signer, wake: threading.Event
+    ) -> None:
+        self._runtime = runtime
+        self._settings = runtime.settings
+        self._signer = signer
+        self._wake = wake
+        self._worker = Worker(
+            child_environment(self._settings.threads, self._settings.home.resolve())
+        )
+        self._leases = Leases(
+            runtime.engine, self._settings.replica, self._settings.lease_seconds
+        )
+
+    def run(self) -> None:
+        """Loop until the process stops."""
+        try:
+            while not self._runtime.stopping.is_set():
+                self._worker.warm()
+                metrics.WARM_CHILD.set(self._worker.is_ready)
+                job = self._leases.take()
+                if job is None:
+                    self._wake.wait(POLL_S if self._worker.is_ready else WARMING_POLL_S)
+                    self._wake.clear()
+                else:
+                    with metrics.JOB_DURATION.time():
+                        self._work_on(job)
+        finally:
+            self._worker.close()
+
+    def _work_on(self, job: TrainerJob) -> None:
+        request, origin = job.asked(), _origin_of(job)
+        with processing_span(self._runtime.tracer, "trainer", origin) as span:
+            span.update_name("train")
+            span.set_attribute("driftloop.job.id", job.id)
+            logger.info("training", job=job.id, reason=request.trigger.reason)
+            if job.take_count > MAX_TAKES:
+                self._fail(job, request, "the service ended each time it was run")
+                return
+            try:
+                answer = self._train(job, request)
+                if answer.kind == "trained":
+                    self._finish(job, request, answer)
+                else:
+                    self._fail(job, request, answer.fields["error"])
+            except Abandoned:
+                logger.info("gave a job back", job=job.id)
+            except PackageRefused as error:
+                self._fail(job, request, str(error))
+            except Retry as error:
+                self._try_later(job, request, str(error))
+            except Crashed as error:
+                self._try_again(job, request, str(error))
+
+    def _train(self, job: TrainerJob, request: JobRequest) -> Answer:
+        folder = self._folder(job)
+        folder.mkdir(parents=True, exist_ok=True)
+        count = 0
+
+        def progress(fields: dict[str, Any]) -> None:
+            nonlocal count
+            count += 1
+            step = f"{job.lease_epoch}/{count}"
+            event = TrainingProgressed(
+                pipeline=request.spec.name, job_id=job.id, **fields
+            )
+            self._emit(job, [event], "progress", step)
+
+        return self._worker.run(
+            ChildJob(request=request.model_dump_json(), folder=folder),
+            request.spec.train.timeout_minutes * 60,
+            lambda: self._is_ours(job),
+            progress,
+        )
+
+    def _folder(self, job: TrainerJob) -> Path:
+        return self._settings.work_folder / job.id
+
+    def _is_ours(self, job: TrainerJob) -> bool:
+        return not self._runtime.stopping.is_set() and self._leases.renew(job)
+
+    def _finish(self, job: TrainerJob, request: JobRequest, answer: Answer) -> None:
+        folder = self._folder(job) / "package"
+        files = {name: (folder / name).read_bytes() for name in answer.fields["files"]}
+        manifest = Manifest.model_validate(answer.fields["manifest"])
+        package = write_package(manifest, files, self._signer, self._runtime.store)
+        tried = [CandidateResult.model_validate(t) for t in answer.fields["tried"]]
+        event = _model_trained(request, manifest, package, tried)
+        self._end(job, "done", [event])
+        metrics.JOBS.labels(job.pipeline, "trained").inc()
+        logger.info("trained", job=job.id, package=package.digest)
+
+    def _fail(self, job: TrainerJob, request: JobRequest, error: str) -> None:
+        name = request.spec.name
+        attempts = job.failure_count + 1
+        self._end(
+            job,
+            "failed",
+            [
+                TrainingFailed(
+                    pipeline=name,
+                    job_id=job.id,
+                    trigger=request.trigger,
+                    error=error,
+                    attempts=attempts,
+                ),
+                AlertRaised(
+                    pipeline=name,
+                    condition=f"training-failed/{job.id}",
+                    severity="warning",
+                    title=f"Training of {name} failed",
+                    detail=error,
+                    owner=request.spec.owner,
+                ),
+            ],
+            error,
+        )
+        metrics.JOBS.labels(job.pipeline, "failed").inc()
+        logger.error("training failed", job=job.id, error=error)
+
+    def _try_again(self, job: TrainerJob, request: JobRequest, error: str) -> None:
+        if job.failure_count + 1 >= MAX_FAILURES:
+            self._fail(job, request, error)
+            return
+        metrics.JOBS.labels(job.pipeline, "crashed").inc()
+        logger.warning("training went wrong, trying again", job=job.id, error=error)
+        self._leases.put_back(job, error, wait_s=0, is_fault=False)
+
+    def _try_later(self, job: TrainerJob, request: JobRequest, error: str) -> None:
+        """Wait for a store or a table to be back; this is no fault of the job."""
+        if job.fault_count + 1 >= MAX_FAULTS:
+            self._fail(job, request, error)
+            return
+        wait_s = min(2.0**job.fault_count, MAX_FAULT_WAIT_S)
+        metrics.JOBS.labels(job.pipeline, "fault").inc()
+        logger.warning("waiting", job=job.id, error=error, wait_seconds=wait_s)
+        self._leases.put_back(job, error, wait_s=wait_s, is_fault=True)
+
+    def _end(
+        self, job: TrainerJob, state: str, ended: list[Event], error: str | None = None
+    ) -> None:
+        """Store the end with its events, and the job that waited for it."""
+        origin = _origin_of(job)
+        with self._runtime.outbox.unit(_cause(job, "end")) as (session, events):
+            pipeline = pipeline_row(session, job.pipeline)
+            row = held(session, job)
+            if row is None:
+                return
+            row.state, row.error = state, error
+            row.failure_count += state == "failed"
+            session.flush()
+            events += [event.following(origin) for event in ended]
+            applied = self._runtime.pipelines.get(job.pipeline)
+            view = state_of(pipeline, last_job(session, job.pipeline))
+            next_one = core.after_job(view, applied.spec) if applied else None
+            if applied and next_one:
+                events.append(accept(session, pipeline, next_one, applied.spec, origin))
+        shutil.rmtree(self._folder(job), ignore_errors=True)
+
+    def _emit(
+        self, job: TrainerJob, said: Iterable[Event], what: str, step: str
+    ) -> None:
+        origin = _origin_of(job)
+        cause = _cause(job, f"{what}/{step}")
+        with self._runtime.outbox.unit(cause) as (_, events):
+            events += [event.following(origin) for event in said]
+
+
+def _cause(job: TrainerJob, step: str) -> Cause:
+    """Ids of a job's events derive from the job and the step alone."""
+    return Cause(derived_id(job.id, step, 0), _origin_of(job).chain)
+
+
+def _origin_of(job: TrainerJob) -> Meta:
+    return origin_from(job.came_from().model_dump(mode="json"))
+
+
+def _model_trained(
+    request: JobRequest,
+    manifest: Manifest,
+    package: PackageRef,
+    tried: list[CandidateResult],
+) -> ModelTrained:
+    return ModelTrained(
+        pipeline=request.spec.name,
+        job_id=request.job_id,
+        trigger=request.trigger,
+        package=package,
+        algorithm=manifest.algorithm,
+        dataset=request.dataset,
+        train_span=manifest.train_span,
+        tried=tried,
+        evaluation=manifest.evaluation,
+    )

@@ -1,0 +1,102 @@
+"""Who may work on a job: one owner at a time, and a late result is refused.
+
+An owner holds a job for some seconds and renews that. Each taking has a new epoch;
+whoever has an older one (it was frozen, say, and woke later) can change nothing.
+"""
+
+import time
+
+from driftloop.runtime.telemetry import log
+from driftloop.trainer.tables import OPEN_STATES, TrainerJob
+from sqlalchemy import Engine, or_
+from sqlmodel import Session, col, select
+
+logger = log(__name__)
+
+
+class Leases:
+    """Takes, renews and gives back jobs for one owner.
+
+    Parameters
+    ----------
+    owner : stable name of this instance; after a restart it goes on with its job at
+        once, without waiting for the lease to end.
+    """
+
+    def __init__(self, engine: Engine, owner: str, seconds: float) -> None:
+        self._engine = engine
+        self._owner = owner
+        self._seconds = seconds
+        self._renewed = 0.0
+
+    def take(self) -> TrainerJob | None:
+        """Take a waiting job, our own of an earlier run, or one whose lease is over."""
+        with Session(self._engine, expire_on_commit=False) as session:
+            free = or_(
+                (col(TrainerJob.state) == "running")
+                & (col(TrainerJob.lease_owner) == self._owner),
+                col(TrainerJob.lease_expires_at) < time.time(),
+            )
+            query = (
+                select(TrainerJob)
+                .where(col(TrainerJob.state).in_(OPEN_STATES), free)
+                .order_by(col(TrainerJob.number), col(TrainerJob.id))
+                .limit(1)
+                .with_for_update(skip_locked=True)
+            )
+            job = session.exec(query).first()
+            if job is not None:
+                job.state, job.lease_owner = "running", self._owner
+                job.lease_epoch += 1
+                job.take_count += 1
+                job.lease_expires_at = time.time() + self._seconds
+            session.commit()
+        self._renewed = time.monotonic()
+        return job
+
+    def renew(self, job: TrainerJob) -> bool:
+        """Return whether the job is still ours; renews when a third is over."""
+        if time.monotonic() - self._renewed < self._seconds / 3:
+            return True
+        with Session(self._engine) as session:
+            row = held(session, job)
+            if row is not None:
+                row.lease_expires_at = time.time() + self._seconds
+            is_ours = row is not None
+            session.commit()
+        self._renewed = time.monotonic()
+        return is_ours
+
+    def put_back(
+        self, job: TrainerJob, error: str, *, wait_s: float, is_fault: bool
+    ) -> None:
+        """Let the job be taken again, not before ``wait_s`` from now.
+
+        Parameters
+        ----------
+        is_fault : something else was away, so this try does not count.
+        """
+        with Session(self._engine) as session:
+            row = held(session, job)
+            if row is not None:
+                row.state, row.error = "waiting", error
+                row.lease_expires_at = time.time() + wait_s
+                if is_fault:
+                    row.fault_count += 1
+                    row.take_count -= 1
+                else:
+                    row.failure_count += 1
+            session.commit()
+
+
+def held(session: Session, job: TrainerJob) -> TrainerJob | None:
+    """Return the job's row, locked; None when it is open no more or not ours."""
+    row = session.get(TrainerJob, job.id, with_for_update=True)
+    if (
+        row is None
+        or row.lease_epoch != job.lease_epoch
+        or row.state not in OPEN_STATES
+    ):
+        logger.warning("the job is not ours any more", job=job.id)
+        return None
+    return row

@@ -1,0 +1,17 @@
+"""What a job is asked to do; shared by the service and its child processes."""
+
+from driftloop.contracts.events import DatasetRef, ServedModel, Span, Trigger
+from driftloop.contracts.pipeline import PipelineSpec
+from pydantic import BaseModel
+
+
+class JobRequest(BaseModel):
+    """All a training depends on; frozen when the job is accepted."""
+
+    job_id: str
+    trigger: Trigger
+    spec: PipelineSpec
+    dataset: DatasetRef
+    train_span: Span
+    holdout_span: Span
+    champion: ServedModel | None = None

@@ -1,0 +1,295 @@
+"""A training from recorded rows to a package's files; run in a child process.
+
+Split by event time: the newest part is the hold-out and judges only; the newest
+part of the rest chooses among the candidates; the chosen one is fitted again on
+all but the hold-out. Nothing here reads a clock for a decision or draws an
+unseeded number, so that the same request gives the same files.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from driftloop.contracts.events import (
+    CandidateResult,
+    Evaluation,
+    ServedModel,
+    Span,
+)
+from driftloop.contracts.pipeline import PipelineSpec
+from driftloop.models.onnx_model import (
+    InputRefused,
+    OnnxModel,
+    OutputRefused,
+    Predictions,
+)
+from driftloop.models.package import read_package
+from driftloop.models.signing import TrustedKeys
+from driftloop.runtime.artifacts import ArtifactStore
+from driftloop.trainer import core, fitting, losses
+from driftloop.trainer.candidates import CandidateRefused
+from driftloop.trainer.dataset import labelled_span, read_rows
+from driftloop.trainer.fitting import Fitted
+from driftloop.trainer.losses import Floats
+from driftloop.trainer.request import JobRequest
+
+VALIDATION_RATIO = 0.2
+"""Newest share of the training rows that chooses among the candidates."""
+MIN_JUDGING_ROWS = 20
+"""Fewer rows on validation or hold-out say nothing about a model."""
+
+Progress = Callable[[str, float, str], None]
+"""Called with a step's name, the done share of the job and a detail."""
+
+
+class TrainingRefused(Exception):  # noqa: N818 - says what happened
+    """A request can never give a model, and why; it is not tried again."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a training may use besides its request."""
+
+    store: ArtifactStore
+    trusted: TrustedKeys
+    storage_options: Mapping[str, str] | None
+    threads: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows in order of time; ``training`` is ``fitting`` plus ``validation``."""
+
+    fitting: pa.Table
+    validation: pa.Table
+    training: pa.Table
+    holdout: pa.Table
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training found out.
+
+    Attributes
+    ----------
+    request : with the spans that the labelled rows have; see :func:`measured_spans`.
+    """
+
+    request: JobRequest
+    chosen: Fitted
+    split: Split
+    tried: list[CandidateResult]
+    evaluation: Evaluation
+
+
+def train(request: JobRequest, using: Environment, progress: Progress) -> Trained:
+    """Train all candidates of a request and measure the best one.
+
+    Raises
+    ------
+    TrainingRefused
+        When the rows are too few or no candidate could be used.
+    Retry
+        When a table or the store is away.
+    PackageRefused
+        When the champion's package is not what it claims to be.
+    """
+    spec = request.spec
+    progress("read", 0.0, "")
+    request = measured_spans(request, using)
+    span = Span(start=request.train_span.start, end=request.holdout_span.end)
+    rows = read_rows(request.dataset, span, spec.data.target, using.storage_options)
+    split = split_rows(rows, request)
+    progress("fit", 0.1, f"{split.training.num_rows} training rows")
+    usable: list[tuple[float, Fitted]] = []
+    tried: list[CandidateResult] = []
+    for number, name in enumerate(spec.train.candidates):
+        result, fitted = _try(name, split, spec, using)
+        tried.append(result)
+        if fitted and result.validation_loss is not None:
+            usable.append((result.validation_loss, fitted))
+        done = 0.1 + 0.5 * (number + 1) / len(spec.train.candidates)
+        progress("fit", done, f"{name}: {_outcome(result)}")
+    if not usable:
+        raise TrainingRefused(
+            "no candidate could be used: "
+            + "; ".join(f"{result.name}: {result.detail}" for result in tried)
+        )
+    best = min(usable, key=lambda pair: pair[0])[1].name  # the first of equals
+    chosen = _fitted("final", best, split.training, spec, using)
+    progress("evaluate", 0.8, best)
+    evaluation = evaluate(chosen, split, request, using)
+    return Trained(request, chosen, split, tried, evaluation)
+
+
+def measured_spans(request: JobRequest, using: Environment) -> JobRequest:
+    """Return the request with its spans as the labelled rows have them.
+
+    The policy knows the times of labels; a label may come long after its row, and
+    what is split is the time of rows. Both depend on the dataset's versions only.
+    """
+    dataset, train = request.dataset, request.spec.train
+    if dataset.labels is None:
+        return request
+    target = request.spec.data.target
+    labelled = labelled_span(dataset, target, using.storage_options)
+    if labelled is None:
+        raise TrainingRefused("no row has a label")
+    train_span, holdout_span = core.plan(labelled, train)
+    return request.model_copy(
+        update={"train_span": train_span, "holdout_span": holdout_span}
+    )
+
+
+def split_rows(rows: pa.Table, request: JobRequest) -> Split:
+    """Split by the request's spans.
+
+    Raises
+    ------
+    TrainingRefused
+        When a part has too few labelled rows.
+    """
+    cut = pa.scalar(request.train_span.end, pa.timestamp("us", tz="UTC"))
+    training = rows.filter(pc.less_equal(rows["event_time"], cut))
+    holdout = rows.filter(pc.greater(rows["event_time"], cut))
+    train = request.spec.train
+    if training.num_rows + holdout.num_rows < train.min_rows:
+        raise TrainingRefused(
+            f"{rows.num_rows} labelled rows between {request.train_span.start:%Y-%m-%d}"
+            f" and {request.holdout_span.end:%Y-%m-%d}; train.min_rows is "
+            f"{train.min_rows}: lengthen train.window_days or wait for more labels"
+        )
+    kept = round(training.num_rows * (1 - VALIDATION_RATIO))
+    split = Split(training.slice(0, kept), training.slice(kept), training, holdout)
+    for name, part in (("validation", split.validation), ("hold-out", holdout)):
+        if part.num_rows < MIN_JUDGING_ROWS:
+            raise TrainingRefused(
+                f"the {name} has {part.num_rows} labelled rows; at least "
+                f"{MIN_JUDGING_ROWS} are needed"
+            )
+    return split
+
+
+def _fitted(
+    stage: str, name: str, rows: pa.Table, spec: PipelineSpec, using: Environment
+) -> Fitted:
+    """Return the candidate of this stage, from its checkpoint where there is one."""
+    fitted = fitting.saved(using.folder, stage, name)
+    if fitted is None:
+        fitted = fitting.fit(name, rows, spec, using.threads)
+        fitting.save(fitted, using.folder, stage)
+    return fitted
+
+
+def _try(
+    name: str, split: Split, spec: PipelineSpec, using: Environment
+) -> tuple[CandidateResult, Fitted | None]:
+    try:
+        fitted = _fitted("try", name, split.fitting, spec, using)
+        predicted = fitted.loaded().predict(split.validation)
+        if predicted.non_finite_count():
+            raise CandidateRefused("its answers on validation are not all finite")
+    except CandidateRefused as error:
+        refused = CandidateResult(
+            name=name, validation_loss=None, fit_seconds=0.0, detail=str(error)
+        )
+        return refused, None
+    found = row_losses(spec, split.validation, predicted, fitted.classes)
+    loss = losses.metric_value(spec.metric, found)
+    return (
+        CandidateResult(
+            name=name, validation_loss=loss, fit_seconds=fitted.fit_seconds
+        ),
+        fitted,
+    )
+
+
+def row_losses(
+    spec: PipelineSpec,
+    rows: pa.Table,
+    predicted: Predictions,
+    classes: tuple[str, ...],
+) -> Floats:
+    """Return (n_rows,) losses of predictions about labelled rows."""
+    target = fitting.target_of(rows, spec, classes)
+    return losses.row_losses(spec.metric, target, predicted)
+
+
+def evaluate(
+    chosen: Fitted, split: Split, request: JobRequest, using: Environment
+) -> Evaluation:
+    """Measure the candidate, the champion and no skill on the hold-out.
+
+    All three by what would be served: the answers of their ONNX graphs.
+    """
+    spec, rows = request.spec, split.holdout
+    predicted = chosen.loaded().predict(rows)
+    if predicted.non_finite_count():
+        raise TrainingRefused(f"{chosen.name}: not all answers are finite")
+    candidate = row_losses(spec, rows, predicted, chosen.classes)
+    baseline = row_losses(
+        spec, rows, no_skill(split.training, rows, spec, chosen.classes),
+        chosen.classes,
+    )  # fmt: skip
+    champion = _champion_losses(request.champion, rows, spec, using)
+    against = baseline if champion is None else champion
+    served = request.champion
+    return Evaluation(
+        metric=spec.metric,
+        holdout_span=request.holdout_span,
+        holdout_row_count=rows.num_rows,
+        candidate=losses.metric_value(spec.metric, candidate),
+        champion=None
+        if champion is None
+        else losses.metric_value(spec.metric, champion),
+        champion_version=served.version if served else None,
+        baseline=losses.metric_value(spec.metric, baseline),
+        comparison=losses.paired_comparison(candidate, against),
+    )
+
+
+def _champion_losses(
+    champion: ServedModel | None,
+    rows: pa.Table,
+    spec: PipelineSpec,
+    using: Environment,
+) -> Floats | None:
+    """Return the champion's losses; None where it cannot answer today's rows."""
+    if champion is None:
+        return None
+    package = read_package(champion.package, using.store, using.trusted)
+    if package.manifest.task != spec.task:
+        return None
+    try:
+        predicted = OnnxModel.from_package(package).predict(rows)
+    except (InputRefused, OutputRefused):
+        return None  # the pipeline's features changed since
+    if predicted.non_finite_count():
+        return None
+    return row_losses(spec, rows, predicted, tuple(package.manifest.classes))
+
+
+def no_skill(
+    training: pa.Table, rows: pa.Table, spec: PipelineSpec, classes: tuple[str, ...]
+) -> Predictions:
+    """Return the best constant answer: median, mean or the classes' shares."""
+    known = fitting.target_of(training, spec, classes).values
+    if spec.task == "regression":
+        middle = np.median if spec.metric == "mae" else np.mean
+        constant = float(middle(known.astype(np.float64)))
+        return Predictions(np.full(rows.num_rows, constant))
+    shares = np.array([float(np.mean(known == label)) for label in classes])
+    label = classes[int(np.argmax(shares))]
+    return Predictions(
+        np.full(rows.num_rows, label), np.tile(shares, (rows.num_rows, 1))
+    )
+
+
+def _outcome(result: CandidateResult) -> str:
+    if result.validation_loss is None:
+        return f"not used: {result.detail}"
+    return f"validation loss {result.validation_loss:.4g}"

@@ -1,0 +1,34 @@
+"""The validator: rows that keep the contract become dataset versions."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from driftloop.runtime.datasets import storage_options, table_uri
+from driftloop.runtime.service import Parts, Runtime, Service
+from driftloop.runtime.settings import Settings
+from driftloop.validator.datasets import Datasets
+from driftloop.validator.handlers import HANDLERS, ValidatorDeps
+from driftloop.validator.tables import TABLES
+
+
+@contextmanager
+def build(runtime: Runtime[Settings]) -> Iterator[Parts[ValidatorDeps]]:
+    """Connect the handler to this process's database and datasets."""
+    settings = runtime.settings
+    datasets = Datasets(partial(table_uri, settings), storage_options(settings))
+    yield Parts(
+        ValidatorDeps(
+            session=runtime.session, pipelines=runtime.pipelines, datasets=datasets
+        )
+    )
+
+
+SERVICE = Service(
+    name="validator",
+    settings=Settings,
+    handlers=HANDLERS,
+    build=build,
+    tables=TABLES,
+    driver="faust",
+)

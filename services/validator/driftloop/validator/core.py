@@ -1,0 +1,208 @@
+"""The contract of a pipeline's columns, checked on whole batches at once.
+
+A row that fails any check is quarantined with all its reasons; the others go on,
+typed as the contract says: numbers ``float64``, integers ``int64``, booleans
+``bool``, categories ``string``.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from driftloop.contracts.events import RejectReason, RowKind
+from driftloop.contracts.pipeline import Feature, PipelineSpec
+from driftloop.contracts.rows import ROW_FIELDS
+from driftloop.validator.columns import ARROW_TYPES, Column, Failure, check_column
+from driftloop.validator.values import Mask, text_of
+
+EXTRA_FIELD = pa.field("extra", pa.string())
+REVISION_FIELD = pa.field("revision", pa.int64())
+MAX_SHOWN = 80
+"""Characters of an offending value in an event or a reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What rows of one kind must look like."""
+
+    kind: RowKind
+    columns: tuple[Column, ...]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of validated rows: ``ROW_FIELDS``, the contract's, then extras."""
+        own = [pa.field(c.name, ARROW_TYPES[c.feature.type]) for c in self.columns]
+        revision = [REVISION_FIELD] if self.kind == "labels" else []
+        return pa.schema([*ROW_FIELDS, *own, *revision, EXTRA_FIELD])
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A batch, parted.
+
+    Attributes
+    ----------
+    good : rows that keep the contract, typed; None without any.
+    bad : the other rows as they came, with a string column ``reason``.
+    reasons : what was wrong, by check and field.
+    """
+
+    good: pa.RecordBatch | None
+    bad: pa.RecordBatch | None = None
+    reasons: list[RejectReason] = field(default_factory=list)
+
+
+def contract_of(
+    spec: PipelineSpec,
+    kind: RowKind,
+    features: Mapping[str, Feature],
+    classes: Sequence[Any] | None,
+) -> Contract:
+    """Return the contract of a pipeline's observations or labels.
+
+    Parameters
+    ----------
+    features : those of the pipeline file, or the inferred ones.
+    classes : allowed values of a class target; None: any.
+    """
+    target = Column(
+        spec.data.target,
+        Feature(
+            type="number" if spec.task == "regression" else "category",
+            values=None if classes is None else list(classes),
+            nullable=kind == "observations",  # it may come later, as a label
+        ),
+        "data.classes",
+    )
+    own = [Column(n, f, f"data.features.{n}") for n, f in features.items()]
+    return Contract(kind, (*(own if kind == "observations" else ()), target))
+
+
+def check(
+    batch: pa.RecordBatch, contract: Contract, known: Mask | None = None
+) -> Checked:
+    """Part a batch into rows that keep the contract and rows that do not.
+
+    Parameters
+    ----------
+    batch : (n_rows, n_columns) rows as ingested; a column may be text where a
+        value did not fit its type.
+    known : (n_rows,) rows whose id is in the dataset already.
+    """
+    count = batch.num_rows
+    columns: list[pa.Array] = []
+    failures: list[Failure] = []
+    for column in contract.columns:
+        array, found = check_column(batch, column)
+        columns.append(array)
+        failures += found
+    wrong = _any(failures, count)
+    if contract.kind == "observations":
+        failures += _duplicates(batch.column("id"), wrong, known)
+        wrong = _any(failures, count)
+    good = _good_rows(batch, contract, columns)
+    if not failures:
+        return Checked(good)
+    bad = pa.array(wrong)
+    kept = good.filter(pc.invert(bad))
+    quarantined = batch.filter(bad).append_column(
+        pa.field("reason", pa.string()), _row_reasons(failures, wrong)
+    )
+    return Checked(
+        kept if kept.num_rows else None, quarantined, [*map(_reason, failures)]
+    )
+
+
+def _any(failures: Sequence[Failure], count: int) -> Mask:
+    wrong = np.zeros(count, np.bool_)
+    for failure in failures:
+        wrong |= failure.mask
+    return wrong
+
+
+def _duplicates(ids: pa.Array, wrong: Mask, known: Mask | None) -> list[Failure]:
+    """Rows with the id of a good row: one before it, or one in the dataset."""
+    again = np.zeros(len(ids), np.bool_) if known is None else known & ~wrong
+    if pc.count_distinct(ids).as_py() < len(ids):
+        seen: set[str] = set()
+        for at, row_id in enumerate(ids.to_pylist()):
+            if wrong[at] or again[at]:
+                continue
+            again[at] = row_id in seen
+            seen.add(row_id)
+    if not again.any():
+        return []
+    detail = (
+        "an observation with this id is there with other values; the first one "
+        "holds, send a new id"
+    )
+    return [Failure("duplicate", "id", again, detail, ids)]
+
+
+def _good_rows(
+    batch: pa.RecordBatch, contract: Contract, columns: Sequence[pa.Array]
+) -> pa.RecordBatch:
+    schema = contract.schema
+    arrays = [batch.column(f.name) for f in ROW_FIELDS] + list(columns)
+    if contract.kind == "labels":
+        has = "revision" in batch.schema.names
+        zeros = pa.repeat(pa.scalar(0, pa.int64()), batch.num_rows)
+        arrays.append(batch.column("revision") if has else zeros)
+    arrays.append(_extra(batch, set(schema.names)))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _extra(batch: pa.RecordBatch, own: set[str]) -> pa.Array:
+    """Keep what the contract does not name, as JSON."""
+    given = (
+        batch.column("extra")
+        if "extra" in batch.schema.names
+        else pa.nulls(batch.num_rows, pa.string())
+    )
+    others = [name for name in batch.schema.names if name not in own]
+    if not others:
+        return given
+    texts: list[str | None] = []
+    rows = batch.select(others).to_pylist()
+    for row, before in zip(rows, given.to_pylist(), strict=True):
+        rest = {name: value for name, value in row.items() if value is not None}
+        rest = json.loads(before) | rest if before else rest
+        texts.append(json.dumps(rest, sort_keys=True, default=str) if rest else None)
+    return pa.array(texts, pa.string())
+
+
+def _row_reasons(failures: Sequence[Failure], wrong: Mask) -> pa.Array:
+    """Return for each bad row all that is wrong with it."""
+    reasons: dict[int, list[str]] = {int(at): [] for at in np.flatnonzero(wrong)}
+    for failure in failures:
+        positions = np.flatnonzero(failure.mask)
+        shown = _shown(failure, positions)
+        for at, value in zip(positions, shown, strict=True):
+            reasons[int(at)].append(f"{failure.field}: {failure.check}{value}")
+    return pa.array(["; ".join(texts) for texts in reasons.values()], pa.string())
+
+
+def _shown(failure: Failure, positions: npt.NDArray[np.intp]) -> list[str]:
+    if failure.values is None or failure.check == "null":
+        return [""] * len(positions)
+    values = failure.values.take(pa.array(positions)).to_pylist()
+    return [f" ({text_of(value)!s:.{MAX_SHOWN}})" for value in values]
+
+
+def _reason(failure: Failure) -> RejectReason:
+    example = None
+    if failure.values is not None:
+        first = failure.values[int(np.argmax(failure.mask))].as_py()
+        example = "null" if first is None else (text_of(first) or "")[:MAX_SHOWN]
+    return RejectReason(
+        check=failure.check,
+        field=failure.field,
+        row_count=int(failure.mask.sum()),
+        detail=failure.detail,
+        example=example,
+    )

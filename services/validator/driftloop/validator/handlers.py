@@ -1,0 +1,163 @@
+"""Batches are checked against the pipeline's contract and appended to its dataset.
+
+What happens when the process is killed:
+
+- before the append: nothing has happened, the batch comes again;
+- between the append and the database's commit: the batch comes again, its rows are
+  checked with the same result (the database has not moved), the append finds its
+  own position in the table and adds nothing, and the commit stores what the first
+  run would have stored;
+- after the commit, before the events are published: the outbox publishes them;
+- after publishing, before Kafka's commit: the batch comes again and is a repeat.
+
+One thing can differ in the second case: a pipeline file that was applied between
+the two runs. Then the events follow the new file and the dataset keeps the rows of
+the old one for this batch.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from driftloop.contracts.base import Event
+from driftloop.contracts.events import (
+    BatchIngested,
+    BatchRejected,
+    BatchValidated,
+    DatasetVersioned,
+    RowKind,
+    Span,
+)
+from driftloop.contracts.pipeline import PipelineSpec
+from driftloop.contracts.rows import row_keys
+from driftloop.runtime.handlers import Deps
+from driftloop.validator.core import Checked, Contract, check, contract_of
+from driftloop.validator.datasets import Datasets, Position
+from driftloop.validator.inference import Learned, learn
+from driftloop.validator.metrics import ROWS
+from driftloop.validator.tables import (
+    LABEL,
+    OBSERVATION,
+    known_rows,
+    load_learned,
+    note_rows,
+    save_learned,
+)
+
+
+@dataclass(frozen=True)
+class ValidatorDeps(Deps):
+    """What the handler uses besides its transaction."""
+
+    datasets: Datasets
+
+
+def on_batch_ingested(event: BatchIngested, deps: ValidatorDeps) -> Iterator[Event]:
+    """Quarantine what breaks the contract; the rest is a new dataset version."""
+    spec = deps.pipeline(event.pipeline)
+    learned = _learned(event, spec, deps)
+    contracts = _contracts(spec, learned)
+    contract = contracts[event.kind]
+    keys = row_keys(event.pipeline, event.rows.column("id").to_pylist())
+    known = known_rows(deps.session, list(dict.fromkeys(keys)))
+    stored = np.array([bool(known.get(key, 0) & OBSERVATION) for key in keys])
+    checked = check(event.rows, contract, stored)
+    good_count = checked.good.num_rows if checked.good else 0
+    bad_count = event.rows.num_rows - good_count
+    ROWS.labels(event.pipeline, event.kind, "validated").inc(good_count)
+    ROWS.labels(event.pipeline, event.kind, "quarantined").inc(bad_count)
+    versioned = None
+    if checked.good is not None:
+        versioned = _append(event, checked.good, contracts, known, deps)
+        yield BatchValidated(
+            pipeline=event.pipeline,
+            shard=event.shard,
+            kind=event.kind,
+            row_count=good_count,
+            span=_span(checked.good),
+            quarantined_count=bad_count,
+            watermark=event.watermark,
+        ).with_rows(checked.good)
+    if checked.bad is not None:
+        yield _rejected(event, checked, checked.bad)
+    if versioned is not None:
+        yield versioned
+
+
+def _learned(event: BatchIngested, spec: PipelineSpec, deps: ValidatorDeps) -> Learned:
+    before = load_learned(deps.session, event.pipeline)
+    after = learn(before, event.rows, spec, event.kind)
+    if after != before:
+        save_learned(deps.session, event.pipeline, after)
+    return after
+
+
+def _contracts(spec: PipelineSpec, learned: Learned) -> dict[RowKind, Contract]:
+    features = spec.data.features or learned.features
+    classes = spec.data.classes
+    if spec.task == "binary" and classes is None and len(learned.classes) == 2:
+        classes = list(learned.classes)
+    return {
+        kind: contract_of(spec, kind, features, classes)
+        for kind in ("observations", "labels")
+    }
+
+
+def _append(
+    event: BatchIngested,
+    rows: pa.RecordBatch,
+    contracts: dict[RowKind, Contract],
+    known: dict[bytes, int],
+    deps: ValidatorDeps,
+) -> DatasetVersioned:
+    meta = event.meta
+    dataset = deps.datasets.append(
+        event.pipeline,
+        event.kind,
+        rows,
+        Position(meta.topic, meta.partition, meta.offset),
+        {kind: contract.schema for kind, contract in contracts.items()},
+    )
+    target = contracts["labels"].columns[0].name
+    has_target = rows.column(target).is_valid().to_pylist()
+    own = OBSERVATION if event.kind == "observations" else 0
+    keys = row_keys(event.pipeline, rows.column("id").to_pylist())
+    with_target = own | LABEL
+    found = {
+        key: with_target if is_labelled else own
+        for key, is_labelled in zip(keys, has_target, strict=True)
+    }
+    count = note_rows(deps.session, event.pipeline, found, known)
+    return DatasetVersioned(
+        pipeline=event.pipeline,
+        kind=event.kind,
+        dataset=dataset,
+        added_count=rows.num_rows,
+        observation_count=count.observation_count,
+        label_count=count.label_count,
+        span=_span(rows),
+    )
+
+
+def _rejected(
+    event: BatchIngested, checked: Checked, bad: pa.RecordBatch
+) -> BatchRejected:
+    return BatchRejected(
+        pipeline=event.pipeline,
+        shard=event.shard,
+        kind=event.kind,
+        row_count=bad.num_rows,
+        span=_span(bad),
+        batch_row_count=event.rows.num_rows,
+        reasons=checked.reasons,
+    ).with_rows(bad)
+
+
+def _span(rows: pa.RecordBatch) -> Span:
+    ends = pc.min_max(rows.column("event_time"))
+    return Span(start=ends["min"].as_py(), end=ends["max"].as_py())
+
+
+HANDLERS = [on_batch_ingested]

@@ -1,0 +1,133 @@
+"""What the validator remembers: learned contracts, ids in the dataset, counts."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from driftloop.contracts.pipeline import Feature
+from driftloop.validator.inference import Learned
+from sqlalchemy import Connection
+from sqlmodel import Field, Session, SQLModel
+
+LOOKUP_KEYS = 5_000
+"""Ids asked for in one statement; SQLite takes at most 32,766."""
+
+
+class LearnedRow(SQLModel, table=True):
+    """A contract that was inferred; see ``inference.py``."""
+
+    __tablename__ = "validator_learned"
+    pipeline: str = Field(primary_key=True)
+    features: str
+    classes: str
+    row_count: int
+
+
+class KnownRow(SQLModel, table=True):
+    """An id in a dataset, by ``row_keys``."""
+
+    __tablename__ = "validator_known"
+    __table_args__ = {"sqlite_with_rowid": False}
+    key: bytes = Field(primary_key=True)
+    has: int
+
+
+class DatasetCount(SQLModel, table=True):
+    """How many rows a dataset has, and of how many the target is known."""
+
+    __tablename__ = "validator_dataset_count"
+    pipeline: str = Field(primary_key=True)
+    observation_count: int = 0
+    label_count: int = 0
+
+
+TABLES = (LearnedRow, KnownRow, DatasetCount)
+
+
+OBSERVATION, LABEL = 1, 2
+BOTH = OBSERVATION | LABEL
+"""What a dataset has of an id, as bits: plain numbers, for there are many."""
+
+
+def load_learned(session: Session, pipeline: str) -> Learned:
+    """Return what the data of a pipeline have said so far."""
+    row = session.get(LearnedRow, pipeline)
+    if row is None:
+        return Learned()
+    features = {
+        name: Feature.model_validate(feature)
+        for name, feature in json.loads(row.features).items()
+    }
+    return Learned(features, tuple(json.loads(row.classes)), row.row_count)
+
+
+def save_learned(session: Session, pipeline: str, learned: Learned) -> None:
+    """Write down what the data have said, as part of the transaction."""
+    row = session.get(LearnedRow, pipeline)
+    if row is None:
+        row = LearnedRow(pipeline=pipeline, features="", classes="", row_count=0)
+    features = {name: f.model_dump() for name, f in learned.features.items()}
+    row.features = json.dumps(features)
+    row.classes = json.dumps(learned.classes)
+    row.row_count = learned.row_count
+    session.add(row)
+
+
+def known_rows(session: Session, keys: Sequence[bytes]) -> dict[bytes, int]:
+    """Return what the dataset has of those ids that it knows."""
+    connection = session.connection()
+    mark = _mark(connection)
+    known: dict[bytes, int] = {}
+    for start in range(0, len(keys), LOOKUP_KEYS):
+        part = tuple(keys[start : start + LOOKUP_KEYS])
+        marks = ",".join([mark] * len(part))
+        query = f"SELECT key, has FROM validator_known WHERE key IN ({marks})"  # noqa: S608 - marks alone
+        known |= {key: has for key, has in connection.exec_driver_sql(query, part)}  # noqa: C416 - rows are no pairs to mypy
+    return known
+
+
+def note_rows(
+    session: Session,
+    pipeline: str,
+    found: Mapping[bytes, int],
+    known: Mapping[bytes, int],
+) -> DatasetCount:
+    """Write down ids that are now in the dataset and return the new counts.
+
+    Parameters
+    ----------
+    found : what a batch has of each of its ids.
+    known : what the dataset had of them.
+    """
+    added: list[tuple[int, bytes]] = []
+    changed: list[tuple[int, bytes]] = []
+    observations = labels = 0
+    for key, has in found.items():
+        before = known.get(key, 0)
+        after = before | has
+        if after == before:
+            continue
+        observations += (after & ~before) & OBSERVATION
+        labels += after == BOTH
+        (changed if key in known else added).append((after, key))
+    connection = session.connection()
+    mark = _mark(connection)
+    if added:
+        connection.exec_driver_sql(
+            f"INSERT INTO validator_known (has, key) VALUES ({mark}, {mark})",  # noqa: S608 - marks alone
+            added,
+        )
+    if changed:
+        connection.exec_driver_sql(
+            f"UPDATE validator_known SET has = {mark} WHERE key = {mark}",  # noqa: S608 - marks alone
+            changed,
+        )
+    count = session.get(DatasetCount, pipeline) or DatasetCount(pipeline=pipeline)
+    count.observation_count += observations
+    count.label_count += labels
+    session.add(count)
+    return count
+
+
+def _mark(connection: Connection) -> str:
+    """Return the driver's placeholder: these statements go to it as they are."""
+    return "?" if connection.dialect.paramstyle == "qmark" else "%s"
