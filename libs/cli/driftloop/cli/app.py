@@ -1,0 +1,354 @@
+"""``driftloop``: the local stack, pipelines, models and the log, for people."""
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from driftloop.cli import data, letters, models, stack
+from driftloop.cli.context import CommandError, connect, default_home
+from driftloop.cli.demo.command import DEFAULT_FOLDER, demo_command
+from driftloop.cli.demo.run import DemoError
+from driftloop.cli.log import LogTimeoutError
+from driftloop.cli.publish import Pace, PublishFileError
+from driftloop.cli.why import UnknownModelError
+from driftloop.contracts.pipeline import PipelineFileError
+from driftloop.local.home import StackError
+from driftloop.local.jars import JarError
+from driftloop.local.kafka import KafkaError
+from driftloop.runtime.transport import PublishError
+from rich.console import Console
+
+EXIT_REFUSED = 1
+EXPECTED = (
+    CommandError,
+    DemoError,
+    JarError,
+    KafkaError,
+    LogTimeoutError,
+    PipelineFileError,
+    PublishError,
+    PublishFileError,
+    StackError,
+    UnknownModelError,
+)
+
+app = typer.Typer(
+    help="Models decay while the world changes. driftloop keeps them right.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+letters_app = typer.Typer(
+    help="Messages that could not be handled.", no_args_is_help=True
+)
+app.add_typer(letters_app, name="dead-letters", rich_help_panel="Pipelines and data")
+
+Home = Annotated[
+    Path,
+    typer.Option("--home", help="State of the local stack.", envvar="DRIFTLOOP_HOME"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+HOME = default_home()
+
+
+def _console(as_json: bool = False) -> Console:
+    return Console(stderr=as_json, highlight=False)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+# ── local stack ─────────────────────────────────────────────────────────────
+
+
+@app.command(rich_help_panel="Local stack")
+def up(
+    home: Home = HOME,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Stay, with all logs, until Ctrl-C.")
+    ] = False,
+) -> None:
+    """Start real Kafka and all services as local processes."""
+    stack.up(home, foreground, _console())
+
+
+@app.command(rich_help_panel="Local stack")
+def down(
+    home: Home = HOME,
+    wipe: Annotated[
+        bool, typer.Option("--wipe", help="Also delete all state of this home.")
+    ] = False,
+) -> None:
+    """Stop the local stack; its data stay unless --wipe."""
+    stack.down(home, wipe, _console())
+
+
+@app.command(rich_help_panel="Local stack")
+def status(home: Home = HOME, as_json: Json = False) -> None:
+    """Show each process, its port, whether it is ready, and the links."""
+    report = stack.status(home)
+    if as_json:
+        _print_json(report)
+    elif report["state"] == "stopped":
+        _console().print(f"driftloop is stopped ({report['home']}); driftloop up")
+    else:
+        _console().print(stack.status_table(report))
+
+
+# ── pipelines and data ──────────────────────────────────────────────────────
+
+
+@app.command(rich_help_panel="Pipelines and data")
+def apply(
+    file: Annotated[Path, typer.Argument(help="The pipeline file (YAML).")],
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Validate a pipeline file and put it into force."""
+    spec = data.apply(connect(home), file)
+    if as_json:
+        _print_json(spec.model_dump(mode="json"))
+    else:
+        _console().print(f"pipeline [bold]{spec.name}[/] applied")
+
+
+@app.command(rich_help_panel="Pipelines and data")
+def publish(
+    file: Annotated[Path, typer.Argument(help="CSV, Parquet or NDJSON.")],
+    pipeline: Annotated[str, typer.Option("--pipeline", "-p", help="Pipeline's name.")],
+    source: Annotated[
+        str | None, typer.Option(help="Name of the upstream system; default: the file.")
+    ] = None,
+    batch_hours: Annotated[
+        float, typer.Option(min=0.01, help="Event time in one message.")
+    ] = 24,
+    label_delay_hours: Annotated[
+        float | None,
+        typer.Option(min=0, help="Send the target later by id, as a label."),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, help="Rows per second.")
+    ] = None,
+    speed: Annotated[
+        float | None, typer.Option(min=0.001, help="Days of event time per second.")
+    ] = None,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Publish a file as an upstream system would; a broken run goes on."""
+    day_s = timedelta(days=1).total_seconds()
+    report = data.publish(
+        connect(home),
+        file,
+        pipeline,
+        source or file.stem,
+        timedelta(hours=batch_hours),
+        None if label_delay_hours is None else timedelta(hours=label_delay_hours),
+        Pace(rate, speed * day_s if speed else None),
+        _console(as_json),
+    )
+    if as_json:
+        _print_json(report)
+
+
+@app.command(rich_help_panel="Pipelines and data")
+def watch(
+    pipeline: Annotated[
+        str | None, typer.Argument(help="Only this pipeline; default: all.")
+    ] = None,
+    rows: Annotated[
+        bool, typer.Option("--rows", help="Also every batch of rows.")
+    ] = False,
+    from_start: Annotated[
+        bool, typer.Option("--from-start", help="Begin with the whole log.")
+    ] = False,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Show the chain live, until Ctrl-C."""
+    data.watch(connect(home), pipeline, rows, from_start, as_json, _console())
+
+
+# ── models ──────────────────────────────────────────────────────────────────
+
+
+@app.command("models", rich_help_panel="Models")
+def list_models(
+    pipeline: Annotated[str | None, typer.Argument(help="Only this pipeline.")] = None,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """List versions: what they are worth and where they are."""
+    versions = models.versions(connect(home), pipeline)
+    if as_json:
+        _print_json(versions)
+    else:
+        _console().print(models.version_table(versions))
+
+
+@app.command(rich_help_panel="Models")
+def why(
+    model: Annotated[
+        str, typer.Argument(help="bike-demand (its champion) or bike-demand/3.")
+    ],
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Why is this model in production? The causal story, from the log."""
+    story = models.why(connect(home), model)
+    if as_json:
+        _print_json(models.story_json(story))
+    else:
+        _console().print(models.story_tree(story))
+
+
+@app.command(rich_help_panel="Models")
+def approve(
+    model: Annotated[str, typer.Argument(help="bike-demand/3")],
+    by: Annotated[str, typer.Option(help="Who decides.", envvar="USER")],
+    reason: Annotated[str, typer.Option("--reason", "-m", help="Why.")],
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Let a version that waits for a person go into rollout."""
+    _decide("approve", model, by, reason, home, as_json)
+
+
+@app.command(rich_help_panel="Models")
+def reject(
+    model: Annotated[str, typer.Argument(help="bike-demand/3")],
+    by: Annotated[str, typer.Option(help="Who decides.", envvar="USER")],
+    reason: Annotated[str, typer.Option("--reason", "-m", help="Why.")],
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Refuse a version that waits for a person."""
+    _decide("reject", model, by, reason, home, as_json)
+
+
+def _decide(
+    decision: str, model: str, by: str, reason: str, home: Path, as_json: bool
+) -> None:
+    answer = models.decide(connect(home), decision, model, by, reason)
+    if as_json:
+        _print_json(answer)
+    else:
+        _console().print(f"{model}: {answer.get('state', decision)}")
+
+
+@app.command(rich_help_panel="Models")
+def rollback(
+    pipeline: Annotated[str, typer.Argument(help="Pipeline's name.")],
+    by: Annotated[str, typer.Option(help="Who asks.", envvar="USER")],
+    reason: Annotated[str, typer.Option("--reason", "-m", help="Why.")],
+    to_version: Annotated[
+        int | None, typer.Option("--to", help="Default: the version before.")
+    ] = None,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Bring an earlier version back into service."""
+    answer = models.rollback(connect(home), pipeline, by, reason, to_version)
+    if as_json:
+        _print_json(answer)
+    else:
+        _console().print(f"{pipeline}: rollback requested")
+
+
+@app.command(rich_help_panel="Models")
+def retrain(
+    pipeline: Annotated[str, typer.Argument(help="Pipeline's name.")],
+    by: Annotated[str, typer.Option(help="Who asks.", envvar="USER")],
+    reason: Annotated[str, typer.Option("--reason", "-m", help="Why.")],
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Ask for a training now."""
+    answer = models.retrain(connect(home), pipeline, by, reason)
+    if as_json:
+        _print_json(answer)
+    else:
+        _console().print(f"{pipeline}: training requested")
+
+
+# ── dead letters ────────────────────────────────────────────────────────────
+
+
+@letters_app.command("list")
+def letters_list(
+    service: Annotated[str | None, typer.Argument(help="Only this service's.")] = None,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Show what could not be handled, and why."""
+    found = letters.dead_letters(connect(home), service)
+    if as_json:
+        _print_json([letter.as_json() for letter in found])
+    else:
+        _console().print(letters.dead_letter_table(found))
+
+
+@letters_app.command("replay")
+def letters_replay(
+    service: Annotated[str, typer.Argument(help="Whose dead letters.")],
+    letter: Annotated[
+        str | None, typer.Option("--id", help="Only this one; default: all.")
+    ] = None,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Send dead letters to their topic again; each is handled at most once."""
+    number = letters.replay(connect(home), service, letter)
+    if as_json:
+        _print_json({"replayed": number})
+    else:
+        _console().print(f"{number} replayed")
+
+
+@app.command(rich_help_panel="Local stack")
+def demo(
+    folder: Annotated[Path, typer.Option(help="The example.")] = DEFAULT_FOLDER,
+    home: Annotated[Path, typer.Option(help="State of the demo.")] = Path(
+        ".driftloop/demo"
+    ),
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the stack up, go on publishing.")
+    ] = False,
+) -> None:
+    """Run two real years through the whole chain in a few minutes."""
+    kept = demo_command(_console(), home, folder, keep)
+    raise typer.Exit(0 if kept else EXIT_REFUSED)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except EXPECTED as error:
+        Console(stderr=True, highlight=False).print(
+            f"[bold red]driftloop:[/] {error}", soft_wrap=True
+        )
+        sys.exit(EXIT_REFUSED)
+
+
+def main() -> None:
+    """Entry point: expected errors are one clear line, not a traceback."""
+    # What Kafka's client says of a broker that comes and goes is for log files.
+    logging.getLogger("driftloop").setLevel(logging.CRITICAL)
+    signal.signal(signal.SIGTERM, _interrupt)  # so that a killed demo cleans up too
+    with _explained():
+        app()
+
+
+def _interrupt(number: int, frame: object) -> None:
+    del number, frame
+    raise KeyboardInterrupt

@@ -1,0 +1,105 @@
+"""Where the installation is: the local stack's own notes, or the environment."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from driftloop.local.stack import status as stack_status
+from driftloop.runtime.artifacts import ArtifactStore, open_store
+from driftloop.runtime.settings import Settings, load_settings
+
+HTTP_TIMEOUT_S = 30.0
+
+
+class CommandError(Exception):
+    """A command cannot do what was asked; the text names the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """How to reach one installation."""
+
+    home: Path
+    bootstrap: str
+    registry_url: str
+    token: str
+    settings: Settings
+
+    @property
+    def store(self) -> ArtifactStore:
+        return open_store(self.settings)
+
+    def request(self, method: str, path: str, **options: Any) -> Any:
+        """Call the registry's REST interface and return its JSON.
+
+        Raises
+        ------
+        CommandError
+            With the server's own explanation.
+        """
+        try:
+            response = httpx.request(
+                method,
+                f"{self.registry_url}/api/v1{path}",
+                headers={"Authorization": f"Bearer {self.token}"},
+                timeout=HTTP_TIMEOUT_S,
+                **options,
+            )
+        except httpx.HTTPError as error:
+            raise CommandError(
+                f"the registry at {self.registry_url} does not answer ({error}); "
+                "look at: driftloop status"
+            ) from error
+        if response.is_error:
+            raise CommandError(_problem(response))
+        return response.json()
+
+
+def _problem(response: httpx.Response) -> str:
+    try:
+        body = response.json()
+    except ValueError:
+        return f"{response.status_code}: {response.text[:300]}"
+    details = "; ".join(
+        f"{item.get('field')}: {item.get('problem')}" for item in body.get("errors", [])
+    )
+    title = body.get("detail") or body.get("title") or response.reason_phrase
+    return f"{title}{': ' + details if details else ''}"
+
+
+def default_home() -> Path:
+    """Return DRIFTLOOP_HOME or ``./.driftloop``."""
+    return Path(os.environ.get("DRIFTLOOP_HOME", ".driftloop"))
+
+
+def connect(home: Path) -> Installation:
+    """Find the running local stack, or what the environment names.
+
+    ``DRIFTLOOP_BROKER``, ``DRIFTLOOP_REGISTRY_URL`` and ``DRIFTLOOP_API_TOKEN``
+    lead to an installation elsewhere.
+
+    Raises
+    ------
+    CommandError
+        When there is neither.
+    """
+    settings = load_settings(Settings, "cli", home=home)
+    registry_url = os.environ.get("DRIFTLOOP_REGISTRY_URL")
+    token = settings.api_token.get_secret_value() if settings.api_token else ""
+    if "DRIFTLOOP_BROKER" in os.environ:
+        return Installation(home, settings.broker, registry_url or "", token, settings)
+    report = stack_status(home)
+    if report["state"] == "stopped":
+        raise CommandError(
+            f"nothing runs in {home}; start it: driftloop up (or name another: --home)"
+        )
+    token_file = Path(report["token_file"])
+    return Installation(
+        home=home,
+        bootstrap=report["broker"],
+        registry_url=registry_url or report["urls"].get("registry", ""),
+        token=token or token_file.read_text(encoding="utf-8").strip(),
+        settings=settings,
+    )

@@ -1,0 +1,35 @@
+"""How the terminal shows events: their colours."""
+
+from typing import Any
+
+from driftloop.cli.log import Entry
+from driftloop.contracts.describe import compared, describe, percent
+
+STYLES = {
+    "drift-detected": "yellow",
+    "alert-raised": "bold red",
+    "training-failed": "bold red",
+    "training-skipped": "dim",
+    "model-rejected": "red",
+    "model-rolled-back": "bold red",
+    "model-deployed": "bold green",
+    "model-trained": "cyan",
+    "approval-requested": "magenta",
+}
+
+
+def entry_json(entry: Entry) -> dict[str, Any]:
+    """One event of the log for programs."""
+    return {
+        "time": entry.meta.time.isoformat(),
+        "type": entry.topic,
+        "id": entry.meta.id,
+        "chain_id": entry.meta.chain.id,
+        "causation_id": entry.meta.causation_id,
+        "trace_id": entry.trace_id,
+        "what": describe(entry.event),
+        "data": entry.event.model_dump(mode="json"),
+    }
+
+
+__all__ = ["STYLES", "compared", "describe", "entry_json", "percent"]

@@ -1,0 +1,142 @@
+"""Versions: what they are worth, why they are there, decisions about them."""
+
+from typing import Any
+
+from driftloop.cli.context import Installation
+from driftloop.cli.describe import STYLES, describe, entry_json
+from driftloop.cli.log import CHAIN_TOPICS, read_log
+from driftloop.cli.why import Story, UnknownModelError, parse_model, tell
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+
+def versions(installation: Installation, pipeline: str | None) -> list[dict[str, Any]]:
+    """Return the registry's versions, newest first."""
+    names = (
+        [pipeline]
+        if pipeline
+        else [m["pipeline"] for m in installation.request("GET", "/models")["items"]]
+    )
+    found: list[dict[str, Any]] = []
+    for name in names:
+        found += installation.request("GET", f"/models/{name}/versions")["items"]
+    return found
+
+
+def why(installation: Installation, model: str) -> Story:
+    """Collect the causal story of a version from the log.
+
+    Raises
+    ------
+    UnknownModelError
+        Names the versions that there are.
+    """
+    pipeline, version = parse_model(model)
+    entries = read_log(installation.bootstrap, CHAIN_TOPICS, installation.store)
+    return tell(entries, pipeline, version)
+
+
+def story_json(story: Story) -> dict[str, Any]:
+    """Return a story for programs."""
+    return {
+        "pipeline": story.pipeline,
+        "version": story.version,
+        "trace_ids": sorted(story.trace_ids),
+        "missing_causes": sorted(story.missing_causes),
+        "events": [entry_json(entry) for entry in story.entries],
+    }
+
+
+def story_tree(story: Story) -> Tree:
+    """Draw a story for people: each event below its cause."""
+    traces = ", ".join(sorted(story.trace_ids)) or "none"
+    head = Text("why ", style="dim")
+    head.append(f"{story.pipeline}/v{story.version}", style="bold not dim")
+    head.append(f"   trace {traces}")
+    tree = Tree(head)
+    branches: dict[str, Tree] = {}
+    for entry in story.entries:
+        line = Text(f"{entry.meta.time:%Y-%m-%d %H:%M:%S} ", style="dim")
+        line.append(f"{entry.topic} ", style=STYLES.get(entry.topic, "bold"))
+        line.append(describe(entry.event))
+        line.append(f"  {entry.meta.id}", style="dim")
+        parent = branches.get(entry.meta.causation_id or "", tree)
+        branches[entry.meta.id] = parent.add(line)
+    if story.missing_causes:
+        tree.add(
+            Text(
+                f"causes no longer in the log: {len(story.missing_causes)}", style="dim"
+            )
+        )
+    return tree
+
+
+def decide(
+    installation: Installation, decision: str, model: str, by: str, reason: str
+) -> dict[str, Any]:
+    """Approve or reject a version through the registry.
+
+    Raises
+    ------
+    UnknownModelError
+        When the version is not named.
+    """
+    pipeline, version = parse_model(model)
+    if version is None:
+        raise UnknownModelError(f"name the version, for example {pipeline}/3")
+    answer: dict[str, Any] = installation.request(
+        "POST",
+        f"/models/{pipeline}/versions/{version}/{decision}",
+        json={"by": by, "reason": reason},
+    )
+    return answer
+
+
+def rollback(
+    installation: Installation,
+    pipeline: str,
+    by: str,
+    reason: str,
+    to_version: int | None,
+) -> dict[str, Any]:
+    """Ask the registry for a rollback."""
+    answer: dict[str, Any] = installation.request(
+        "POST",
+        f"/models/{pipeline}/rollback",
+        json={"requested_by": by, "reason": reason, "to_version": to_version},
+    )
+    return answer
+
+
+def retrain(
+    installation: Installation, pipeline: str, by: str, reason: str
+) -> dict[str, Any]:
+    """Ask the registry for a training."""
+    answer: dict[str, Any] = installation.request(
+        "POST",
+        f"/models/{pipeline}/retrain",
+        json={"requested_by": by, "reason": reason},
+    )
+    return answer
+
+
+def version_table(versions: list[dict[str, Any]]) -> Table:
+    """Return the versions as a table."""
+    table = Table(title="versions, newest first", title_justify="left")
+    for name in ("model", "state", "because of"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("hold-out", ratio=1)
+    for item in versions:
+        state = str(item["state"]).replace("_", " ")
+        is_champion = "champion" in item["aliases"]
+        table.add_row(
+            f"{item['pipeline']}/{item['version']}",
+            Text(
+                "champion" if is_champion else state,
+                style="bold green" if is_champion else "",
+            ),
+            str(item["trigger_reason"]).replace("_", " "),
+            f"{item['algorithm'].replace('_', ' ')}: {item['summary']}",
+        )
+    return table
