@@ -1,0 +1,184 @@
+"""Real service processes on a real broker, and the events between them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import httpx
+from driftloop.contracts.base import Chain, Event, Meta
+from driftloop.contracts.topics import TOPICS
+from driftloop.runtime.admin import create_topics
+from driftloop.runtime.artifacts import FolderStore
+from driftloop.runtime.drivers.publisher import ConfluentPublisher
+from driftloop.runtime.envelope import decode, encode
+from driftloop.runtime.follower import LogFollower
+from driftloop.runtime.transport import Message
+
+E = TypeVar("E", bound=Event)
+POLL_S = 0.05
+START_TIMEOUT_S = 120.0
+MAX_RESTARTS = 3
+TOKEN = "token-of-the-tests"
+
+
+def wait_until(is_so: Callable[[], object], what: str, timeout_s: float = 120) -> None:
+    """Return once ``is_so()`` is true; fail with ``what`` when it never is."""
+    until = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < until, f"after {timeout_s:g} s: {what}"
+        time.sleep(POLL_S)
+
+
+class ServiceProcess:
+    """``python -m driftloop.<service>`` with its home, to be killed at will."""
+
+    def __init__(self, name: str, broker: str, home: Path, **settings: str) -> None:
+        self.name = name
+        self._log = home / f"{name}.log"
+        self._env = {
+            key: value for key, value in os.environ.items() if "DRIFTLOOP" not in key
+        } | {
+            "DRIFTLOOP_BROKER": broker,
+            "DRIFTLOOP_HOME": str(home),
+            "DRIFTLOOP_API_TOKEN": TOKEN,
+            **{f"DRIFTLOOP_{key.upper()}": value for key, value in settings.items()},
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+        self._restarts = 0
+        self.url = ""
+
+    def start(self) -> Self:
+        """Start and wait until it is ready; begin again if it ends by itself.
+
+        As the supervisor does: a consumer that finds records left out ends its
+        process on purpose, so that a restart reads them.
+        """
+        self._restarts = 0
+        self._launch()
+        try:
+            wait_until(self.is_ready, f"{self.name} is not ready", START_TIMEOUT_S)
+        except AssertionError as error:
+            error.add_note(self.said())
+            raise
+        return self
+
+    def _launch(self) -> None:
+        written = self._log.stat().st_size if self._log.exists() else 0
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", f"driftloop.{self.name}"],
+                stdout=log, stderr=log, env=self._env,
+            )  # fmt: skip
+        wait_until(
+            lambda: self._found_url(written),
+            f"{self.name} has not started",
+            START_TIMEOUT_S,
+        )
+
+    def _found_url(self, offset: int) -> bool:
+        assert self._process is not None
+        status = self._process.poll()
+        assert status is None, f"{self.name} ended with {status}:\n{self.said()}"
+        for line in self._log.read_bytes()[offset:].splitlines():
+            if b'"event": "started"' in line:
+                self.url = json.loads(line)["http"]
+                return True
+        return False
+
+    def is_ready(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() == 1 and self._restarts < MAX_RESTARTS:
+            self._restarts += 1
+            self._launch()
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def kill(self) -> None:
+        """End it as a crash would: no chance to finish anything."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """Ask it to end; return its exit status."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> int:
+        assert self._process is not None
+        self._process.send_signal(number)
+        return self._process.wait(30)
+
+    def said(self) -> str:
+        return self._log.read_text(errors="replace")[-3000:]
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+
+
+class Events:
+    """Publishes events as other services would, and sees all that there are."""
+
+    def __init__(self, broker: str, home: Path) -> None:
+        self._store = FolderStore(home / "artifacts")
+        self._publisher = ConfluentPublisher(broker, client_id="test")
+        self._seen: dict[str, list[Event]] = defaultdict(list)
+        self._follower = LogFollower(
+            broker, [topic.name for topic in TOPICS], self._see
+        )
+        self._thread = threading.Thread(target=self._follower.run)
+
+    def _see(self, message: Message) -> None:
+        self._seen[message.topic].append(decode(message, self._store))
+
+    def publish(self, event: Event, event_id: str, times: int = 1) -> Event:
+        """Publish an event that begins a chain of its own, called ``event_id``."""
+        meta = Meta(event_id, datetime.now(UTC), "/test", Chain(f"chain-{event_id}"))
+        record = encode(event, meta, self._store)
+        self._publisher.publish([record] * times)
+        return event
+
+    def of(self, kind: type[E]) -> list[E]:
+        """Events of a kind seen so far, in their order within a key."""
+        return [e for e in list(self._seen[kind.topic()]) if isinstance(e, kind)]
+
+    def close(self) -> None:
+        self._follower.stop()
+        self._thread.join(30)
+        self._publisher.close()
+
+    def start(self) -> Self:
+        self._thread.start()
+        return self
+
+
+@contextmanager
+def open_events(broker: str, home: Path) -> Iterator[Events]:
+    """All topics, and the events on them."""
+    create_topics(broker)
+    events = Events(broker, home).start()
+    try:
+        yield events
+    finally:
+        events.close()

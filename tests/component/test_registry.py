@@ -1,0 +1,293 @@
+"""The registry as a process: from a trained model to an approved version."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from driftloop.contracts.base import Event, derived_id
+from driftloop.contracts.events import (
+    ApprovalGiven,
+    ApprovalRequested,
+    ModelApproved,
+    ModelDeployed,
+    ModelRegistered,
+    ModelRejected,
+    ModelTrained,
+    PipelineApplied,
+    RetrainRequested,
+)
+from driftloop.local.kafka import KafkaNode
+from driftloop.runtime.admin import create_topics
+
+from tests.component.processes import Log, ServiceProcess, with_id
+from tests.unit.registry import story
+from tests.unit.scorer.packages import Factory
+from tests.unit.support import wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.broker]
+
+
+class Installation:
+    """A broker, a registry process, and the trainer's side played by the test."""
+
+    def __init__(self, node: KafkaNode, home: Path) -> None:
+        create_topics(node.bootstrap)
+        self.factory = Factory(home)
+        self.log = Log(node.bootstrap, home)
+        self.home = home
+        self.registry = ServiceProcess("registry", home, node.bootstrap)
+
+
+class World:
+    """One test's pipeline in the installation."""
+
+    def __init__(self, installation: Installation, name: str) -> None:
+        self.name = name
+        self.path = f"/api/v1/models/{name}"
+        self.home, self.log = installation.home, installation.log
+        self.registry, self.client = installation.registry, installation.registry.client
+        self._factory = installation.factory
+
+    def apply(self, **pipeline: Any) -> None:
+        spec = story.spec(name=self.name, **pipeline)
+        event = PipelineApplied(pipeline=self.name, spec=spec, applied_by="ada")
+        self.log.publish(with_id(event, str(uuid.uuid4())))
+
+    def trained(self, job: str, *args: Any, **options: Any) -> ModelTrained:
+        """Write a package; return the event about it."""
+        return story.trained(self._factory, job, *args, pipeline=self.name, **options)
+
+    def train(self, job: str, *args: Any, **options: Any) -> str:
+        """Publish a trained model; return the event's id."""
+        event = self.trained(job, *args, **options)
+        self.log.publish(event)
+        return event.meta.id
+
+    def read(self, *wanted: type[Event]) -> list[Any]:
+        return [e for e in self.log.read(*wanted) if e.pipeline == self.name]
+
+    def versions(self) -> list[dict[str, Any]]:
+        answer = self.client.get(f"{self.path}/versions")
+        items: list[dict[str, Any]] = answer.json().get("items", [])
+        return items
+
+    def state(self, version: int) -> str:
+        states = {item["version"]: item["state"] for item in self.versions()}
+        return str(states.get(version, "unknown"))
+
+    def post(self, path: str, **options: Any) -> Any:
+        return self.client.post(f"{self.path}/{path}", **options)
+
+    def wait_for(self, version: int, state: str) -> None:
+        wait_until(lambda: self.state(version) == state, 60)
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    folder = tmp_path_factory.mktemp("registry")
+    with KafkaNode(folder / "kafka") as node:
+        found = Installation(node, folder / "home")
+        with found.registry:
+            yield found
+        found.log.close()
+
+
+@pytest.fixture
+def world(installation: Installation, unique_name: Callable[[str], str]) -> World:
+    return World(installation, unique_name("bikes"))
+
+
+def decision(by: str, reason: str = "looks right", **more: Any) -> dict[str, Any]:
+    return {"json": {"by": by, "reason": reason, **more}}
+
+
+def test_full_automation_needs_no_hand(world: World) -> None:
+    """A good model is approved by the gate; a poor, false or forged one is not."""
+    world.apply()
+    first = world.train("one")
+    world.train("two", story.worse())
+    world.train("three", expected=12.0)
+    forged = world.trained("four")
+    better = forged.evaluation.model_copy(update={"candidate": 1.0})
+    world.log.publish(forged.model_copy(update={"evaluation": better}))
+    world.log.publish(story.named(world.trained("one"), f"again-{world.name}"))
+    world.wait_for(4, "rejected")
+
+    states = {item["version"]: item["state"] for item in world.versions()}
+    assert states == {1: "approved", 2: "rejected", 3: "rejected", 4: "rejected"}
+    approved = world.read(ModelApproved)
+    assert [(e.version, e.approved_by) for e in approved] == [(1, ["gate"])]
+    assert approved[0].meta.chain.id == f"chain-{first}"
+    assert approved[0].meta.id == derived_id(first, "model-approved", 0)
+    reasons = {e.version: "; ".join(e.reasons) for e in world.read(ModelRejected)}
+    assert "significantly_better" in reasons[2]
+    assert "sample 0" in reasons[3]
+    assert "differ in evaluation" in reasons[4]
+
+
+def test_a_person_decides_by_rest(world: World) -> None:
+    """Wrong package, author, twice by one, late: each is answered, none counts."""
+    world.apply(automation="approve", people=2)
+    world.train("one", requested_by="Eve")
+    world.wait_for(1, "awaiting_approval")
+
+    wrong = world.post("versions/1/approve", **decision("ann", package_digest="0" * 64))
+    assert wrong.status_code == 409
+    assert "is about package" in wrong.json()["title"]
+    own = world.post("versions/1/approve", **decision("eve"))
+    assert own.status_code == 409
+    key = {"Idempotency-Key": "ann-1"}
+    first = world.post("versions/1/approve", headers=key, **decision("ann"))
+    assert (first.status_code, first.json()["state"]) == (200, "awaiting_approval")
+    again = world.post("versions/1/approve", headers=key, **decision("ann"))
+    assert again.status_code == 200
+    twice = world.post("versions/1/approve", **decision("Ann ", "still"))
+    assert twice.status_code == 409
+    second = world.post("versions/1/approve", **decision("bob"))
+    assert (second.status_code, second.json()["state"]) == (200, "approved")
+    late = world.post("versions/1/reject", **decision("cid", "no"))
+    assert late.status_code == 409
+    assert "is approved" in late.json()["title"]
+    assert world.post("versions/9/approve", **decision("ann")).status_code == 404
+
+    assert [e.approved_by for e in world.read(ModelApproved)] == [["ann", "bob"]]
+    given = world.read(ApprovalGiven)
+    assert {e.meta.chain.id for e in given} == {f"chain-trained-{world.name}-one"}
+    lineage = world.client.get(f"{world.path}/versions/1")
+    assert [a["by"] for a in lineage.json()["approvals"]] == ["ann", "bob"]
+    tag = {"If-None-Match": lineage.headers["etag"]}
+    same = world.client.get(f"{world.path}/versions/1", headers=tag)
+    assert same.status_code == 304
+
+
+def test_contradicting_decisions_at_once(world: World) -> None:
+    """Approval and rejection in the same moment: one holds, both are in the history."""
+    world.apply(automation="approve")
+    world.train("one")
+    world.wait_for(1, "awaiting_approval")
+    answers: dict[str, int] = {}
+
+    def decide(what: str, by: str) -> None:
+        answers[what] = world.post(f"versions/1/{what}", **decision(by)).status_code
+
+    threads = [
+        threading.Thread(target=decide, args=pair)
+        for pair in (("approve", "ann"), ("reject", "bob"))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+    assert sorted(answers.values()) == [200, 409]
+    held = "approved" if answers["approve"] == 200 else "rejected"
+    assert world.state(1) == held
+    assert len(world.read(ModelApproved, ModelRejected)) == 1
+
+
+def test_killed_between_publish_and_apply(world: World) -> None:
+    """A decision that the log has is applied once, whatever was killed."""
+    world.apply(automation="approve")
+    world.train("one")
+    world.wait_for(1, "awaiting_approval")
+    asked = world.read(ApprovalRequested)
+    world.registry.kill()
+    digest = asked[0].package.digest
+    given = ApprovalGiven(
+        pipeline=world.name,
+        version=1,
+        decision="approve",
+        by="ann",
+        reason="fine",
+        package_digest=digest,
+    )
+    world.log.publish(with_id(given, world.name), with_id(given, world.name))
+    world.train("two")
+    world.registry.start(wait=False)
+    world.registry.kill()  # somewhere in its start
+    world.registry.start()
+    world.wait_for(1, "approved")
+    world.wait_for(2, "awaiting_approval")
+    assert len(world.read(ModelApproved)) == 1
+    assert len(world.read(ModelRegistered)) == 2
+
+
+def test_rebuilt_from_the_log(world: World) -> None:
+    """Without its database the registry comes to the same answers and ids."""
+    world.apply(automation="approve")
+    world.train("one")
+    world.wait_for(1, "awaiting_approval")
+    world.post("versions/1/approve", **decision("ann"))
+    deployed = ModelDeployed(
+        pipeline=world.name,
+        rollout_id="r",
+        version=1,
+        package=world.trained("one").package,
+        generation=2,
+    )
+    world.log.publish(with_id(deployed, f"deployed-{world.name}"))
+    world.train("two", story.worse())
+    world.wait_for(2, "rejected")
+    world.wait_for(1, "deployed")
+    before = [world.client.get(f"{world.path}/versions/1").json(), world.versions()]
+    said = {e.meta.id for e in world.read()}
+
+    assert world.registry.stop() == 0
+    for file in (world.home / "databases").iterdir():
+        file.unlink()
+    world.apply(automation="full", gate={"confidence": 0.5})  # must not matter
+    world.registry.start()
+    world.wait_for(1, "deployed")
+    world.wait_for(2, "rejected")
+
+    after = [world.client.get(f"{world.path}/versions/1").json(), world.versions()]
+    before[0].pop("latency_p99_ms")
+    after[0].pop("latency_p99_ms")
+    assert after == before
+    new = {e.meta.id for e in world.read()} - said
+    assert len(new) == 1  # the second pipeline-applied; see Log.read on repeats
+
+
+def test_requests_become_events(world: World) -> None:
+    """Retrain, rollback and apply are published; impossible ones are refused."""
+    client = world.client
+    file = f"{{name: {world.name}, task: regression, data: {{target: cnt}}}}"
+    body = {"applied_by": "ada", "file": file}
+    assert client.post("/api/v1/pipelines", json=body).status_code == 200
+    wrong = client.post("/api/v1/pipelines", json=body | {"file": "{nam: x}"})
+    assert wrong.status_code == 422
+    assert "did you mean 'name'" in wrong.json()["title"]
+    asked = world.post("retrain", json={"requested_by": "ada", "reason": "curious"})
+    assert asked.status_code == 202
+    events = world.read(RetrainRequested)
+    assert [e.meta.id for e in events] == [asked.json()["event_id"]]
+    back = world.post("rollback", json={"requested_by": "ada", "reason": "worse"})
+    assert back.status_code == 409
+    unknown = client.post(
+        "/api/v1/models/other/retrain", json={"requested_by": "a", "reason": "b"}
+    )
+    assert unknown.status_code == 404
+    assert world.name in unknown.json()["title"]
+
+
+def test_no_route_without_the_token(world: World) -> None:
+    """Every route of the OpenAPI document asks for it; health does not."""
+    client = world.client
+    paths = client.get("/openapi.json").json()["paths"]
+    assert len(paths) >= 9
+    for path, operations in paths.items():
+        url = path.replace("{pipeline}", world.name).replace("{version}", "1")
+        url = url.replace("{alias}", "champion")
+        for method in operations:
+            for header in ({}, {"Authorization": "Bearer wrong"}):
+                headers = {"Authorization": "", **header}
+                answer = client.request(method, url, headers=headers, json={})
+                assert answer.status_code == 401, (method, path)
+                assert answer.headers["content-type"] == "application/problem+json"
+    other = client.get("/api/v1/models", headers={"Host": "evil.example"})
+    assert other.status_code == 400

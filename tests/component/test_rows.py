@@ -1,0 +1,423 @@
+"""Ingest and validator as processes on a real broker: no row lost, none twice."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from deltalake import DeltaTable
+from driftloop.contracts.events import (
+    BatchIngested,
+    BatchRejected,
+    BatchValidated,
+    DatasetVersioned,
+    PipelineApplied,
+    RowsEvent,
+)
+from driftloop.contracts.pipeline import PipelineSpec
+from driftloop.contracts.topics import consumed_by
+from driftloop.local.kafka import KafkaNode
+from driftloop.runtime.admin import create_topics
+from driftloop.runtime.drivers.publisher import ConfluentPublisher
+from driftloop.runtime.follower import LogFollower
+from driftloop.runtime.transport import Message, Record
+from driftloop.validator.datasets import COMPACT_APPENDS, MAX_FILES
+
+from tests.component.processes import Log, ServiceProcess, with_id
+from tests.unit.support import wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(400)]
+
+ARROW = b"application/vnd.apache.arrow.stream"
+CAUGHT_UP_S = 150
+TABLES = ("observations", "labels")
+START = datetime(2011, 1, 1, tzinfo=UTC)
+FEATURES = {
+    "temp": {"min": 0, "max": 1},
+    "sky": {"type": "category", "values": ["clear", "mist"]},
+}
+
+
+def row(number: int, **values: Any) -> dict[str, Any]:
+    given = {
+        "id": f"r{number}",
+        "event_time": (START + timedelta(hours=number)).isoformat(),
+        "temp": number % 100 / 100,
+        "sky": "clear" if number % 3 else "mist",
+    }
+    return given | values
+
+
+def arrow(rows: list[dict[str, Any]]) -> bytes:
+    table = pa.Table.from_pylist(rows)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def record(pipeline: str, value: bytes, source: str, kind: bytes, topic: str) -> Record:
+    return Record(
+        topic, f"{pipeline}/{source}".encode(), value, (("content-type", kind),)
+    )
+
+
+@dataclass
+class Stage:
+    """A broker and the two services; the test is upstream and reads the log."""
+
+    home: Path
+    node: KafkaNode
+    log: Log
+    publisher: ConfluentPublisher
+    ingest: ServiceProcess
+    validator: ServiceProcess
+
+    def apply(self, name: str) -> None:
+        spec = PipelineSpec.model_validate(
+            {
+                "name": name,
+                "task": "regression",
+                "data": {"target": "cnt", "features": FEATURES},
+            }
+        )
+        event = PipelineApplied(pipeline=name, spec=spec, applied_by="ada")
+        self.log.publish(with_id(event, f"applied-{name}"))
+
+    def send(
+        self,
+        pipeline: str,
+        *values: bytes,
+        source: str = "pump",
+        kind: bytes = b"application/json",
+        topic: str = "observation-arrived",
+    ) -> None:
+        self.publisher.publish(
+            [record(pipeline, value, source, kind, topic) for value in values]
+        )
+
+    def wait_until_caught_up(self) -> None:
+        """Return once both have committed all there is, ingest first."""
+        for service in (self.ingest, self.validator):
+            wait_until(lambda s=service.name: self.lag(s) == 0, CAUGHT_UP_S)
+            wait_until(lambda s=service: reported_lag(s) == 0, CAUGHT_UP_S)
+
+    def lag(self, service: str) -> int:
+        """Messages that the service's group has not committed."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.node.bootstrap,
+                "group.id": f"driftloop-{service}",
+            }
+        )
+        try:
+            topics = consumed_by(service)
+            places = [
+                TopicPartition(t.name, n) for t in topics for n in range(t.partitions)
+            ]
+            behind = 0
+            for place in consumer.committed(places, timeout=30):
+                _, end = consumer.get_watermark_offsets(place, timeout=30)
+                behind += end - max(place.offset, 0)
+            return behind
+        finally:
+            consumer.close()
+
+    def read(self, kind: type[RowsEvent], pipeline: str) -> list[Any]:
+        return [e for e in self.log.read(kind) if e.pipeline == pipeline]
+
+    def ids(self, kind: type[RowsEvent], pipeline: str) -> list[str]:
+        events = self.read(kind, pipeline)
+        return [i for e in events for i in e.rows.column("id").to_pylist()]
+
+    def dead_letters(self, service: str, pipeline: str) -> list[dict[str, str]]:
+        """Headers and value of each, a repeat once."""
+        found: dict[str, dict[str, str]] = {}
+
+        def take(message: Message) -> None:
+            letter = {k: v.decode() for k, v in message.headers}
+            letter["value"] = (message.value or b"").decode(errors="replace")
+            if (message.key or b"").decode().startswith(pipeline):
+                found[letter["dead-letter-id"]] = letter
+
+        follower = LogFollower(self.node.bootstrap, [f"{service}-dead-letter"], take)
+        thread = threading.Thread(target=follower.run, daemon=True)
+        thread.start()
+        assert follower.caught_up.wait(60)
+        follower.stop()
+        thread.join(60)
+        return list(found.values())
+
+
+def reported_lag(service: ServiceProcess) -> int | None:
+    answer = service.client.get("/readyz").json()
+    assert isinstance(answer, dict)
+    return answer["lag"] if answer["ready"] else None
+
+
+@pytest.fixture(scope="module")
+def stage(
+    kafka: KafkaNode, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
+    home = tmp_path_factory.mktemp("rows")
+    create_topics(kafka.bootstrap)
+    log = Log(kafka.bootstrap, home)
+    publisher = ConfluentPublisher(kafka.bootstrap, client_id="upstream")
+    with (
+        ServiceProcess("ingest", home, kafka.bootstrap) as ingest,
+        ServiceProcess("validator", home, kafka.bootstrap) as validator,
+    ):
+        yield Stage(home, kafka, log, publisher, ingest, validator)
+    publisher.close()
+    log.close()
+
+
+@pytest.fixture
+def pipeline(stage: Stage, unique_name: Callable[[str], str]) -> str:
+    name = unique_name("bikes")
+    stage.apply(name)
+    return name
+
+
+@pytest.fixture
+def dice(request: pytest.FixtureRequest) -> random.Random:
+    seed = random.SystemRandom().randrange(10**6)
+    print(f"{request.node.name}: seed {seed}")  # noqa: T201 - shown when it fails
+    return random.Random(seed)
+
+
+def killed_while(
+    service: ServiceProcess,
+    dice: random.Random,
+    moments: list[Callable[[], None]],
+    send: Callable[[int], None],
+) -> int:
+    """Kill the service at each moment while ``send(0)``, ``send(1)``… go on.
+
+    Return how often ``send`` was called.
+    """
+    finished = threading.Event()
+    count = 0
+
+    def upstream() -> None:
+        nonlocal count
+        while not finished.wait(0.2):
+            send(count)
+            count += 1
+
+    worker = threading.Thread(target=upstream)
+    worker.start()
+    try:
+        for wait_for_moment in moments:
+            wait_for_moment()
+            service.kill()
+            service.start(wait=False)
+    finally:
+        finished.set()
+        worker.join(60)
+    wait_until(service.is_ready, CAUGHT_UP_S)
+    return count
+
+
+def random_moment(dice: random.Random) -> Callable[[], None]:
+    return lambda: time.sleep(dice.uniform(0.0, 5.0))
+
+
+def after_next_append(table: Path) -> Callable[[], None]:
+    """Return a wait for the instant at which a new version is in the Delta log.
+
+    The validator's own commit comes milliseconds later: a kill now mostly falls
+    between the two.
+    """
+
+    def wait() -> None:
+        log = table / "_delta_log"
+        before = set(log.glob("*.json"))
+        until = time.monotonic() + CAUGHT_UP_S
+        while set(log.glob("*.json")) == before:
+            assert time.monotonic() < until, "nothing is appended"
+            time.sleep(0.001)
+
+    return wait
+
+
+def test_ingest_killed_at_random_moments_takes_each_row_once(
+    stage: Stage, pipeline: str, dice: random.Random
+) -> None:
+    def send(number: int) -> None:
+        rows = [row(n) for n in range(100 * number, 100 * number + 100)]
+        single = [json.dumps(r).encode() for r in rows[:60]]
+        again = dice.sample(single, 5)
+        stage.send(pipeline, *single, *again, b"{broken", source="a")
+        stage.send(pipeline, arrow(rows[60:]), source="b", kind=ARROW)
+        stage.send(pipeline, arrow(rows[60:80]), source="b", kind=ARROW)
+
+    count = killed_while(stage.ingest, dice, [random_moment(dice)] * 4, send)
+    stage.wait_until_caught_up()
+    expected = Counter(f"r{n}" for n in range(100 * count))
+    assert Counter(stage.ids(BatchIngested, pipeline)) == expected
+    assert Counter(stage.ids(BatchValidated, pipeline)) == expected
+    broken = stage.dead_letters("ingest", pipeline)
+    assert [letter["value"] for letter in broken] == ["{broken"] * count
+
+
+def test_validator_killed_between_append_and_commit_versions_each_row_once(
+    stage: Stage, pipeline: str, dice: random.Random
+) -> None:
+    def send(day: int) -> None:
+        rows = [row(n) for n in range(24 * day, 24 * day + 24)]
+        stage.send(pipeline, arrow(rows), kind=ARROW)
+        labels = [{k: r[k] for k in ("id", "event_time")} | {"cnt": 1.0} for r in rows]
+        stage.send(pipeline, arrow(labels), kind=ARROW, topic="label-arrived")
+
+    folder = stage.home / "datasets" / pipeline
+    moments = [after_next_append(folder / kind) for kind in TABLES * 2]
+    dice.shuffle(moments)
+    moments += [random_moment(dice)] * 2
+    count = 24 * killed_while(stage.validator, dice, moments, send)
+    stage.wait_until_caught_up()
+    expected = Counter(f"r{n}" for n in range(count))
+    versions = [e for e in stage.log.read(DatasetVersioned) if e.pipeline == pipeline]
+    assert max(e.observation_count for e in versions) == count
+    assert max(e.label_count for e in versions) == count
+    for kind in TABLES:
+        refs = [getattr(e.dataset, kind) for e in versions if e.kind == kind]
+        last = max(refs, key=lambda ref: ref.version)
+        table = DeltaTable(last.uri, version=last.version).to_pyarrow_table(
+            columns=["id"]
+        )
+        assert Counter(table.column("id").to_pylist()) == expected
+        assert len(DeltaTable(last.uri).file_uris()) <= MAX_FILES + COMPACT_APPENDS + 1
+    assert len(versions) == len(stage.read(BatchValidated, pipeline))
+
+
+BREAKS: dict[str, tuple[str, str]] = {
+    # what is wrong: (check or part of the reason, field)
+    "type": ("type", "temp"),
+    "column": ("null", "sky"),
+    "nan": ("null", "temp"),
+    "category": ("values", "sky"),
+    "range": ("range", "temp"),
+}
+
+
+def broken(number: int, how: str) -> bytes:
+    match how:
+        case "type":
+            good = row(number, temp="warm")
+        case "column":
+            good = row(number)
+            del good["sky"]
+        case "nan":
+            good = row(number, temp=float("nan"))
+        case "category":
+            good = row(number, sky="octarine")
+        case "range":
+            good = row(number, temp=17.0)
+        case "time":
+            good = row(number, event_time="yesterday")
+        case _:
+            return json.dumps(row(number)).encode()[:-7]
+    return json.dumps(good).encode()
+
+
+def test_a_file_with_one_broken_row_in_twenty_and_the_same_file_again(
+    stage: Stage, pipeline: str
+) -> None:
+    """Good rows go on, bad ones are kept with field and reason; twice is once."""
+    kinds = [*BREAKS, "time", "json"]
+    bad = {n: kinds[n // 20 % len(kinds)] for n in range(7, 2800, 20)}
+    lines = [
+        broken(n, bad[n]) if n in bad else json.dumps(row(n)).encode()
+        for n in range(2800)
+    ]
+    file = [b"\n".join(lines[n : n + 400]) for n in range(0, 2800, 400)]
+    ndjson = b"application/x-ndjson"
+    stage.send(pipeline, *file, kind=ndjson)
+    stage.wait_until_caught_up()
+
+    good = Counter(f"r{n}" for n in range(2800) if n not in bad)
+    quarantined = Counter(f"r{n}" for n, how in bad.items() if how in BREAKS)
+    letters = {n: how for n, how in bad.items() if how not in BREAKS}
+    for _ in range(2):
+        assert Counter(stage.ids(BatchValidated, pipeline)) == good
+        assert Counter(stage.ids(BatchRejected, pipeline)) == quarantined
+        stage.send(pipeline, *file, kind=ndjson)
+        stage.wait_until_caught_up()
+
+    counted: Counter[tuple[str, str]] = Counter()
+    for event in stage.read(BatchRejected, pipeline):
+        for reason in event.reasons:
+            counted[reason.check, reason.field] += reason.row_count
+            assert reason.detail
+            assert reason.example
+    assert counted == Counter(BREAKS[how] for how in bad.values() if how in BREAKS)
+    found = stage.dead_letters("ingest", pipeline)
+    assert len(found) == 3 * len(letters)  # the broken rows of each sending
+    assert {letter["value"] for letter in found} == {
+        json.dumps(row(n, event_time="yesterday"), separators=(",", ":"))
+        if how == "time"
+        else broken(n, how).decode().strip()
+        for n, how in letters.items()
+    }
+    for letter in found:
+        is_time = "yesterday" in letter["value"]
+        assert letter.get("dead-letter-field") == ("event_time" if is_time else None)
+        assert ("is no time" if is_time else "broken JSON") in letter[
+            "dead-letter-reason"
+        ]
+
+
+def test_the_http_door(stage: Stage, pipeline: str) -> None:
+    url = f"/v1/pipelines/{pipeline}/observations"
+    rows = [row(n) for n in range(30)]
+    answer = stage.ingest.client.post(url, json=rows)
+    assert (answer.status_code, answer.json()["row_count"]) == (202, 30)
+    answer = stage.ingest.client.post(f"{url}?source=plant", json=row(30))
+    assert answer.status_code == 202
+    refused = stage.ingest.client.post(url, json=[row(31), row(32, event_time=None)])
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["row"] == 2
+    assert (
+        stage.ingest.client.post("/v1/pipelines/no/labels", json=rows).status_code
+        == 404
+    )
+    stage.wait_until_caught_up()
+    assert Counter(stage.ids(BatchValidated, pipeline)) == Counter(
+        f"r{n}" for n in range(31)
+    )
+
+
+def test_without_a_broker_the_http_door_says_so(
+    own_kafka: KafkaNode, tmp_path: Path
+) -> None:
+    create_topics(own_kafka.bootstrap)
+    log = Log(own_kafka.bootstrap, tmp_path)
+    spec = PipelineSpec.model_validate(
+        {"name": "bikes", "task": "regression", "data": {"target": "cnt"}}
+    )
+    event = PipelineApplied(pipeline="bikes", spec=spec, applied_by="ada")
+    log.publish(with_id(event, "applied"))
+    log.close()
+    with ServiceProcess("ingest", tmp_path, own_kafka.bootstrap) as ingest:
+        url = "/v1/pipelines/bikes/observations"
+        assert ingest.client.post(url, json=row(1)).status_code == 202
+        own_kafka.kill()
+        refused = ingest.client.post(url, json=row(2))
+        assert refused.status_code == 503
+        assert int(refused.headers["retry-after"]) > 0
+        own_kafka.start()
+        wait_until(
+            lambda: ingest.client.post(url, json=row(2)).status_code == 202, CAUGHT_UP_S
+        )

@@ -1,0 +1,121 @@
+"""What tests do to a broker and ask of it, by other means than the drivers."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupState,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import OffsetSpec as Spec
+
+TIMEOUT_S = 30.0
+POLL_S = 0.05
+
+
+def eventually(
+    condition: Callable[[], object],
+    what: str,
+    timeout_s: float = TIMEOUT_S,
+    more: Callable[[], object] = lambda: "",
+) -> None:
+    """Poll until the condition holds; fail with what was waited for, and more."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s:.0f} s: {what}\n{more()}")
+        time.sleep(POLL_S)
+
+
+class Cluster:
+    """A real broker, seen from outside."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self.bootstrap = bootstrap
+        self._client = {"bootstrap.servers": bootstrap, "log_level": 0}
+        self._admin = AdminClient(self._client)
+        self._producer = Producer({**self._client, "message.max.bytes": 8_000_000})
+
+    def create_topic(self, name: str, partitions: int = 1) -> None:
+        for future in self._admin.create_topics([NewTopic(name, partitions)]).values():
+            future.result(TIMEOUT_S)
+
+    def publish(
+        self, topic: str, values: Iterable[bytes | None], partitions: int = 1
+    ) -> None:
+        """Write values in order, round robin over the partitions."""
+        failures: list[str] = []
+        for number, value in enumerate(values):
+            self._producer.produce(
+                topic,
+                value=value,
+                key=str(number).encode(),
+                partition=number % partitions,
+                on_delivery=lambda error, _: (
+                    failures.append(str(error)) if error else None
+                ),
+            )
+        left = self._producer.flush(TIMEOUT_S)
+        assert not left, f"{left} not delivered"
+        assert not failures, failures
+
+    def committed(self, group: str, topic: str, partition: int = 0) -> int | None:
+        """Return the group's offset; None while there is none (or no broker)."""
+        consumer = Consumer({**self._client, "group.id": group})
+        try:
+            wanted = [TopicPartition(topic, partition)]
+            (answer,) = consumer.committed(wanted, timeout=5)
+        except KafkaException:
+            return None
+        finally:
+            consumer.close()
+        return answer.offset if answer.offset >= 0 else None
+
+    def commit(self, group: str, topic: str, offset: int, partition: int = 0) -> None:
+        """Set the offset of a group without members."""
+        consumer = Consumer({**self._client, "group.id": group})
+        try:
+            offsets = [TopicPartition(topic, partition, offset)]
+            consumer.commit(offsets=offsets, asynchronous=False)
+        finally:
+            consumer.close()
+
+    def end(self, topic: str, partition: int = 0) -> int:
+        wanted = {TopicPartition(topic, partition): Spec.latest()}
+        (future,) = self._admin.list_offsets(wanted).values()
+        return int(future.result(TIMEOUT_S).offset)
+
+    def is_done(self, group: str, topic: str, partitions: int = 1) -> bool:
+        """Whether the group has committed to the end of each partition."""
+        return all(
+            self.committed(group, topic, number) == self.end(topic, number)
+            for number in range(partitions)
+        )
+
+    def shares(self, group: str) -> list[int]:
+        """Return how many partitions each member of a settled group has."""
+        (future,) = self._admin.describe_consumer_groups([group]).values()
+        found = future.result(TIMEOUT_S)
+        if found.state is not ConsumerGroupState.STABLE:
+            return []
+        return [len(m.assignment.topic_partitions) for m in found.members]
+
+    def values(self, topic: str) -> Sequence[bytes]:
+        """Everything in partition 0 of a topic."""
+        end = self.end(topic)
+        consumer = Consumer({**self._client, "group.id": "reader-of-tests"})
+        consumer.assign([TopicPartition(topic, 0, 0)])
+        found: list[bytes] = []
+        try:
+            deadline = time.monotonic() + TIMEOUT_S
+            while len(found) < end and time.monotonic() < deadline:
+                raw = consumer.poll(1)
+                if raw is not None and raw.error() is None:
+                    found.append(raw.value())
+        finally:
+            consumer.close()
+        return found

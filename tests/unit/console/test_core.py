@@ -1,0 +1,139 @@
+"""The board shows the same whatever order the topics came in, and stays bounded."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import UTC, datetime
+
+import pytest
+from driftloop.console import core
+from driftloop.console.core import DECISIONS, Board, DeadLetter
+from driftloop.contracts import events as e
+from driftloop.contracts.base import Event
+from driftloop.contracts.topics import TOPICS, produced_by
+
+from tests.component.console_story import NAME, Story
+
+WALL = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def story() -> list[Event]:
+    return list(Story(WALL).events())
+
+
+def board_of(events: list[Event]) -> Board:
+    board = Board()
+    for event in events:
+        board.take(event)
+    return board
+
+
+def shown(board: Board) -> str:
+    state = board.since(0)
+    del state["revision"]
+    return json.dumps(state, sort_keys=True)
+
+
+def test_order_of_topics_does_not_matter(story: list[Event]) -> None:
+    """Each topic keeps its order, topics among each other have none."""
+    expected = shown(board_of(story))
+    for seed in range(3):
+        dice = random.Random(seed)
+        places = {topic.name: dice.random() for topic in TOPICS}
+        shuffled = sorted(story, key=lambda event: places[event.topic()])
+        assert shown(board_of(shuffled)) == expected
+
+
+def test_a_repeated_decision_changes_nothing(story: list[Event]) -> None:
+    repeated = [event for event in story if type(event) in DECISIONS]
+    assert shown(board_of(story + repeated)) == shown(board_of(story))
+
+
+def test_pieces_add_up_to_the_whole(story: list[Event]) -> None:
+    """Someone who asks again and again has what someone who asks once has."""
+    board, revision = Board(), 0
+    decisions: list[str] = []
+    points: list[str] = []
+    for number, event in enumerate(story):
+        board.take(event)
+        if number % 37 == 0 or event is story[-1]:
+            news = board.since(revision)
+            revision = news["revision"]
+            part = news["pipelines"].get(NAME, {})
+            decisions += [item["id"] for item in part.get("decisions", [])]
+            points += [point["id"] for point in part.get("points", [])]
+    whole = board.since(0)["pipelines"][NAME]
+    assert sorted(decisions) == sorted(item["id"] for item in whole["decisions"])
+    assert sorted(points) == sorted(point["id"] for point in whole["points"])
+    assert board.since(revision)["pipelines"].get(NAME, {}).keys() <= {"event_time"}
+
+
+def test_what_one_handler_tells_keeps_its_order(story: list[Event]) -> None:
+    """Registered and rejected at the same moment: the version is rejected."""
+    registered = next(x for x in story if isinstance(x, e.ModelRegistered))
+    for event_id in ("0" * 36, "f" * 36):
+        from dataclasses import replace
+
+        rejected = e.ModelRejected(
+            pipeline=NAME, version=1, reasons=["poor"], rejected_by="gate"
+        ).with_meta(replace(registered.meta, id=event_id))
+        part = board_of([rejected, registered]).since(0)["pipelines"][NAME]
+        assert part["versions"][0]["state"] == "rejected"
+        assert [item["topic"] for item in part["decisions"]] == [
+            "model-registered",
+            "model-rejected",
+        ]
+
+
+def test_a_running_job_is_shown_until_it_ends(story: list[Event]) -> None:
+    last = max(i for i, x in enumerate(story) if isinstance(x, e.TrainingProgressed))
+    job = board_of(story[: last + 1]).since(0)["pipelines"][NAME]["job"]
+    assert (job["step"], job["ratio"]) == ("judging", 0.9)
+    assert board_of(story[: last + 2]).since(0)["pipelines"][NAME]["job"] is None
+
+
+def test_event_time_is_that_of_the_data_of_the_moment(story: list[Event]) -> None:
+    part = board_of(story).since(0)["pipelines"][NAME]
+    deployed = [d for d in part["decisions"] if d["topic"] == "model-deployed"]
+    assert [d["event_time"][:10] for d in deployed] == [
+        "2011-02-15", "2011-11-27", "2012-03-08",
+    ]  # fmt: skip
+    assert part["decisions"][0]["event_time"] is None  # before any data
+
+
+def test_labels_are_not_counted_as_rows(story: list[Event]) -> None:
+    batch = next(x for x in story if isinstance(x, e.BatchIngested))
+    labels = batch.model_copy(update={"kind": "labels"}).with_meta(batch.meta)
+    counts = board_of([batch, labels]).since(0)["counts"][NAME]
+    assert counts["batch-ingested"] == [2, 24]
+
+
+def test_it_stays_bounded(story: list[Event], monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the log is; and what is kept is the newest."""
+    for name in ("MAX_DECISIONS", "MAX_POINTS", "MAX_CLOCK", "MAX_SPANS"):
+        monkeypatch.setattr(core, name, 20)
+    monkeypatch.setattr(core, "MAX_DEAD_LETTERS", 3)
+    board = board_of(story)
+    for number in range(10):
+        board.take_dead_letter(
+            DeadLetter("trainer", "t", "bad", f"2026-01-0{number}", str(number))
+        )
+    found = board.pipelines[NAME]
+    assert max(map(len, (found.decisions, found.points, found.clock))) <= 20
+    assert board.dead_letter_counts["trainer"] == 10
+    assert [x.position for x in board.dead_letters] == ["7", "8", "9"]
+    part = board.since(0)["pipelines"][NAME]
+    assert part["decisions"][-1]["topic"] == "approval-requested"
+
+
+def test_every_decision_of_the_table_is_shown() -> None:
+    """Negative control of the list: what is left out is data, state or progress."""
+    left_out = {topic.event for topic in TOPICS} - set(DECISIONS)
+    assert left_out == {
+        e.ObservationArrived, e.LabelArrived, e.BatchIngested, e.BatchValidated,
+        e.BatchRejected, e.BatchScored, e.DatasetVersioned, e.PerformanceMeasured,
+        e.TrainingProgressed, e.ServingDesired, e.ScorerReported,
+    }  # fmt: skip
+    assert produced_by("console") == ()

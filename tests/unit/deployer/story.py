@@ -1,0 +1,171 @@
+"""Short ways to write a deployer's story in a test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from driftloop.contracts.base import Chain, Event, Meta
+from driftloop.contracts.events import (
+    Measurement,
+    PackageRef,
+    PairedComparison,
+    PerformanceMeasured,
+    RollbackRequested,
+    ScorerReported,
+    ServingDesired,
+    Span,
+    VersionReport,
+)
+from driftloop.contracts.pipeline import PipelineSpec
+from driftloop.deployer import core
+from driftloop.deployer.state import Release, Serving
+
+NAME = "bike-demand"
+START = datetime(2011, 1, 1, tzinfo=UTC)
+E = TypeVar("E", bound=Event)
+
+
+def spec(**rollout: Any) -> PipelineSpec:
+    return PipelineSpec.model_validate(
+        {
+            "name": NAME,
+            "task": "regression",
+            "owner": "ada",
+            "data": {"target": "cnt"},
+            "rollout": rollout,
+        }
+    )
+
+
+def package(version: int) -> PackageRef:
+    digest = f"{version:064x}"
+    return PackageRef(uri=f"artifact:sha256/{digest}", digest=digest, signer="k")
+
+
+def meta(version: int) -> Meta:
+    return Meta(
+        id=f"approval-{version}",
+        time=START,
+        source="/driftloop/registry",
+        chain=Chain(f"chain-{version}"),
+    )
+
+
+def release(version: int) -> Release:
+    return Release(version=version, package=package(version), origin=meta(version))
+
+
+def measured(
+    candidate: int,
+    champion: int,
+    *,
+    ratio: float = 0.9,
+    rows: int = 24,
+    error: float = 0.5,
+    loss: float = 10.0,
+) -> PerformanceMeasured:
+    """Return a measurement; ``error`` is the standard error of the difference."""
+    span = Span(start=START, end=START + timedelta(days=1))
+    return PerformanceMeasured(
+        pipeline=NAME,
+        span=span,
+        row_count=rows,
+        measurements=[
+            Measurement(version=champion, role="champion", metric="mae", value=loss),
+            Measurement(
+                version=candidate, role="candidate", metric="mae", value=loss * ratio
+            ),
+        ],
+        comparison=PairedComparison(
+            mean_difference=loss * (ratio - 1), standard_error=error, row_count=rows
+        ),
+    )
+
+
+def reported(
+    generation: int, *versions: int, replica: str = "0", **fields: Any
+) -> ScorerReported:
+    return ScorerReported(
+        pipeline=NAME,
+        replica=replica,
+        generation=generation,
+        versions=[
+            VersionReport(
+                version=version, role="candidate", **({"state": "ready"} | fields)
+            )
+            for version in versions
+        ],
+    )
+
+
+def rollback(to_version: int | None = None) -> RollbackRequested:
+    return RollbackRequested(
+        pipeline=NAME, requested_by="bob", reason="odd numbers", to_version=to_version
+    )
+
+
+@dataclass
+class Story:
+    """Runs events through the core and keeps what it tells."""
+
+    spec: PipelineSpec = field(default_factory=spec)
+    serving: Serving = field(default_factory=lambda: Serving(pipeline=NAME))
+    told: list[Event] = field(default_factory=list)
+
+    def then(self, change: core.Change) -> list[Event]:
+        self.serving = change.serving
+        self.told += change.events
+        return change.events
+
+    def approve(self, version: int) -> list[Event]:
+        return self.then(core.approve(self.serving, release(version), self.spec))
+
+    def measure(self, event: PerformanceMeasured) -> list[Event]:
+        return self.then(core.measure(self.serving, event, self.spec))
+
+    def report(self, *versions: int, **fields: Any) -> list[Event]:
+        event = reported(self.serving.generation, *versions, **fields)
+        return self.then(core.report(self.serving, event, self.spec))
+
+    def roll_back(self, to_version: int | None = None) -> list[Event]:
+        return self.then(core.roll_back(self.serving, rollback(to_version), self.spec))
+
+    def deploy(self, version: int) -> None:
+        """Bring a version all the way into service, watching included."""
+        self.approve(version)
+        previous = self.serving.champion
+        while self.serving.rollout is not None:
+            if self.serving.rollout.step.kind == "full":
+                self.report(version)
+            elif self.step == "watching":
+                assert previous is not None
+                self.measure(measured(previous.version, version, ratio=1.1, rows=50))
+            else:
+                assert previous is not None
+                self.measure(measured(version, previous.version, rows=50))
+
+    @property
+    def step(self) -> str | None:
+        return self.serving.rollout.step.name if self.serving.rollout else None
+
+    @property
+    def champion(self) -> int | None:
+        return self.serving.champion.version if self.serving.champion else None
+
+    def last(self, event: type[E]) -> E:
+        return [e for e in self.told if isinstance(e, event)][-1]
+
+    def desired(self) -> tuple[int | None, int | None, float]:
+        """Champion, candidate and its share, as last asked of the scorers."""
+        last = self.last(ServingDesired)
+        return (
+            last.champion.version if last.champion else None,
+            last.candidate.version if last.candidate else None,
+            last.candidate_share,
+        )
+
+
+def of(events: list[Event], kind: type[E]) -> list[E]:
+    return [event for event in events if isinstance(event, kind)]

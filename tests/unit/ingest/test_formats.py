@@ -1,0 +1,160 @@
+"""Bytes become rows; what cannot be read is named, the rest goes on."""
+
+import io
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from driftloop.ingest import formats
+from driftloop.ingest.formats import FormatError, parse
+
+ROWS = [{"id": "a", "x": 1.5}, {"id": "b", "x": 2.5}]
+TABLE = pa.table({"id": ["a", "b"], "x": [1.5, 2.5]})
+ARROW = "application/vnd.apache.arrow.stream"
+PARQUET = "application/vnd.apache.parquet"
+
+
+def arrow(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
+
+
+def listed(rows: object) -> list[dict[str, object]]:
+    return rows.to_pylist() if isinstance(rows, pa.Table) else rows
+
+
+@pytest.mark.parametrize(
+    ("content_type", "data"),
+    [
+        ("", orjson.dumps(ROWS)),
+        ("application/json; charset=utf-8", orjson.dumps(ROWS)),
+        ("application/x-ndjson", b"\n".join(map(orjson.dumps, ROWS)) + b"\n\n"),
+        (ARROW, arrow(TABLE)),
+        (ARROW, arrow(TABLE.set_column(0, "id", TABLE["id"].dictionary_encode()))),
+        (PARQUET, parquet(TABLE)),
+        ("application/json", orjson.dumps({"source": "s", "rows_json": ROWS})),
+    ],
+)
+def test_each_form_gives_the_same_rows(content_type: str, data: bytes) -> None:
+    parsed = parse(data, content_type)
+    assert listed(parsed.rows) == ROWS
+    assert list(parsed.numbers) == [1, 2]
+    assert not parsed.bad
+
+
+def test_csv_keeps_every_cell_as_text() -> None:
+    """A type guessed from one message would differ from the next one's."""
+    parsed = parse(b'\xef\xbb\xbfid,x\r\na,1.50\r\n"b\nc",\r\n', "text/csv")
+    assert listed(parsed.rows) == [
+        {"id": "a", "x": "1.50"},
+        {"id": "b\nc", "x": None},
+    ]
+
+
+def test_one_json_object_is_one_row() -> None:
+    assert parse(b'{"id": "a"}', "application/json").rows == [{"id": "a"}]
+
+
+def test_pythons_nan_is_a_value() -> None:
+    rows = parse(b'{"x": NaN, "y": -Infinity}', "application/json").rows
+    assert str(rows) == "[{'x': nan, 'y': -inf}]"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "data", "numbers", "bad"),
+    [
+        (
+            "application/x-ndjson",
+            b'{"id": 1}\n{"id": 2\n\n[3]\n{"id": 4}',
+            [1, 4],
+            {2: b'{"id": 2', 3: b"[3]"},
+        ),
+        ("application/json", b'[{"id": 1}, 7, {"id": 3}]', [1, 3], {2: b"7"}),
+        (
+            "text/csv",
+            b"id,x\n1,1\n2\n3,3\n4,4,4\n",
+            [1, 3],
+            {2: b"id,x\n2\n", 4: b"id,x\n4,4,4\n"},
+        ),
+    ],
+)
+def test_a_broken_row_is_set_aside_with_its_number(
+    content_type: str, data: bytes, numbers: list[int], bad: dict[int, bytes]
+) -> None:
+    parsed = parse(data, content_type)
+    assert list(parsed.numbers) == numbers
+    assert {row.number: row.content for row in parsed.bad} == bad
+    assert all(row.reason for row in parsed.bad)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "data", "says"),
+    [
+        ("application/json", b'{"id": 1', "broken JSON"),
+        ("application/json", b"\xff", "broken JSON"),
+        ("application/json", b'{"x": NaN', "broken JSON"),
+        ("application/json", b'{"x": NaN, "y": "\\ud800"}', "broken JSON"),
+        ("application/json", b"17", "neither"),
+        ("application/json", b"[" * 100_000 + b"]" * 100_000, "deeper than 16"),
+        ("application/json", b'{"a":' * 500 + b"1" + b"}" * 500, "deeper than 16"),
+        ("text/csv", b"", "first line"),
+        ("text/csv", b"a,,c\n1,2,3\n", "first line"),
+        ("text/csv", b"a,a\n1,2\n", "a is there twice"),
+        ("text/csv", b'a,b\n"x,1\n2,3\n', "broken CSV|cells"),
+        (PARQUET, b"PAR1nonsense", "broken Parquet"),
+        (ARROW, b"nonsense", "broken Arrow"),
+        (ARROW, arrow(TABLE)[:-40], "broken Arrow"),
+        ("text/html", b"<p>", "'text/html' is not known"),
+    ],
+)
+def test_an_unreadable_message_is_refused(
+    content_type: str, data: bytes, says: str
+) -> None:
+    try:
+        parsed = parse(data, content_type)
+    except FormatError as error:
+        text = str(error)
+    else:
+        assert not list(parsed.numbers)
+        text = parsed.bad[0].reason
+    assert any(part in text for part in says.split("|")), text
+
+
+def test_text_full_of_brackets_is_not_deep() -> None:
+    assert parse(b'[{"a": "[[[[[[[[[[[[[[[[[[[[[[[[["}]', "").numbers
+
+
+def test_too_many_rows_are_refused_before_they_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(formats, "MAX_ROWS", 1)
+    for content_type, data in (
+        ("application/json", orjson.dumps(ROWS)),
+        ("application/x-ndjson", b"\n".join(map(orjson.dumps, ROWS))),
+        ("text/csv", b"id\na\nb\n"),
+        (PARQUET, parquet(TABLE)),
+        (ARROW, arrow(TABLE)),
+    ):
+        with pytest.raises(FormatError, match="more than 1 rows"):
+            parse(data, content_type)
+
+
+@pytest.mark.parametrize("write", [arrow, parquet])
+def test_a_small_message_cannot_become_a_large_one(write: object) -> None:
+    """100,000 times one text of 10,000 characters: 1 GB from some kilobytes."""
+    text = pa.DictionaryArray.from_arrays(
+        pa.array([0] * 100_000, pa.int8()), pa.array(["x" * 10_000])
+    )
+    data = write(pa.table({"t": text}))
+    assert len(data) < 1_000_000
+    with pytest.raises(FormatError, match="when decoded"):
+        parse(data, ARROW if write is arrow else PARQUET)

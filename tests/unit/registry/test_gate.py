@@ -1,0 +1,161 @@
+"""The gate: each check passes on a good model and fails on its own broken input."""
+
+import math
+
+import pytest
+from driftloop.contracts.pipeline import GateSection
+from driftloop.registry.core import (
+    MIN_HOLDOUT_ROWS,
+    PackageFinding,
+    SignedFacts,
+    approval_rule,
+    disagreement,
+    judge,
+    one_sided_bound,
+    passes,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.registry import story
+
+GOOD = PackageFinding(latency_p99_ms=1.0)
+GATE = GateSection()
+
+
+def failed(checks: list) -> set[str]:
+    return {check.name for check in checks if not check.passed}
+
+
+def compared(mean: float, error: float) -> dict[str, float]:
+    return {"mean_difference": mean, "standard_error": error, "row_count": 400}
+
+
+def test_a_good_model_passes() -> None:
+    checks = judge(story.evaluation(), GATE, GOOD)
+    assert passes(checks)
+    assert len({check.name for check in checks}) == len(checks) == 7
+
+
+BROKEN = {
+    "package_verified": (story.evaluation(), PackageFinding("bad signature")),
+    "latency": (story.evaluation(), PackageFinding(latency_p99_ms=50.1)),
+    "holdout_size": (story.evaluation(holdout_row_count=MIN_HOLDOUT_ROWS - 1), GOOD),
+    "better_than_no_skill": (story.evaluation(baseline=39.0), GOOD),
+    "significantly_better": (story.worse(), GOOD),
+    "improvement": (story.evaluation(candidate=81.0), GOOD),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_each_check_bites_alone(name: str) -> None:
+    """Negative control of each check: it fails, and no other does."""
+    evaluation, finding = BROKEN[name]
+    assert failed(judge(evaluation, GATE, finding)) == {name}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("field", ["candidate", "champion", "baseline"])
+def test_figures_must_be_numbers(field: str, value: float) -> None:
+    evaluation = story.evaluation().model_copy(update={field: value})
+    assert "finite_metrics" in failed(judge(evaluation, GATE, GOOD))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_comparison_must_be_numbers(value: float) -> None:
+    for field in ("mean_difference", "standard_error"):
+        comparison = story.evaluation().comparison.model_copy(update={field: value})
+        evaluation = story.evaluation().model_copy(update={"comparison": comparison})
+        found = failed(judge(evaluation, GATE, GOOD))
+        assert {"finite_metrics", "significantly_better"} <= found
+
+
+def test_no_difference_is_no_improvement() -> None:
+    """The champion trained once more is not a new version."""
+    same = story.evaluation(candidate=80.0, comparison=compared(0.0, 0.0))
+    assert "significantly_better" in failed(judge(same, GATE, GOOD))
+
+
+def test_wanted_improvement_is_a_ratio_of_the_champion() -> None:
+    gate = GateSection(min_improvement_ratio=0.5)
+    assert passes(judge(story.evaluation(candidate=40.0), gate, GOOD))
+    assert failed(judge(story.evaluation(candidate=40.1), gate, GOOD)) == {
+        "improvement"
+    }
+
+
+def test_without_champion_the_baseline_is_the_opponent() -> None:
+    first = story.evaluation(champion=None, champion_version=None, candidate=100.0)
+    checks = {c.name: c for c in judge(first, GATE, GOOD)}
+    assert checks["improvement"].passed
+    assert "no-skill" in checks["improvement"].detail
+
+
+def test_bound_is_the_table_of_the_normal_distribution() -> None:
+    """z(0.95) = 1.6449 and z(0.5) = 0, as printed in any table."""
+    assert one_sided_bound(0.0, 1.0, 0.95) == pytest.approx(1.6449, abs=1e-4)
+    assert one_sided_bound(-3.0, 1.0, 0.5) == pytest.approx(-3.0)
+
+
+@given(
+    mean=st.floats(-100, -0.01),
+    error=st.floats(0, 50),
+    low=st.floats(0.5, 0.98),
+    more=st.floats(0, 0.019),
+)
+def test_more_confidence_is_never_easier(
+    mean: float, error: float, low: float, more: float
+) -> None:
+    assert one_sided_bound(mean, error, low + more) >= one_sided_bound(mean, error, low)
+
+
+def test_a_passing_verdict_says_nothing_of_the_clock() -> None:
+    """The same model gives the same bytes however busy the machine was."""
+    slow = judge(story.evaluation(), GATE, PackageFinding(latency_p99_ms=40.0))
+    assert slow == judge(story.evaluation(), GATE, GOOD)
+
+
+def test_event_and_manifest_must_agree() -> None:
+    from tests.unit.scorer.packages import MONTH
+
+    def event(**more: object):
+        from driftloop.contracts.events import (
+            DatasetRef,
+            ModelTrained,
+            PackageRef,
+            TableRef,
+            Trigger,
+        )
+
+        fields = {
+            "pipeline": story.NAME,
+            "job_id": "job",
+            "trigger": Trigger(event_id="e", event_type="t", reason="first_model"),
+            "package": PackageRef(uri="u", digest="0" * 64, signer="s"),
+            "algorithm": "sum",
+            "dataset": DatasetRef(observations=TableRef(uri="u", version=0)),
+            "train_span": MONTH,
+            "tried": [],
+            "evaluation": story.evaluation(),
+        }
+        return ModelTrained.model_validate(fields | more)
+
+    signed = SignedFacts(story.NAME, "job", story.evaluation())
+    assert disagreement(event(), signed) is None
+    for field, value in (
+        ("pipeline", "other"),
+        ("job_id", "other"),
+        ("evaluation", story.evaluation(candidate=1.0)),
+    ):
+        assert field in (disagreement(event(**{field: value}), signed) or "")
+
+
+def test_who_is_asked() -> None:
+    good = judge(story.evaluation(), GATE, GOOD)
+    bad = judge(story.worse(), GATE, GOOD)
+    assert approval_rule(story.spec("full"), good) is None
+    for automation in ("approve", "advise"):
+        rule = approval_rule(story.spec(automation, people=2), good)
+        assert rule is not None
+        assert (rule.role, rule.people) == ("approver", 2)
+        assert approval_rule(story.spec(automation), bad) is None

@@ -1,0 +1,224 @@
+"""Handlers store facts and tell what follows; the same in any order of topics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from driftloop.contracts.base import Event
+from driftloop.contracts.events import (
+    ApprovalGiven,
+    ApprovalRequested,
+    ModelApproved,
+    ModelDeployed,
+    ModelRegistered,
+    ModelRejected,
+    ModelRolledBack,
+    ModelTrained,
+    PipelineApplied,
+    ServedModel,
+)
+from driftloop.contracts.topics import consumed_by
+from driftloop.registry import handlers, tables
+from driftloop.registry.core import PackageFinding
+from driftloop.registry.handlers import Deps
+from driftloop.registry.recorded import RecordedVerdicts
+from driftloop.runtime.database import open_database
+from driftloop.runtime.errors import Retry, Skip
+from driftloop.runtime.handlers import handler_table
+from driftloop.runtime.state import StateView
+from sqlmodel import Session
+
+from tests.unit.registry import story
+from tests.unit.registry.story import NAME, named
+from tests.unit.scorer.packages import Factory
+
+
+@pytest.fixture(scope="module")
+def factory(tmp_path_factory: pytest.TempPathFactory) -> Factory:
+    return Factory(tmp_path_factory.mktemp("home"))
+
+
+def open_deps(automation: str, people: int = 1) -> Iterator[Deps]:
+    engine = open_database("sqlite://", tables.TABLES)
+    applied = PipelineApplied(
+        pipeline=NAME, spec=story.spec(automation, people), applied_by="ada"
+    )
+    recorded = RecordedVerdicts()
+    recorded.complete.set()
+    with Session(engine) as session:
+        yield Deps(
+            session,
+            StateView(PipelineApplied, {NAME: applied}),
+            lambda _: PackageFinding(latency_p99_ms=1.0),
+            recorded,
+        )
+    engine.dispose()
+
+
+@pytest.fixture
+def deps() -> Iterator[Deps]:
+    yield from open_deps("full")
+
+
+@pytest.fixture
+def asking() -> Iterator[Deps]:
+    """A registry whose pipeline asks two people."""
+    yield from open_deps("approve", people=2)
+
+
+def kinds(events: list[Event]) -> list[type[Event]]:
+    return [type(event) for event in events]
+
+
+def decision(event: ModelTrained, by: str, what: str = "approve") -> ApprovalGiven:
+    given = ApprovalGiven.model_validate(
+        {
+            "pipeline": NAME,
+            "version": 1,
+            "decision": what,
+            "by": by,
+            "reason": "because",
+            "package_digest": event.package.digest,
+        }
+    )
+    result: ApprovalGiven = named(given, f"{what}-{by}")
+    return result
+
+
+def test_versions_count_up(deps: Deps, factory: Factory) -> None:
+    for number in (1, 2):
+        event = story.trained(factory, f"job-{number}")
+        told = list(handlers.on_model_trained(event, deps))
+        assert kinds(told) == [ModelRegistered, ModelApproved]
+        assert [e.version for e in told] == [number, number]
+    assert told[1].approved_by == ["gate"]
+
+
+def test_a_job_is_registered_once(deps: Deps, factory: Factory) -> None:
+    event = story.trained(factory, "job")
+    list(handlers.on_model_trained(event, deps))
+    with pytest.raises(Skip, match="job_already_registered"):
+        list(handlers.on_model_trained(named(event, "another-event"), deps))
+    assert tables.last_version(deps.session, NAME) == 1
+
+
+def test_a_poor_model_is_rejected(deps: Deps, factory: Factory) -> None:
+    event = story.trained(factory, "job", story.worse())
+    told = list(handlers.on_model_trained(event, deps))
+    assert kinds(told) == [ModelRegistered, ModelRejected]
+    assert told[1].rejected_by == "gate"
+    assert "significantly_better" in told[1].reasons[0]
+
+
+def test_people_are_asked(asking: Deps, factory: Factory) -> None:
+    event = story.trained(factory, "job")
+    told = list(handlers.on_model_trained(event, asking))
+    assert kinds(told) == [ModelRegistered, ApprovalRequested]
+    assert list(handlers.on_approval_given(decision(event, "ann"), asking)) == []
+    assert (
+        list(handlers.on_approval_given(decision(event, "ann", "reject"), asking)) == []
+    )
+    told = list(handlers.on_approval_given(decision(event, "bob"), asking))
+    assert kinds(told) == [ModelApproved]
+    assert told[0].approved_by == ["ann", "bob"]
+    assert told[0].package == event.package
+    assert list(handlers.on_approval_given(decision(event, "cid"), asking)) == []
+    assert len(tables.decisions_of(asking.session, NAME)) == 4
+
+
+def test_a_person_rejects(asking: Deps, factory: Factory) -> None:
+    event = story.trained(factory, "job")
+    list(handlers.on_model_trained(event, asking))
+    told = list(handlers.on_approval_given(decision(event, "ann", "reject"), asking))
+    assert kinds(told) == [ModelRejected]
+    assert (told[0].rejected_by, told[0].reasons) == ("ann", ["because"])
+
+
+def test_decisions_read_before_the_version(asking: Deps, factory: Factory) -> None:
+    """Topics have no order among each other when the log is read anew."""
+    event = story.trained(factory, "job")
+    for by in ("ann", "bob"):
+        assert list(handlers.on_approval_given(decision(event, by), asking)) == []
+    told = list(handlers.on_model_trained(event, asking))
+    assert kinds(told) == [ModelRegistered, ApprovalRequested, ModelApproved]
+    assert told[2].approved_by == ["ann", "bob"]
+
+
+def test_a_recorded_verdict_is_repeated(
+    deps: Deps, asking: Deps, factory: Factory
+) -> None:
+    """What the log says was decided holds, whatever pipeline and package say now."""
+    old, new = story.trained(factory, "old"), story.trained(factory, "new")
+    first = list(handlers.on_model_trained(old, asking))
+    for event in first:
+        deps.recorded.add(event.model_copy(update={"version": 7}))
+    told = list(handlers.on_model_trained(new, deps))
+    assert kinds(told) == [ModelRegistered, ModelApproved]
+    assert told[0].version == 8
+    told = list(handlers.on_model_trained(old, deps))
+    assert kinds(told) == [ModelRegistered, ApprovalRequested]
+    assert told[0] == first[0].model_copy(update={"version": 7})
+
+
+def test_nothing_is_judged_before_the_log_was_read(
+    deps: Deps, factory: Factory
+) -> None:
+    deps.recorded.complete.clear()
+    with pytest.raises(Retry):
+        list(handlers.on_model_trained(story.trained(factory, "job"), deps))
+
+
+def test_serving_changes_are_facts(deps: Deps, factory: Factory) -> None:
+    for number in (1, 2):
+        event = story.trained(factory, f"job-{number}")
+        list(handlers.on_model_trained(event, deps))
+        deployed = ModelDeployed(
+            pipeline=NAME,
+            rollout_id=f"r{number}",
+            version=number,
+            package=event.package,
+            generation=number * 2,
+        )
+        told = handlers.on_model_deployed(named(deployed, f"deployed-{number}"), deps)
+        assert list(told) == []
+    back = ModelRolledBack(
+        pipeline=NAME,
+        rollout_id="r2",
+        version=2,
+        generation=4,
+        restored=ServedModel(version=1, package=event.package),
+        reason="worse",
+    )
+    assert list(handlers.on_model_rolled_back(named(back, "back"), deps)) == []
+    book = tables.ledger_of(deps.session, NAME)
+    assert book.aliases == {"champion": 1}
+    assert book.standings[2].state == "rolled_back"
+
+
+def test_handlers_are_those_of_the_topic_table() -> None:
+    table = handler_table(handlers.HANDLERS)
+    assert set(table.topics) == {topic.name for topic in consumed_by("registry")}
+
+
+def test_real_packages_are_opened(factory: Factory, tmp_path: Path) -> None:
+    """The child tries the model; a false answer, a forged event or no key is found."""
+    from driftloop.registry.inspection import Inspection
+
+    inspection = Inspection(factory.store, factory.home / "keys" / "trusted")
+    try:
+        good = inspection(story.trained(factory, "a"))
+        assert good.problem is None
+        assert good.latency_p99_ms is not None
+        assert good.latency_p99_ms > 0
+        false = inspection(story.trained(factory, "b", expected=12.0))
+        assert "sample 0" in (false.problem or "")
+        forged = story.trained(factory, "c").model_copy(update={"job_id": "other"})
+        assert "differ in job_id" in (inspection(forged).problem or "")
+    finally:
+        inspection.close()
+    nobody = Inspection(factory.store, tmp_path)
+    found = nobody(story.trained(factory, "a"))
+    nobody.close()
+    assert "not trusted" in (found.problem or "")

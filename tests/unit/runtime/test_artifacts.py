@@ -1,0 +1,51 @@
+"""Content-addressed objects: the folder store (S3 is tried on a real server)."""
+
+from pathlib import Path
+
+import pytest
+from driftloop.runtime.artifacts import FolderStore, uri_of
+from driftloop.runtime.errors import Reject, Retry
+
+
+def test_what_was_put_is_read_back(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    ref = store.put(b"model")
+    assert store.get(ref.uri, ref.sha256) == b"model"
+    assert ref.size_bytes == 5
+
+
+def test_the_same_bytes_are_one_object(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    assert store.put(b"model") == store.put(b"model")
+    assert len([p for p in tmp_path.rglob("*") if p.is_file()]) == 1
+
+
+def test_a_flipped_byte_is_refused(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    ref = store.put(b"model")
+    [path] = [p for p in tmp_path.rglob("*") if p.is_file()]
+    path.write_bytes(b"modem")
+    with pytest.raises(Reject, match="tampered"):
+        store.get(ref.uri, ref.sha256)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "artifact:sha256/../../etc/passwd",
+        "file:///etc/passwd",
+        "artifact:sha256/" + "a" * 63,
+        "artifact:sha256/" + "A" * 64,
+        uri_of("b" * 64),
+        uri_of("a" * 64) + "?x=1",
+        "",
+    ],
+)
+def test_only_the_minted_location_is_read(tmp_path: Path, uri: str) -> None:
+    with pytest.raises(Reject):
+        FolderStore(tmp_path).get(uri, "a" * 64)
+
+
+def test_a_missing_object_is_a_passing_fault(tmp_path: Path) -> None:
+    with pytest.raises(Retry):
+        FolderStore(tmp_path).get(uri_of("a" * 64), "a" * 64)

@@ -1,0 +1,95 @@
+"""Values become arrays, or an error that names the feature and the row."""
+
+import numpy as np
+import pytest
+from driftloop.models.package import InputColumn
+from driftloop.scorer.feeds import BadRequest, feeds_of
+
+INPUTS = [
+    InputColumn(name="temp", type="number", nullable=True),
+    InputColumn(name="hour", type="integer"),
+    InputColumn(name="is_holiday", type="boolean"),
+    InputColumn(name="season", type="category", nullable=True),
+    InputColumn(name="weather", type="category"),
+]
+GOOD = {
+    "temp": [1.5, 2.0],
+    "hour": [7, 8],
+    "is_holiday": [True, False],
+    "season": ["winter", "spring"],
+    "weather": [1, 2],
+}
+
+
+def test_values_become_columns_of_the_right_type():
+    feeds, rows = feeds_of(GOOD | {"other": ["ignored"]}, INPUTS)
+    assert rows == 2
+    assert {name: array.shape for name, array in feeds.items()} == dict.fromkeys(
+        GOOD, (2, 1)
+    )
+    assert {
+        a.dtype for n, a in feeds.items() if n in {"temp", "hour", "is_holiday"}
+    } == {np.dtype(np.float32)}
+    assert feeds["is_holiday"].tolist() == [[1.0], [0.0]]
+    assert feeds["weather"].tolist() == [["1"], ["2"]]
+
+
+@pytest.mark.parametrize("nested", ["temp", "season", "all"])
+def test_values_may_be_lists_of_one(nested):
+    columns = {
+        name: [[v] for v in values] if nested in (name, "all") else values
+        for name, values in GOOD.items()
+    }
+    plain, _ = feeds_of(GOOD, INPUTS)
+    found, rows = feeds_of(columns, INPUTS)
+    assert rows == 2
+    for name, array in plain.items():
+        assert found[name].tolist() == array.tolist()
+
+
+def test_nulls_are_nan_and_the_empty_category_where_they_are_allowed():
+    columns = GOOD | {"temp": [None, 1], "season": [None, "a"]}
+    feeds, _ = feeds_of(columns, INPUTS)
+    assert np.isnan(feeds["temp"][0, 0])
+    assert feeds["season"].tolist() == [[""], ["a"]]
+
+
+def test_a_category_is_written_as_a_person_would():
+    columns = GOOD | {"weather": [1.0, True], "season": [0.5, "x"]}
+    feeds, _ = feeds_of(columns, INPUTS)
+    assert feeds["weather"].tolist() == [["1"], ["true"]]
+    assert feeds["season"].tolist() == [["0.5"], ["x"]]
+
+
+def test_no_rows():
+    feeds, rows = feeds_of({name: [] for name in GOOD}, INPUTS)
+    assert rows == 0
+    assert feeds["temp"].shape == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hour": [7, None]}, "hour: row 1 is None; expected a number"),
+        ({"temp": ["x", 1]}, "temp: row 0 is 'x'; expected a number or null"),
+        ({"temp": ["1.5", "2"]}, "temp: row 0 is '1.5'"),
+        ({"temp": [1e300, 1]}, "temp: row 0 is no number or too great"),
+        ({"hour": [10**400, 1]}, "hour: row 0 is no number or too great"),
+        ({"temp": [1.0]}, "hour has 2 values, temp has 1"),
+        ({"weather": [None, "a"]}, "weather: row 0 is None; expected text"),
+        ({"weather": [{}, "a"]}, "weather: row 0"),
+        ({"temp": [[1, 2], [3, 4]]}, "temp: expected one value a row"),
+        ({"temp": 3}, "temp: expected a list"),
+        ({"weather": "ab"}, "weather: expected a list"),
+        ({"temp": None}, "temp: expected a list"),
+    ],
+)
+def test_what_is_not_right_is_named(change, message):
+    with pytest.raises(BadRequest, match=message):
+        feeds_of(GOOD | change, INPUTS)
+
+
+def test_a_missing_feature_is_named():
+    columns = {name: values for name, values in GOOD.items() if name != "temp"}
+    with pytest.raises(BadRequest, match="missing: temp"):
+        feeds_of(columns, INPUTS)

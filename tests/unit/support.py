@@ -1,0 +1,45 @@
+"""What tests of several services need."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+POLL_S = 0.02
+
+
+def wait_until(is_so: Callable[[], bool], timeout_s: float = 30) -> None:
+    """Return once ``is_so()``; fail when it does not come to that in time."""
+    until = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < until, f"not so after {timeout_s:g} s"
+        time.sleep(POLL_S)
+
+
+class HttpClient:
+    """Calls an application in this process, without a socket."""
+
+    def __init__(self, app: FastAPI, headers: dict[str, str] | None = None) -> None:
+        self._app = app
+        self._headers = headers or {}
+
+    def request(self, method: str, url: str, **fields: Any) -> httpx.Response:
+        """Send one request; ``content`` may be bytes or an iterator of bytes."""
+
+        async def send() -> httpx.Response:
+            transport = httpx.ASGITransport(self._app)
+            async with httpx.AsyncClient(
+                transport=transport, base_url="http://localhost", headers=self._headers
+            ) as client:
+                return await client.request(method, url, **fields)
+
+        return asyncio.run(send())
+
+    def get(self, url: str, **fields: Any) -> httpx.Response:
+        return self.request("GET", url, **fields)
+
+    def post(self, url: str, **fields: Any) -> httpx.Response:
+        return self.request("POST", url, **fields)

@@ -1,0 +1,158 @@
+"""Handlers keep the read model and answer each trigger with one event."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+from driftloop.contracts.events import (
+    ModelDeployed,
+    ModelRolledBack,
+    PackageRef,
+    PipelineApplied,
+    ServedModel,
+    TrainingSkipped,
+    TrainingStarted,
+)
+from driftloop.runtime.database import open_database
+from driftloop.runtime.errors import Retry, Skip
+from driftloop.runtime.state import StateView
+from driftloop.trainer import handlers
+from driftloop.trainer.handlers import Deps
+from driftloop.trainer.tables import TABLES, TrainerJob, last_job, pipeline_row
+from sqlmodel import Session
+
+from tests.unit.trainer.cases import NAME, drift, meta, request, spec, versioned
+
+
+@pytest.fixture
+def deps() -> Iterator[Deps]:
+    engine = open_database("sqlite://", TABLES)
+    applied = PipelineApplied(pipeline=NAME, spec=spec(), applied_by="ada")
+    with Session(engine) as session:
+        yield Deps(
+            session=session,
+            pipelines=StateView(PipelineApplied, {NAME: applied}),
+            wake=threading.Event(),
+        )
+    engine.dispose()
+
+
+def package(version: int) -> PackageRef:
+    return PackageRef(uri=f"p{version}", digest=f"{version:064x}", signer="s")
+
+
+def deployed(version: int, generation: int) -> ModelDeployed:
+    return ModelDeployed(
+        pipeline=NAME,
+        rollout_id="r",
+        version=version,
+        package=package(version),
+        generation=generation,
+    ).with_meta(meta(f"deployed-{version}"))
+
+
+def give_data(deps: Deps, label_count: int = 1000, end: float = 40) -> list:
+    event = versioned(label_count, end).with_meta(meta(f"data-{label_count}"))
+    return list(handlers.on_dataset_versioned(event, deps))
+
+
+def end_job(deps: Deps, state: str = "done") -> None:
+    job = last_job(deps.session, NAME)
+    assert job is not None
+    job.state = state
+
+
+def test_enough_data_store_a_job_and_say_so(deps: Deps) -> None:
+    assert give_data(deps, 999) == []
+    [started] = give_data(deps, 1000)
+    assert isinstance(started, TrainingStarted)
+    job = last_job(deps.session, NAME)
+    assert job is not None
+    assert job.id == started.job_id
+    asked = job.asked()
+    assert asked.dataset == started.dataset
+    assert asked.train_span == started.train_span
+    assert asked.champion is None
+    assert asked.spec == spec()
+
+
+def test_the_loop_is_woken_only_after_the_commit(deps: Deps) -> None:
+    give_data(deps)
+    assert not deps.wake.is_set()
+    deps.session.commit()
+    assert deps.wake.is_set()
+
+
+def test_a_drift_is_trained_for_with_the_champion_of_the_day(deps: Deps) -> None:
+    list(handlers.on_model_deployed(deployed(3, 5), deps))
+    give_data(deps, 2000, 80)
+    [started] = handlers.on_drift_detected(drift(80).with_meta(meta("d")), deps)
+    assert isinstance(started, TrainingStarted)
+    job = last_job(deps.session, NAME)
+    assert job is not None
+    assert job.asked().champion == ServedModel(version=3, package=package(3))
+    assert job.champion_version == 3
+
+
+def test_a_storm_of_drifts_joins_one_job_and_leaves_one_follow_up(deps: Deps) -> None:
+    list(handlers.on_model_deployed(deployed(1, 1), deps))
+    give_data(deps, 2000, 80)
+    said = []
+    for number in range(20):
+        event = drift(80 + number / 10).with_meta(meta(f"d{number}"))
+        said += list(handlers.on_drift_detected(event, deps))
+    assert [type(e) for e in said] == [TrainingStarted, *[TrainingSkipped] * 19]
+    assert {e.covered_by_job for e in said[1:]} == {said[0].job_id}
+    end_job(deps)
+    [follow_up] = give_data(deps, 2400, 90)
+    assert follow_up.trigger.event_id == "d19"
+    assert follow_up.follows is not None
+    assert follow_up.follows.chain.id == "chain-d19"
+    end_job(deps)
+    assert give_data(deps, 2800, 110) == []
+    assert pipeline_row(deps.session, NAME).pending is None
+
+
+def test_a_request_says_who_asked(deps: Deps) -> None:
+    list(handlers.on_model_deployed(deployed(1, 1), deps))
+    give_data(deps, 2000, 80)
+    [started] = handlers.on_retrain_requested(request().with_meta(meta("r")), deps)
+    assert isinstance(started, TrainingStarted)
+    assert started.trigger.requested_by == "ada"
+
+
+def test_a_rollback_restores_the_champion_before(deps: Deps) -> None:
+    list(handlers.on_model_deployed(deployed(2, 4), deps))
+    restored = ServedModel(version=1, package=package(1))
+    event = ModelRolledBack(
+        pipeline=NAME, rollout_id="r", version=2, generation=5, restored=restored,
+        reason="worse",
+    ).with_meta(meta("back"))  # fmt: skip
+    list(handlers.on_model_rolled_back(event, deps))
+    assert pipeline_row(deps.session, NAME).served() == restored
+
+
+def test_two_topics_in_the_wrong_order_end_in_the_same_champion(deps: Deps) -> None:
+    event = ModelRolledBack(
+        pipeline=NAME, rollout_id="r", version=2, generation=5, restored=None,
+        reason="worse",
+    ).with_meta(meta("back"))  # fmt: skip
+    list(handlers.on_model_rolled_back(event, deps))
+    with pytest.raises(Skip):
+        list(handlers.on_model_deployed(deployed(2, 4), deps))
+    assert pipeline_row(deps.session, NAME).served() is None
+
+
+def test_a_pipeline_that_is_not_applied_is_waited_for(deps: Deps) -> None:
+    event = drift(80).model_copy(update={"pipeline": "other"}).with_meta(meta("d"))
+    with pytest.raises(Retry):
+        list(handlers.on_drift_detected(event, deps))
+
+
+def test_jobs_are_numbered(deps: Deps) -> None:
+    give_data(deps)
+    end_job(deps, "failed")
+    give_data(deps, 2000, 80)
+    job = last_job(deps.session, NAME)
+    assert isinstance(job, TrainerJob)
+    assert job.number == 2

@@ -1,0 +1,193 @@
+"""A batch becomes validated rows, quarantined rows and a dataset version."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+from driftloop.contracts.base import Chain, Event, Meta
+from driftloop.contracts.events import (
+    BatchIngested,
+    BatchRejected,
+    BatchValidated,
+    DatasetVersioned,
+    PipelineApplied,
+    Span,
+)
+from driftloop.contracts.pipeline import PipelineSpec, parse_pipeline
+from driftloop.contracts.topics import consumed_by
+from driftloop.runtime.database import open_database
+from driftloop.runtime.handlers import handler_table
+from driftloop.runtime.state import StateView
+from driftloop.validator.datasets import Datasets
+from driftloop.validator.handlers import HANDLERS, ValidatorDeps, on_batch_ingested
+from driftloop.validator.tables import TABLES
+from sqlmodel import Session
+
+DECLARED = parse_pipeline(
+    "{name: bikes, task: regression, data: {target: cnt, features: "
+    "{temp: {min: 0, max: 1}}}}"
+)
+OPEN = parse_pipeline("{name: open, task: regression, data: {target: cnt}}")
+TIME = datetime(2011, 1, 1, tzinfo=UTC)
+
+
+class Bench:
+    """The handler with a database that can lose what was not committed."""
+
+    def __init__(self, path: Path, *specs: PipelineSpec) -> None:
+        self.path = path
+        self.engine = open_database(f"sqlite:///{path}/validator.db", TABLES)
+        applied = {
+            spec.name: PipelineApplied(pipeline=spec.name, spec=spec, applied_by="ann")
+            for spec in specs
+        }
+        self.pipelines = StateView(PipelineApplied, applied)
+        self.offset = -1
+
+    def deps(self, session: Session) -> ValidatorDeps:
+        datasets = Datasets(lambda pipeline, kind: str(self.path / pipeline / kind))
+        return ValidatorDeps(
+            session=session, pipelines=self.pipelines, datasets=datasets
+        )
+
+    def handle(self, event: BatchIngested, *, killed: bool = False) -> list[Event]:
+        """Handle one message; ``killed``: the process ends before the commit."""
+        if not killed:
+            self.offset += 1
+        offset = self.offset + killed
+        meta = Meta("e", TIME, "/ingest", Chain("c"), None, "batch-ingested", 0, offset)
+        with Session(self.engine) as session:
+            events = list(on_batch_ingested(event.with_meta(meta), self.deps(session)))
+            if not killed:
+                session.commit()
+        return events
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path, DECLARED, OPEN)
+    yield bench
+    bench.engine.dispose()
+
+
+def ingested(
+    ids: str, kind: str = "observations", pipeline: str = "bikes", **columns: object
+) -> BatchIngested:
+    names = list(ids)
+    given = {
+        "id": pa.array(names),
+        "event_time": pa.array([TIME] * len(names), pa.timestamp("us", "UTC")),
+        "source": pa.array(["s"] * len(names)),
+    }
+    given |= {name: pa.array(values) for name, values in columns.items()}
+    return BatchIngested(
+        pipeline=pipeline,
+        shard="s",
+        kind=kind,
+        row_count=len(names),
+        span=Span(start=TIME, end=TIME),
+        watermark=TIME,
+    ).with_rows(pa.RecordBatch.from_pydict(given))
+
+
+def dataset(events: list[Event]) -> DatasetVersioned:
+    (found,) = [event for event in events if isinstance(event, DatasetVersioned)]
+    return found
+
+
+def test_handlers_are_those_of_the_topic_table() -> None:
+    table = handler_table(HANDLERS)
+    assert set(table.topics) == {topic.name for topic in consumed_by("validator")}
+
+
+def test_good_rows_go_on_and_are_a_version(bench: Bench) -> None:
+    events = bench.handle(ingested("ab", temp=[0.1, 0.2], cnt=[None, 3.0]))
+    assert [type(e) for e in events] == [BatchValidated, DatasetVersioned]
+    version = dataset(events)
+    assert (version.added_count, version.observation_count, version.label_count) == (
+        2, 2, 1,
+    )  # fmt: skip
+    ref = version.dataset.observations
+    table = DeltaTable(ref.uri, version=ref.version).to_pyarrow_table()
+    assert table.column("temp").to_pylist() == [0.1, 0.2]
+
+
+def test_bad_rows_are_quarantined_and_the_others_go_on(bench: Bench) -> None:
+    events = bench.handle(ingested("abc", temp=["0.1", "warm", "40"]))
+    good, bad, _ = events
+    assert isinstance(good, BatchValidated)
+    assert isinstance(bad, BatchRejected)
+    assert good.rows.column("id").to_pylist() == ["a"]
+    assert good.quarantined_count == 2
+    assert bad.rows.column("reason").to_pylist() == [
+        "temp: type (warm)",
+        "temp: range (40)",
+    ]
+    assert (bad.row_count, bad.batch_row_count) == (2, 3)
+
+
+def test_a_batch_without_a_good_row_is_no_version(bench: Bench) -> None:
+    (event,) = bench.handle(ingested("ab", temp=[40.0, 41.0]))
+    assert isinstance(event, BatchRejected)
+
+
+def test_a_quarantined_row_can_be_corrected_and_a_good_one_cannot(bench: Bench) -> None:
+    bench.handle(ingested("ab", temp=[40.0, 0.2]))
+    good, bad, version = bench.handle(ingested("ab", temp=[0.4, 0.9]))
+    assert good.rows.column("id").to_pylist() == ["a"]
+    assert isinstance(bad, BatchRejected)
+    assert [(r.check, r.field) for r in bad.reasons] == [("duplicate", "id")]
+    assert isinstance(version, DatasetVersioned)
+    assert version.observation_count == 2
+
+
+def test_rows_with_a_known_target_are_counted_once(bench: Bench) -> None:
+    """Whether it came with the row, later, before, twice, or without a row."""
+
+    def counts(event: BatchIngested) -> tuple[int, int]:
+        version = dataset(bench.handle(event))
+        return version.observation_count, version.label_count
+
+    assert counts(ingested("z", "labels", cnt=[1.0])) == (0, 0)
+    assert counts(ingested("abc", temp=[0.1] * 3, cnt=[1.0, None, None])) == (3, 1)
+    assert counts(ingested("ab", "labels", cnt=[1.0, 2.0])) == (3, 2)
+    assert counts(ingested("b", "labels", cnt=[3.0], revision=[1])) == (3, 2)
+    assert counts(ingested("z", temp=[0.1])) == (4, 3)
+
+
+def test_killed_between_append_and_commit_nothing_is_there_twice(bench: Bench) -> None:
+    bench.handle(ingested("a", temp=[0.1]))
+    event = ingested("bc", temp=[0.1, 7.0])
+    first = bench.handle(event, killed=True)
+    second = bench.handle(event)
+    assert second == first
+    assert [e.rows for e in second[:2]] == [e.rows for e in first[:2]]
+    uri = dataset(second).dataset.observations.uri
+    table = DeltaTable(uri).to_pyarrow_table()
+    assert sorted(table.column("id").to_pylist()) == ["a", "b"]
+
+
+def test_killed_at_the_very_first_batch(bench: Bench) -> None:
+    event = ingested("ab", pipeline="open", x=[1, 2], sky=["a", "b"])
+    assert bench.handle(event, killed=True) == bench.handle(event)
+
+
+def test_a_contract_is_inferred_and_then_holds(bench: Bench) -> None:
+    bench.handle(ingested("a", pipeline="open", x=["1"], sky=["mist"]))
+    good, bad, version = bench.handle(
+        ingested("bcd", pipeline="open", x=["2", "many", None], new=[1, 2, 3])
+    )
+    assert isinstance(good, BatchValidated)
+    assert isinstance(bad, BatchRejected)
+    assert isinstance(version, DatasetVersioned)
+    schema = good.rows.schema
+    assert schema.field("x").type == pa.float64()
+    assert schema.field("sky").type == pa.string()
+    assert good.rows.column("id").to_pylist() == ["b", "d"]
+    assert good.rows.column("new").to_pylist() == [1.0, 3.0]
+    ref = version.dataset.observations
+    table = DeltaTable(ref.uri, version=ref.version).to_pyarrow_table()
+    assert table.sort_by("id").column("new").to_pylist() == [None, 1.0, 3.0]
