@@ -85,7 +85,7 @@ def stage(
     log = Log(own_kafka.bootstrap, tmp_path)
     publisher = ConfluentPublisher(own_kafka.bootstrap, client_id="upstream")
     first = {name: processes[0] for name, processes in replicas.items()}
-    yield Stage(own_kafka, log, publisher, first["ingest"], first["validator"])
+    yield Stage(tmp_path, own_kafka, log, publisher, first["ingest"], first["validator"])
     publisher.close()
     log.close()
 
