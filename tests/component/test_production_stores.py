@@ -84,8 +84,8 @@ def stage(
 ) -> Iterator[Stage]:
     log = Log(own_kafka.bootstrap, tmp_path)
     publisher = ConfluentPublisher(own_kafka.bootstrap, client_id="upstream")
-    first = {name: processes[0] for name, processes in replicas.items()}
-    yield Stage(tmp_path, own_kafka, log, publisher, first["ingest"], first["validator"])
+    ingest, validator = (replicas[name][0] for name in ("ingest", "validator"))
+    yield Stage(tmp_path, own_kafka, log, publisher, ingest, validator)
     publisher.close()
     log.close()
 

@@ -360,3 +360,73 @@ def test_kills_at_any_moment_change_nothing(town: Town, seed: int) -> None:
     generations = [e.generation for e in town.once(ServingDesired)]
     assert generations == list(range(1, len(generations) + 1))
     assert [e.version for e in town.once(ModelDeployed)] == [1, 2]
+
+
+class Caller:
+    """Asks the scorer again and again, as a light load does."""
+
+    def __init__(self, town: Town) -> None:
+        self._url = f"{town.scorer.url}/v2/models/{town.name}/infer"
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.statuses: Counter[int] = Counter()
+        self.versions: list[str] = []
+
+    def _run(self) -> None:
+        body = {
+            "inputs": [
+                {"name": "size", "shape": [1], "datatype": "FP64", "data": [1.0]},
+                {"name": "colour", "shape": [1], "datatype": "BYTES", "data": ["red"]},
+            ]
+        }
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        with httpx.Client(headers=headers, timeout=30) as client:
+            while not self._stopping.wait(0.005):
+                response = client.post(self._url, json=body)
+                self.statuses[response.status_code] += 1
+                self.versions.append(response.headers[VERSION_HEADER])
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join(30)
+
+
+def test_no_request_fails_while_versions_change(town: Town) -> None:
+    """A switch, a bad version and a dead deployer: each request is answered."""
+    town.apply(strategy="immediate")
+    town.approve(1, town.package(1.0))
+    wait_until(lambda: town.of(ModelDeployed), "no first version")
+    with Caller(town) as caller:
+        wait_until(lambda: "1" in caller.versions, "no answers")
+        town.approve(2, town.package(samples={"prediction": [0.0, 0.0]}))
+        town.wait_for(1, None, 0.0)
+        town.approve(3, town.package(3.0))
+        wait_until(lambda: "3" in caller.versions, "version 3 does not answer")
+        town.deployer.kill()
+        answered = len(caller.versions)
+        wait_until(lambda: len(caller.versions) > answered + 20, "no answers")
+        town.deployer.start()
+    assert set(caller.statuses) == {200}
+    assert list(dict.fromkeys(caller.versions)) == ["1", "3"]
+
+
+def test_requests_on_which_a_candidate_fails_take_it_back(town: Town) -> None:
+    town.apply(strategy="canary", steps=[0.5])
+    town.approve(1, town.package(-1000.0))
+    wait_until(lambda: town.of(ModelDeployed), "no first version")
+    town.approve(2, town.package(extra=packages.NAN_ABOVE_100))
+    town.wait_for(1, 2, 0.5)
+    body = {"inputs": {"size": [500.0], "colour": ["red"]}}
+    url = f"{town.scorer.url}/pipelines/{town.name}/invocations"
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    for _ in range(20):
+        response = httpx.post(url, json=body, headers=headers, timeout=30)
+        assert response.json() == {"predictions": [-490.0]}
+    town.wait_for(1, None, 0.0)
+    (back,) = town.of(ModelRolledBack)
+    assert back.version == 2
+    assert "it failed on" in back.reason

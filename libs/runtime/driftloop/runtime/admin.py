@@ -5,11 +5,13 @@ access rights, for a broker that asks clients who they are. Both may be repeated
 """
 
 import sys
+import time
 from collections.abc import Mapping
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
@@ -22,6 +24,16 @@ from driftloop.contracts.topics import all_topics
 from driftloop.runtime.settings import Settings, load_settings
 
 TIMEOUT_S = 30.0
+POLL_S = 0.1
+ANY_RIGHT = AclBindingFilter(
+    ResourceType.ANY,
+    None,
+    ResourcePatternType.ANY,
+    None,
+    None,
+    AclOperation.ANY,
+    AclPermissionType.ANY,
+)
 
 
 def create_topics(
@@ -60,18 +72,25 @@ def grant_rights(
 ) -> list[Right]:
     """Give each service, people and upstream their rights; return them.
 
+    Returns once the broker acts by them: it learns of them after the controller.
+
     Raises
     ------
     KafkaException
         When the broker refuses or does not answer.
+    TimeoutError
+        When they are not in force after ``TIMEOUT_S``.
     """
     admin = AdminClient({"bootstrap.servers": bootstrap, **(config or {})})
     rights = [*access_rights(), *outside_rights()]
-    granted = admin.create_acls(
-        [_binding(right) for right in rights], request_timeout=TIMEOUT_S
-    )
-    for future in granted.values():
+    bindings = [_binding(right) for right in rights]
+    for future in admin.create_acls(bindings, request_timeout=TIMEOUT_S).values():
         future.result(TIMEOUT_S)
+    until = time.monotonic() + TIMEOUT_S
+    while set(bindings) - set(admin.describe_acls(ANY_RIGHT).result(TIMEOUT_S)):
+        if time.monotonic() > until:
+            raise TimeoutError(f"rights are not in force after {TIMEOUT_S:g} s")
+        time.sleep(POLL_S)
     return rights
 
 
