@@ -17,6 +17,7 @@ from driftloop.contracts.events import (
 )
 from driftloop.models.package import PackageRefused
 from driftloop.models.signing import Signer
+from driftloop.models.trial import TrialFailed
 from driftloop.runtime.database import open_database
 from driftloop.runtime.errors import Retry
 from driftloop.scorer import loader
@@ -24,7 +25,6 @@ from driftloop.scorer.loader import Loader, OpenModel, model_opener
 from driftloop.scorer.settings import ScorerSettings
 from driftloop.scorer.shelf import Loaded, Shelf
 from driftloop.scorer.tables import ScorerTried
-from driftloop.scorer.trial import TrialFailed
 
 from tests.unit.scorer import packages
 from tests.unit.scorer.packages import NAME, Factory

@@ -28,14 +28,17 @@ class Waiting:
 
 
 def version_table(events: Iterable[Event]) -> list[dict[str, Any]]:
-    """Return the versions, newest first, from decisions in their order of time."""
+    """Return the versions, newest first, from decisions in their order of time.
+
+    A decision may bear the same time as its version's registration and come first.
+    """
+    told = list(events)
+    registered = [event for event in told if isinstance(event, e.ModelRegistered)]
+    versions = {event.version: _Version(event) for event in registered}
     reasons: dict[str, str] = {}
-    versions: dict[int, _Version] = {}
-    for event in events:
+    for event in told:
         if isinstance(event, e.ModelTrained):
             reasons[event.job_id] = event.trigger.reason
-        elif isinstance(event, e.ModelRegistered):
-            versions[event.version] = _Version(event)
         else:
             _advance(versions, event)
     for version in versions.values():

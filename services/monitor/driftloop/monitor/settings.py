@@ -1,19 +1,12 @@
 """Settings of the monitor."""
 
-from pathlib import Path
-
-from driftloop.runtime.settings import Settings
+from driftloop.models.settings import PackageSettings
 from pydantic import Field
 
 
-class MonitorSettings(Settings):
+class MonitorSettings(PackageSettings):
     """What a monitor needs beside the common settings."""
 
-    trusted_keys: Path | None = Field(
-        default=None,
-        description="folder of public keys whose packages are read; "
-        "default: keys/trusted under home",
-    )
     label_horizon_days: float = Field(
         default=90,
         gt=0,
@@ -25,7 +18,3 @@ class MonitorSettings(Settings):
     view_windows: int = Field(
         default=1000, ge=1, description="newest windows of a pipeline that are kept"
     )
-
-    @property
-    def trusted_keys_folder(self) -> Path:
-        return self.trusted_keys or self.home / "keys" / "trusted"

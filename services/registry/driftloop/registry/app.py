@@ -18,7 +18,7 @@ from driftloop.runtime.service import Parts, Runtime, Service
 @contextmanager
 def build(runtime: Runtime[RegistrySettings]) -> Iterator[Parts[Deps]]:
     settings = runtime.settings
-    inspection = Inspection(runtime.store, settings.trusted_folder)
+    inspection = Inspection(runtime.store, settings.trusted_keys_folder)
     inspection.start()
     recorded = RecordedVerdicts()
     context = Context(

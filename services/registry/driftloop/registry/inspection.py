@@ -1,25 +1,18 @@
 """Opens the package of a trained model, and tries the model in a child process."""
 
-import io
-import json
-import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 from driftloop.contracts.events import ModelTrained
-from driftloop.models.formats import MODEL_FILE
 from driftloop.models.package import Package, PackageRefused, read_package
-from driftloop.models.samples import SAMPLES_FILE
 from driftloop.models.signing import TrustedKeys
+from driftloop.models.trial import Trial, TrialFailed
 from driftloop.registry.core import PackageFinding, SignedFacts, disagreement
-from driftloop.registry.trial import write_frame
 from driftloop.runtime.artifacts import ArtifactStore
 from driftloop.runtime.telemetry import log
 
 TRIAL_TIMEOUT_S = 120
-KEPT_ENVIRONMENT = ("PATH", "LANG", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
+TRIAL_MEMORY_BYTES = 4 * 1024**3
 logger = log(__name__)
 
 
@@ -36,26 +29,19 @@ class Inspection:
         self._store = store
         self._trusted_folder = trusted_folder
         self._lock = threading.Lock()
-        self._child: subprocess.Popen[bytes] | None = None
+        self._trial: Trial | None = None
 
     def start(self) -> None:
         """Start the child that waits for the next model."""
-        if self._child is None:
-            self._child = subprocess.Popen(
-                [sys.executable, "-I", "-m", "driftloop.registry.trial"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={k: os.environ[k] for k in KEPT_ENVIRONMENT if k in os.environ},
-            )
+        if self._trial is None:
+            self._trial = Trial(TRIAL_TIMEOUT_S, TRIAL_MEMORY_BYTES)
 
     def close(self) -> None:
         """End the child that waits."""
         with self._lock:
-            if self._child is not None:
-                self._child.kill()
-                self._child.communicate()
-                self._child = None
+            if self._trial is not None:
+                self._trial.close()
+                self._trial = None
 
     def __call__(self, event: ModelTrained) -> PackageFinding:
         """Return what is wrong with an event's package, or how fast its model is.
@@ -76,38 +62,18 @@ class Inspection:
         manifest = package.manifest
         signed = SignedFacts(manifest.pipeline, manifest.job_id, manifest.evaluation)
         problem = disagreement(event, signed)
-        if problem is None and SAMPLES_FILE not in package.files:
-            problem = f"the package has no {SAMPLES_FILE} to try the model with"
         return PackageFinding(problem) if problem else self._try(package)
 
     def _try(self, package: Package) -> PackageFinding:
-        inputs = [column.model_dump() for column in package.manifest.inputs]
-        frames = io.BytesIO()
-        write_frame(frames, json.dumps(inputs).encode())
-        write_frame(frames, package.files[MODEL_FILE])
-        write_frame(frames, package.files[SAMPLES_FILE])
         with self._lock:
             self.start()
-            child, self._child = self._child, None
-            assert child is not None  # noqa: S101 - start() made it
+            trial, self._trial = self._trial, None
+            assert trial is not None  # noqa: S101 - start() made it
             try:
-                output, _ = child.communicate(frames.getvalue(), TRIAL_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.communicate()
-                problem = f"its trial did not end within {TRIAL_TIMEOUT_S} s"
-                return PackageFinding(problem)
+                return PackageFinding(latency_p99_ms=trial.run(package))
+            except TrialFailed as error:
+                logger.warning("a model failed its trial", why=str(error))
+                return PackageFinding(problem=str(error))
             finally:
+                trial.close()
                 self.start()
-        return _finding(output, child.returncode)
-
-
-def _finding(output: bytes, code: int) -> PackageFinding:
-    try:
-        answer = json.loads(output)
-    except ValueError:
-        logger.warning("a model ended its trial", code=code)
-        return PackageFinding(problem=f"its trial ended with exit code {code}")
-    if "problem" in answer:
-        return PackageFinding(problem=str(answer["problem"]))
-    return PackageFinding(latency_p99_ms=float(answer["latency_p99_ms"]))

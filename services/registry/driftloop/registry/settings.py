@@ -1,19 +1,12 @@
 """What the registry can be told from outside."""
 
-from pathlib import Path
-
-from driftloop.runtime.settings import Settings
+from driftloop.models.settings import PackageSettings
 from pydantic import Field
 
 
-class RegistrySettings(Settings):
+class RegistrySettings(PackageSettings):
     """Keys, people and how long REST waits."""
 
-    trusted_keys: Path | None = Field(
-        default=None,
-        description="folder of the signers' public keys, *.pem; "
-        "default: keys/trusted under home",
-    )
     people: dict[str, list[str]] = Field(
         default_factory=dict,
         description="name to roles, JSON; empty: whoever holds the token may decide",
@@ -21,7 +14,3 @@ class RegistrySettings(Settings):
     answer_timeout_seconds: float = Field(
         default=10, gt=0, description="REST answers 202 when it takes longer"
     )
-
-    @property
-    def trusted_folder(self) -> Path:
-        return self.trusted_keys or self.home / "keys" / "trusted"

@@ -25,6 +25,7 @@ from driftloop.models.onnx_model import OnnxModel
 from driftloop.models.package import PackageRefused, read_package
 from driftloop.models.samples import SAMPLES_FILE, check_samples
 from driftloop.models.signing import TrustedKeys
+from driftloop.models.trial import try_model
 from driftloop.runtime.artifacts import ArtifactStore
 from driftloop.runtime.errors import Retry
 from driftloop.runtime.outbox import Cause, OutboxRelay
@@ -33,7 +34,6 @@ from driftloop.scorer.core import Plan, plan
 from driftloop.scorer.settings import ScorerSettings
 from driftloop.scorer.shelf import Loaded, Served, Shelf
 from driftloop.scorer.tables import ScorerAnnounced, ScorerTried
-from driftloop.scorer.trial import try_model
 from sqlalchemy import Engine
 from sqlmodel import Session
 

@@ -2,20 +2,17 @@
 
 from pathlib import Path
 
+from driftloop.models.settings import PackageSettings
 from driftloop.models.signing import Signer, TrustedKeys, generate_key
-from driftloop.runtime.settings import Settings
 from pydantic import Field
 
 
-class TrainerSettings(Settings):
+class TrainerSettings(PackageSettings):
     """Where the keys are, and what a training may use of the machine."""
 
     signing_key_file: Path | None = Field(
         default=None,
         description="Ed25519 private key, PEM; default: made at first start under home",
-    )
-    trusted_keys_folder: Path | None = Field(
-        default=None, description="public keys, *.pem; default: under home"
     )
     threads: int = Field(default=1, ge=1, description="of one training")
     max_memory_gib: float = Field(
@@ -24,10 +21,6 @@ class TrainerSettings(Settings):
     lease_seconds: float = Field(
         default=30, gt=0, description="after which another instance takes a job over"
     )
-
-    @property
-    def trusted_folder(self) -> Path:
-        return self.trusted_keys_folder or self.home / "keys" / "trusted"
 
     @property
     def work_folder(self) -> Path:
@@ -50,10 +43,10 @@ def open_signer(settings: TrainerSettings) -> Signer:
     if path is None:
         path = settings.home / "keys" / "trainer.pem"
         if not path.exists():
-            return generate_key(path, settings.trusted_folder / "trainer.pem")
+            return generate_key(path, settings.trusted_keys_folder / "trainer.pem")
     return Signer.from_file(path)
 
 
 def open_trusted(settings: TrainerSettings) -> TrustedKeys:
     """Return the keys whose packages may be loaded."""
-    return TrustedKeys.from_folder(settings.trusted_folder)
+    return TrustedKeys.from_folder(settings.trusted_keys_folder)

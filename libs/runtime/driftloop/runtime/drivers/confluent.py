@@ -116,7 +116,8 @@ class ConfluentDriver:
         self._next_commit_s = 0.0
         self._pending: list[Message] = []
         self._work: _Work | None = None
-        self._is_paused = False
+        self._delivering: set[Partition] = set()  # since the last assignment
+        self._paused: set[Partition] = set()
         self._processed = 0
 
     def run(self, process: Process, start_offset: StartOffset) -> None:
@@ -187,6 +188,7 @@ class ConfluentDriver:
         error = raw.error()
         if error is None:
             self._pending.append(_message(raw))
+            self._delivering.add((raw.topic(), raw.partition()))
         elif error.fatal():
             raise KafkaException(error)
         else:
@@ -199,15 +201,25 @@ class ConfluentDriver:
         wait([future], PATIENCE_S)
         if future.done():
             return
-        self._is_paused = True
-        consumer.pause(consumer.assignment())
         while not future.done():
+            self._pause(consumer)
             raw = consumer.poll(WORK_POLL_S)
             if raw is not None:
                 self._take(raw)
             self._commit_when_due(consumer)
-        self._is_paused = False
-        consumer.resume(consumer.assignment())
+        consumer.resume(consumer.assignment())  # a pause outlives a rebalance
+        self._paused.clear()
+
+    def _pause(self, consumer: Consumer) -> None:
+        """Pause what has delivered since it was assigned, and nothing else.
+
+        A partition that is paused while its first fetch starts may stay silent
+        after the resume (seen with librdkafka 2.16).
+        """
+        now = self._delivering - self._paused
+        if now:
+            consumer.pause([TopicPartition(*partition) for partition in now])
+            self._paused |= now
 
     def _settle(self) -> None:
         """Let finished work be committed, or raise what it raised."""
@@ -254,8 +266,6 @@ class ConfluentDriver:
         self._positions = {(p.topic, p.partition): max(0, p.offset) for p in begin}
         logger.info("assigned: %s", _names(begin))
         consumer.assign(begin)
-        if self._is_paused:
-            consumer.pause(begin)
 
     def _begin(
         self, consumer: Consumer, partitions: list[TopicPartition]
@@ -297,6 +307,8 @@ class ConfluentDriver:
         self._done = {}
         self._committed = {}
         self._pending.clear()
+        self._delivering.clear()
+        self._paused.clear()
         if self._work is not None:
             self._work.ends.clear()
 

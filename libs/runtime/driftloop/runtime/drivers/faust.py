@@ -32,6 +32,8 @@ Configure = Callable[[Any], Feed | None]
 
 LOOK_INTERVAL_S = 0.1
 STOP_TIMEOUT_S = 10.0
+MAX_REREADS = 5
+"""Runs in a row that may end because Faust left messages out and handled none."""
 REQUEST_TIMEOUT_S = 30.0
 SETTINGS = {
     "web_enabled": False,
@@ -52,6 +54,10 @@ SETTINGS = {
     "consumer_max_fetch_size": 4 * 1024 * 1024,
     "worker_redirect_stdouts": False,
 }
+
+
+class LeftOutError(RuntimeError):
+    """Faust delivered past messages that it has not delivered."""
 
 
 class FaustDriver:
@@ -119,9 +125,19 @@ class FaustDriver:
             ThreadPoolExecutor(1, "driver-work") as worker,
             self._probe.watching(self._assigned),
         ):
-            asyncio.run(self._run(process, worker, folder, partitions))
-        if self._failure is not None:
-            raise self._failure
+            rereads = 0
+            while not self._stopping.is_set():
+                before = self._processed
+                asyncio.run(self._run(process, worker, folder, partitions))
+                rereads = 1 if self._processed > before else rereads + 1
+                if self._failure is None:
+                    return
+                if not isinstance(self._failure, LeftOutError) or rereads > MAX_REREADS:
+                    raise self._failure
+                # What was left out is delivered when the app starts anew.
+                logger.warning("reading again: %s", self._failure)
+                self._failure = None
+                self._frontier.forget()
 
     def stop(self) -> None:
         self._stopping.set()
@@ -240,14 +256,14 @@ class FaustDriver:
 
         Raises
         ------
-        RuntimeError
+        LeftOutError
             When there are messages before this one: a restart reads them.
         """
         partition = (message.topic, message.partition)
         expected = self._frontier.positions[partition]
         first = self._probe.first_offset(partition, expected, self._stopping)
         if first is not None and first < message.offset:
-            raise RuntimeError(
+            raise LeftOutError(
                 f"Faust left out offset {first} of {message.topic}/"
                 f"{message.partition} and delivered {message.offset}"
             )

@@ -1,0 +1,166 @@
+"""A first run of a model in a child process, where a crash is only a verdict.
+
+The child is started ahead of its work, so that it has the libraries loaded when a
+package comes. It has limits on memory, processor time and files, nothing of the
+parent's environment, and gets bytes that are verified already.
+"""
+
+import io
+import json
+import os
+import resource
+import struct
+import subprocess
+import sys
+import time
+from contextlib import closing
+from typing import BinaryIO
+
+import numpy as np
+from driftloop.models.formats import MODEL_FILE
+from driftloop.models.onnx_model import OnnxModel
+from driftloop.models.package import InputColumn, Package
+from driftloop.models.samples import SAMPLES_FILE, check_samples
+
+KEPT_ENVIRONMENT = ("LD_LIBRARY_PATH",)
+DETAIL_CHARACTERS = 1000
+WARM_UP_CALLS = 20
+CALLS = 500
+MEASURE_S = 2.0
+"""Time after which a slow model need not be called again to know its latency."""
+LENGTH = struct.Struct(">Q")
+
+
+class TrialFailed(ValueError):  # noqa: N818 - says what happened
+    """A model could not be loaded, or answered its samples wrongly."""
+
+
+class Trial:
+    """One child process for one package.
+
+    Parameters
+    ----------
+    timeout_s : processor time of the child, and how long :meth:`run` waits for it.
+    memory_bytes : address space of the child.
+    """
+
+    def __init__(self, timeout_s: float, memory_bytes: int) -> None:
+        self._timeout_s = timeout_s
+        limits = [str(memory_bytes), str(max(1, int(timeout_s)))]
+        self._child = subprocess.Popen(
+            [sys.executable, "-I", "-m", "driftloop.models.trial", *limits],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={k: os.environ[k] for k in KEPT_ENVIRONMENT if k in os.environ},
+        )
+
+    def run(self, package: Package) -> float:
+        """Let the model answer its samples; return its latency and end the child.
+
+        Returns
+        -------
+        float
+            99th percentile of the latency of one row, in milliseconds of processor
+            time: what other processes take meanwhile is not the model's.
+
+        Raises
+        ------
+        TrialFailed
+            With what the child said, or how it ended.
+        """
+        if SAMPLES_FILE not in package.files:
+            raise TrialFailed(f"the package has no {SAMPLES_FILE} to try it with")
+        inputs = [c.model_dump(mode="json") for c in package.manifest.inputs]
+        frames = io.BytesIO()
+        for piece in (
+            json.dumps(inputs).encode(),
+            package.files[MODEL_FILE],
+            package.files[SAMPLES_FILE],
+        ):
+            frames.write(LENGTH.pack(len(piece)) + piece)
+        try:
+            output, words = self._child.communicate(frames.getvalue(), self._timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise TrialFailed(
+                f"its samples took longer than {self._timeout_s:g} s"
+            ) from error
+        try:
+            answer = json.loads(output)
+        except ValueError:
+            last_words = words.decode(errors="replace").strip()[-DETAIL_CHARACTERS:]
+            raise TrialFailed(
+                "loading it ended the process with status "
+                f"{self._child.returncode}: {last_words}"
+            ) from None
+        if "problem" in answer:
+            raise TrialFailed(str(answer["problem"]))
+        return float(answer["latency_p99_ms"])
+
+    def close(self) -> None:
+        """End the child if it still waits or works."""
+        if self._child.poll() is None:
+            self._child.kill()
+            self._child.communicate()
+
+
+def try_model(package: Package, timeout_s: float, memory_bytes: int) -> float:
+    """Try a package in a child of its own; see :meth:`Trial.run`."""
+    with closing(Trial(timeout_s, memory_bytes)) as trial:
+        return trial.run(package)
+
+
+def main() -> int:
+    """Run in the child: read a package, try the model, say what is wrong."""
+    memory_bytes, cpu_seconds = map(int, sys.argv[1:])
+    for what, limit in (
+        (resource.RLIMIT_AS, memory_bytes),
+        (resource.RLIMIT_CPU, cpu_seconds),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+    ):
+        resource.setrlimit(what, (limit, limit))
+    try:
+        columns, model, samples = (_read_frame(sys.stdin.buffer) for _ in range(3))
+    except EOFError:
+        return 0  # the parent ended while this child waited
+    answer: dict[str, object]
+    try:
+        inputs = [InputColumn.model_validate(c) for c in json.loads(columns)]
+        answer = {"latency_p99_ms": _latency(model, inputs, samples)}
+    except Exception as error:  # noqa: BLE001 - whatever a model does is its verdict
+        answer = {"problem": f"{error}"[:DETAIL_CHARACTERS] or type(error).__name__}
+    sys.stdout.write(json.dumps(answer) + "\n")
+    return 0
+
+
+def _latency(model: bytes, inputs: list[InputColumn], samples: bytes) -> float:
+    """Check the samples' answers; return the p99 of one row in milliseconds."""
+    loaded = OnnxModel(model, inputs, threads=1)
+    row = check_samples(loaded, inputs, samples).slice(0, 1)
+    durations: list[float] = []
+    until = time.thread_time() + MEASURE_S
+    while len(durations) < WARM_UP_CALLS + CALLS:
+        started = time.thread_time()
+        loaded.predict(row)
+        durations.append(time.thread_time() - started)
+        if started > until:
+            break
+    counted = durations[WARM_UP_CALLS:] or durations
+    return float(np.percentile(counted, 99)) * 1000
+
+
+def _read_frame(stream: BinaryIO) -> bytes:
+    """Read one length-prefixed piece; EOFError when its writer has gone."""
+    head = stream.read(LENGTH.size)
+    if len(head) < LENGTH.size:
+        raise EOFError
+    (size,) = LENGTH.unpack(head)
+    data = stream.read(size)
+    if len(data) < size:
+        raise EOFError
+    return data
+
+
+if __name__ == "__main__":
+    sys.exit(main())
