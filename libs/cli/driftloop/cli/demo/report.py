@@ -209,7 +209,7 @@ def version_table(board: Board) -> Table:
         title="Versions and why each is there (hold-out: its loss to the champion's)",
         title_justify="left",
     )
-    for name in ("version", "algorithm", "because of", "hold-out", "outcome"):
+    for name in ("", "algorithm", "because of", "hold-out", "outcome"):
         table.add_column(name, no_wrap=True)
     trained = {
         entry.event.job_id: entry.event
@@ -240,7 +240,7 @@ def version_table(board: Board) -> Table:
         against = (
             f"{scores.candidate:.1f} to {scores.champion:.1f}"
             if scores.champion is not None
-            else f"{scores.candidate:.1f} to {scores.baseline:.1f} (no skill)"
+            else f"{scores.candidate:.1f} to {scores.baseline:.1f} no skill"
         )
         state = outcome.get(event.version, "in rollout")
         if event.version == board.champion:
