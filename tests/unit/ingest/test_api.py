@@ -1,12 +1,16 @@
 """The HTTP door: what it takes, what it refuses and how it says so."""
 
 import asyncio
+import gzip
+import io
+import threading
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 import httpx
 import orjson
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from driftloop.contracts.rows import CONTENT_TYPE as ARROW
 from driftloop.ingest import api
@@ -30,10 +34,15 @@ class Kafka:
 
     sent: list[Record] = field(default_factory=list)
     is_away: bool = False
+    answers: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.answers.set()
 
     def publish(self, records: Sequence[Record], timeout_s: float = 30) -> None:
         if self.is_away:
             raise PublishError("no acknowledgement")
+        assert self.answers.wait(30)
         self.sent += records
 
     def close(self) -> None: ...
@@ -49,29 +58,42 @@ class Client:
     """Calls an application in this process."""
 
     app: FastAPI
+    door: api.Door
 
     def post(
         self, url: str, content: object, headers: dict[str, str]
     ) -> httpx.Response:
         async def call() -> httpx.Response:
-            async with httpx.AsyncClient(
-                transport=httpx.ASGITransport(self.app),
-                base_url="http://door",
-                headers={"Authorization": f"Bearer {TOKEN}"},
-            ) as client:
+            async with self.session() as client:
                 return await client.post(url, content=content, headers=headers)
 
         return asyncio.run(call())
 
+    def session(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            transport=httpx.ASGITransport(self.app),
+            base_url="http://door",
+            headers={"Authorization": f"Bearer {TOKEN}"},
+        )
+
 
 @pytest.fixture
 def client(kafka: Kafka) -> Client:
+    return client_of(kafka)
+
+
+def client_of(kafka: Kafka, **more: float) -> Client:
     settings = IngestSettings(
-        api_token=SecretStr(TOKEN), max_body_bytes=LIMIT, allowed_hosts=["door"]
+        api_token=SecretStr(TOKEN),
+        max_body_bytes=LIMIT,
+        max_decoded_bytes=LIMIT,
+        allowed_hosts=["door"],
+        **more,
     )
     app = http_app("ingest", settings, lambda: {"live": True, "ready": True})
-    app.include_router(api.router(api.Door(settings, kafka, pipelines())))
-    return Client(app)
+    door = api.Door(settings, kafka, pipelines())
+    app.include_router(api.router(door))
+    return Client(app, door)
 
 
 def arrow(rows: list[dict[str, object]]) -> bytes:
@@ -80,6 +102,12 @@ def arrow(rows: list[dict[str, object]]) -> bytes:
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     return sink.getvalue().to_pybytes()
+
+
+def parquet(rows: list[dict[str, object]]) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), sink)
+    return sink.getvalue()
 
 
 def post(
@@ -114,6 +142,7 @@ def arrived(kafka: Kafka) -> list[str]:
         ),
         ("text/csv", b"id,event_time,temp\nr1,2011-01-01,1\nr2,2011-01-01,1\n"),
         (ARROW, arrow([row(1), row(2)])),
+        ("application/vnd.apache.parquet", parquet([row(1), row(2)])),
         (
             "application/cloudevents+json",
             orjson.dumps({"id": "e", "source": "/a/b", "data": [row(1), row(2)]}),
@@ -196,7 +225,7 @@ def test_other_refusals(client: Client, kafka: Kafka) -> None:
     assert "bikes" in unknown.json()["title"]
     assert post(client, good, "text/html").status_code == 415
     assert post(client, good, "application/cloudevents-batch+json").status_code == 415
-    assert post(client, good, Content_Encoding="gzip").status_code == 415
+    assert post(client, good, Content_Encoding="br").status_code == 415
     assert post(client, good, Authorization="Bearer wrong").status_code == 401
     assert post(client, good, url=f"{URL}?source=a/b").status_code == 422
     assert not kafka.sent
@@ -223,3 +252,100 @@ def test_a_broker_that_is_away_is_said_and_when_to_come_again(
     response = post(client, orjson.dumps(row(1)))
     assert response.status_code == 503
     assert int(response.headers["retry-after"]) > 0
+
+
+ENCODED = {
+    "gzip": gzip.compress,
+    "zstd": lambda data: pa.compress(data, codec="zstd", asbytes=True),
+}
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_a_compressed_body_is_the_body(
+    client: Client, kafka: Kafka, encoding: str
+) -> None:
+    content = orjson.dumps([row(1), row(2)])
+    plain = post(client, content)
+    packed = post(client, ENCODED[encoding](content), Content_Encoding=encoding)
+    assert packed.status_code == 202, packed.text
+    assert packed.json() == plain.json()
+    assert arrived(kafka) == ["r1", "r2"]  # the repeat has the same ids
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_a_compressed_body_is_measured_as_it_is_decoded(
+    client: Client, kafka: Kafka, encoding: str
+) -> None:
+    bomb = ENCODED[encoding](b" " * 100_000_000)
+    assert len(bomb) < LIMIT
+    answer = post(client, bomb, Content_Encoding=encoding)
+    assert answer.status_code == 413
+    assert f"more than {LIMIT} bytes when decoded" in answer.json()["title"]
+    for broken in (b"no such thing", bomb[:-20]):
+        answer = post(client, broken, Content_Encoding=encoding)
+        assert answer.status_code in (413, 422)
+    cut = ENCODED[encoding](orjson.dumps(row(1)))[:-3]
+    assert post(client, cut, Content_Encoding=encoding).status_code == 422
+    assert not kafka.sent
+
+
+def test_a_full_door_says_when_to_come_again(kafka: Kafka) -> None:
+    """Two places: a third request is refused, and taken once there is room."""
+    client = client_of(kafka, max_requests_in_work=2)
+
+    async def calls() -> tuple[list[int], httpx.Response, int]:
+        kafka.answers.clear()
+        async with client.session() as session:
+            first = [
+                asyncio.create_task(session.post(URL, json=row(n))) for n in range(2)
+            ]
+            while client.door.admission.requests < 2:
+                await asyncio.sleep(0)
+            third = await session.post(URL, json=row(2))
+            kafka.answers.set()
+            done = [(await task).status_code for task in first]
+            return done, third, (await session.post(URL, json=row(2))).status_code
+
+    done, refused, again = asyncio.run(calls())
+    assert (done, again) == ([202, 202], 202)
+    assert int(refused.headers["retry-after"]) > 0
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert arrived(kafka) == ["r0", "r1", "r2"]
+
+
+def test_bytes_in_work_are_limited_too(kafka: Kafka) -> None:
+    client = client_of(kafka, max_bytes_in_work=1000)
+    large = orjson.dumps(row(1, sky="x" * 2000))
+
+    async def calls() -> list[int]:
+        kafka.answers.clear()
+        async with client.session() as session:
+            first = asyncio.create_task(session.post(URL, content=large))
+            while not client.door.admission.bytes:
+                await asyncio.sleep(0)
+            second = await session.post(URL, content=large)
+            kafka.answers.set()
+            return [(await first).status_code, second.status_code]
+
+    assert asyncio.run(calls()) == [202, 429]  # one that is alone is let in
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(kafka: Kafka) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"["
+        await asyncio.sleep(60)
+
+    client = client_of(kafka, body_timeout_seconds=0.05)
+    assert client.post(URL, pieces(), {}).status_code == 408
+    assert not kafka.sent
+
+
+def test_a_source_that_cannot_be_printed_is_refused(
+    client: Client, kafka: Kafka
+) -> None:
+    for source in (r"/a/b\u0000c", r"\ud800"):
+        event = f'{{"id": "e", "source": "{source}", "data": {{}}}}'
+        answer = post(client, event.encode(), "application/cloudevents+json")
+        assert answer.status_code == 422, source
+        assert "source" in answer.json()["title"]
+    assert not kafka.sent

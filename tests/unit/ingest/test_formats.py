@@ -1,6 +1,7 @@
 """Bytes become rows; what cannot be read is named, the rest goes on."""
 
 import io
+import struct
 
 import orjson
 import pyarrow as pa
@@ -105,6 +106,8 @@ def test_a_broken_row_is_set_aside_with_its_number(
         ("application/json", b'{"x": NaN, "y": "\\ud800"}', "broken JSON"),
         ("application/json", b"17", "neither"),
         ("application/json", b"[" * 100_000 + b"]" * 100_000, "deeper than 16"),
+        ("application/json", b"[" * 17 + b"]" * 17, "deeper than 16"),
+        ("application/json", b"[" + b"{}," * 3_000_000 + b"{}]", "objects and lists"),
         ("application/json", b'{"a":' * 500 + b"1" + b"}" * 500, "deeper than 16"),
         ("text/csv", b"", "first line"),
         ("text/csv", b"a,,c\n1,2,3\n", "first line"),
@@ -158,3 +161,61 @@ def test_a_small_message_cannot_become_a_large_one(write: object) -> None:
     assert len(data) < 1_000_000
     with pytest.raises(FormatError, match="when decoded"):
         parse(data, ARROW if write is arrow else PARQUET)
+
+
+def packed(codec: str) -> bytes:
+    """Write 60 million zeros: 480 MB from some 10 kilobytes."""
+    table = pa.table({"t": pa.array([0] * 400_000, pa.int64())})
+    wide = pa.table({f"t{n}": table["t"] for n in range(150)})
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression=codec)
+    with pa.ipc.new_stream(sink, wide.schema, options=options) as writer:
+        writer.write_table(wide)
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize("codec", ["zstd", "lz4"])
+def test_compressed_arrow_is_measured_before_it_is_decoded(codec: str) -> None:
+    before = pa.total_allocated_bytes()
+    pool = pa.default_memory_pool()
+    data = packed(codec)
+    assert pa.total_allocated_bytes() - before < 1_000_000
+    assert len(data) < 10_000_000
+    peak = pool.max_memory()
+    with pytest.raises(FormatError, match="when decoded"):
+        parse(data, ARROW)
+    assert pool.max_memory() == peak
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression=codec)
+    with pa.ipc.new_stream(sink, TABLE.schema, options=options) as writer:
+        writer.write_table(TABLE)
+    assert listed(parse(sink.getvalue().to_pybytes(), ARROW).rows) == ROWS
+
+
+def test_repeated_numbers_of_parquet_are_measured_as_numbers() -> None:
+    column = pa.array([1] * 400_000, pa.int64())
+    data = parquet(pa.table({f"t{n}": column for n in range(200)}))
+    assert len(data) < 1_000_000
+    with pytest.raises(FormatError, match="when decoded"):
+        parse(data, PARQUET)
+
+
+def test_views_of_one_text_are_measured_as_texts() -> None:
+    view = pa.array(["x" * 100, "short", None], pa.string_view())
+    rows = listed(parse(arrow(pa.table({"t": view})), ARROW).rows)
+    assert rows == [{"t": "x" * 100}, {"t": "short"}, {"t": None}]
+    text = pa.py_buffer(b"x" * 10_000)
+    one = struct.pack("<i4sii", 10_000, b"xxxx", 0, 0)
+    many = pa.Array.from_buffers(
+        pa.string_view(), 100_000, [None, pa.py_buffer(one * 100_000), text]
+    )
+    data = arrow(pa.table({"t": many}))
+    assert len(data) < 2_000_000
+    with pytest.raises(FormatError, match="when decoded"):
+        parse(data, ARROW)
+
+
+def test_types_that_say_more_than_they_hold_are_refused() -> None:
+    ends = pa.RunEndEncodedArray.from_arrays(pa.array([2], pa.int32()), pa.array(["a"]))
+    with pytest.raises(FormatError, match="column t .* cast it"):
+        parse(arrow(pa.table({"t": ends})), ARROW)

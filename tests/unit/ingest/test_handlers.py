@@ -202,6 +202,7 @@ def test_a_dead_row_mended_and_sent_again_is_taken(desk: Desk) -> None:
         (message(row(1), key="Bad Name/x"), "names no pipeline"),
         (message(row(1), content__type="text/html"), "is not known"),
         (message(b"[" * 5000), "deeper"),
+        (message(row(1), key="bikes/a\0b"), "cannot be printed"),
         (message(row(1), key="elsewhere/x"), "'elsewhere' is not applied"),
     ],
 )

@@ -17,20 +17,28 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from driftloop.contracts.rows import CONTENT_TYPE as ARROW_TYPE
+from driftloop.ingest.arrow_limits import declared_bytes
 
 MAX_DEPTH = 16
 """Nesting of a JSON message; rows are flat, a list of them in an event is three."""
+MAX_CONTAINERS = 2_000_000
+"""Objects and lists of a JSON message: each takes some 60 bytes, however empty."""
 MAX_ROWS = 500_000
 """Rows of one message."""
 MAX_COLUMNS = 1_000
 MAX_DECODED_BYTES = 256 * 1024 * 1024
 """Of one Parquet or Arrow message after its encoding and compression."""
 
+MIN_VALUE_BYTES = 4
+"""Of a decoded value: a 32-bit number, or the index of a text."""
+
 JSON_TYPE = "application/json"
 NDJSON_TYPE = "application/x-ndjson"
 CSV_TYPE = "text/csv"
 PARQUET_TYPE = "application/vnd.apache.parquet"
 
+_VIEW_WORDS = 4
+"""A view is 16 bytes, the first four of them its length (Arrow columnar format)."""
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
@@ -99,7 +107,7 @@ def is_known(content_type: str) -> bool:
 
 
 def check_depth(data: bytes) -> None:
-    """Refuse JSON that is nested deeper than :data:`MAX_DEPTH`, without parsing it.
+    """Refuse JSON of too many levels or too many objects, without parsing it.
 
     Raises
     ------
@@ -116,10 +124,14 @@ def check_depth(data: bytes) -> None:
     if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
         return
     brackets = _STRING.sub(b"", data).translate(None, _NOT_BRACKETS)
+    if len(brackets) > 2 * MAX_CONTAINERS:
+        raise FormatError(
+            f"more than {MAX_CONTAINERS} objects and lists; send several messages"
+        )
     for _ in range(MAX_DEPTH):
         brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
     openings = brackets.count(b"[") + brackets.count(b"{")
-    if openings > MAX_DEPTH:
+    if openings > MAX_DEPTH or b"{}" in brackets or b"[]" in brackets:
         raise FormatError(f"JSON nested deeper than {MAX_DEPTH} levels")
 
 
@@ -241,7 +253,7 @@ def _parquet(data: bytes) -> Parsed:
         if meta.num_columns > MAX_COLUMNS:
             raise FormatError(f"more than {MAX_COLUMNS} columns")
         groups = (meta.row_group(i) for i in range(meta.num_row_groups))
-        _check_bytes(sum(group.total_byte_size for group in groups))
+        _check_bytes(sum(map(_declared_bytes, groups)))
         texts = [f.name for f in file.schema_arrow if _is_text(f.type)]
         # As a dictionary a repeated text stays small until it has been measured.
         table = pq.read_table(pa.BufferReader(data), read_dictionary=texts)
@@ -250,8 +262,15 @@ def _parquet(data: bytes) -> Parsed:
     return _table(table)
 
 
+def _declared_bytes(group: Any) -> int:
+    """Bytes of a Parquet row group when read; a repeated number takes all its room."""
+    values = sum(group.column(i).num_values for i in range(group.num_columns))
+    return max(int(group.total_byte_size), int(values) * MIN_VALUE_BYTES)
+
+
 def _arrow(data: bytes) -> Parsed:
     try:
+        _check_bytes(declared_bytes(pa.py_buffer(data)))
         with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
             batches, count = [], 0
             for batch in reader:
@@ -272,8 +291,13 @@ def _table(table: pa.Table) -> Parsed:
         if pa.types.is_dictionary(column.type):
             _check_bytes(sum(map(_decoded_bytes, column.chunks)))
             columns.append(column.cast(column.type.value_type))
+        elif pa.types.is_string_view(column.type):
+            _check_bytes(sum(map(_viewed_bytes, column.chunks)))
+            columns.append(column.cast(pa.string()))
         else:
             columns.append(column)
+    for column, name in zip(columns, table.column_names, strict=True):
+        _check_type(column.type, name)
     plain = pa.Table.from_arrays(columns, names=table.column_names)
     _check_bytes(plain.nbytes)
     return Parsed(plain, range(1, plain.num_rows + 1))
@@ -284,6 +308,32 @@ def _decoded_bytes(chunk: pa.DictionaryArray) -> int:
         return 8 * len(chunk)
     lengths = pc.take(pc.binary_length(chunk.dictionary), chunk.indices)
     return pc.sum(lengths.cast(pa.int64())).as_py() or 0
+
+
+def _viewed_bytes(chunk: pa.Array) -> int:
+    """Sum of the lengths that views declare; many may show the same text."""
+    views = chunk.buffers()[1]
+    if views is None:
+        return 0
+    words = memoryview(views).cast("i")
+    first, last = chunk.offset * _VIEW_WORDS, (chunk.offset + len(chunk)) * _VIEW_WORDS
+    return sum(words[first:last:_VIEW_WORDS])
+
+
+def _check_type(kind: pa.DataType, name: str) -> None:
+    """Refuse types that can say more than they hold, at any level."""
+    is_repeating = (
+        pa.types.is_run_end_encoded(kind)
+        or pa.types.is_dictionary(kind)
+        or pa.types.is_string_view(kind)
+        or pa.types.is_binary_view(kind)
+        or pa.types.is_list_view(kind)
+        or pa.types.is_large_list_view(kind)
+    )
+    if is_repeating:
+        raise FormatError(f"column {name} is of type {kind}; cast it to a plain type")
+    for at in range(kind.num_fields):
+        _check_type(kind.field(at).type, name)
 
 
 def _is_text(kind: pa.DataType) -> bool:

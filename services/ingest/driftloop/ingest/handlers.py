@@ -175,6 +175,8 @@ def _read(message: Message) -> Arrival:
             field="subject",
         )
     given = parsed.source or attributes.get("source") or rest
+    if not given.isprintable():
+        raise Reject("has characters that cannot be printed", field="source")
     source = given.rstrip("/").rpartition("/")[2][:MAX_SOURCE_CHARS]
     return Arrival(message, attributes, pipeline, source or DEFAULT_SOURCE, parsed)
 

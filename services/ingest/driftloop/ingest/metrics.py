@@ -1,9 +1,13 @@
 """Metrics of ingest beside those of the runtime."""
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 ROWS = Counter(
     "driftloop_ingest_rows_total",
     "Rows that arrived, by what they were: new or duplicate",
     ["pipeline", "kind", "outcome"],
 )
+BUSY = Counter(
+    "driftloop_ingest_busy_total", "HTTP requests answered 429, as there was no room"
+)
+IN_WORK = Gauge("driftloop_ingest_in_work_bytes", "Bytes of HTTP requests in work")

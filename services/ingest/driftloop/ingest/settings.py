@@ -10,6 +10,22 @@ class IngestSettings(Settings):
     max_body_bytes: int = Field(
         default=16 * 1024 * 1024, gt=0, description="largest HTTP request"
     )
+    max_decoded_bytes: int = Field(
+        default=64 * 1024 * 1024,
+        gt=0,
+        description="largest HTTP request after its content-encoding",
+    )
+    max_requests_in_work: int = Field(
+        default=256, gt=0, description="HTTP requests at a time; more get 429"
+    )
+    max_bytes_in_work: int = Field(
+        default=256 * 1024 * 1024,
+        gt=0,
+        description="bytes of HTTP requests at a time; more get 429",
+    )
+    body_timeout_seconds: float = Field(
+        default=30, gt=0, description="how long a sender may take over its request"
+    )
     unknown_pipeline_grace_seconds: float = Field(
         default=10,
         ge=0,
