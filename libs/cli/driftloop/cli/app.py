@@ -1,6 +1,5 @@
 """``driftloop``: the local stack, pipelines, models and the log, for people."""
 
-import json
 import logging
 import signal
 import sys
@@ -8,26 +7,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from driftloop.cli import data, letters, models, stack
-from driftloop.cli.context import CommandError, connect, default_home
+from driftloop.cli.context import CommandError, connect
+from driftloop.cli.datasets.command import datasets_app
 from driftloop.cli.demo.command import DEFAULT_FOLDER, demo_command
 from driftloop.cli.demo.run import DemoError
 from driftloop.cli.log import LogTimeoutError
+from driftloop.cli.options import HOME, Home, Json
+from driftloop.cli.options import console as _console
+from driftloop.cli.options import print_json as _print_json
 from driftloop.cli.publish import Pace, PublishFileError
 from driftloop.cli.why import UnknownModelError
 from driftloop.contracts.pipeline import PipelineFileError
 from driftloop.local.home import StackError
 from driftloop.local.jars import JarError
 from driftloop.local.kafka import KafkaError
+from driftloop.runtime.data.reading import DatasetError
 from driftloop.runtime.transport import PublishError
 from rich.console import Console
 
 EXIT_REFUSED = 1
 EXPECTED = (
     CommandError,
+    DatasetError,
     DemoError,
     JarError,
     KafkaError,
@@ -50,21 +55,7 @@ letters_app = typer.Typer(
     help="Messages that could not be handled.", no_args_is_help=True
 )
 app.add_typer(letters_app, name="dead-letters", rich_help_panel="Pipelines and data")
-
-Home = Annotated[
-    Path,
-    typer.Option("--home", help="State of the local stack.", envvar="DRIFTLOOP_HOME"),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-HOME = default_home()
-
-
-def _console(as_json: bool = False) -> Console:
-    return Console(stderr=as_json, highlight=False)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+app.add_typer(datasets_app, name="datasets", rich_help_panel="Pipelines and data")
 
 
 # ── local stack ─────────────────────────────────────────────────────────────

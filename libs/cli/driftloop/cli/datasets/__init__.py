@@ -1,0 +1,1 @@
+"""Dataset versions for people: list, show, diff, export, report."""

@@ -1,0 +1,110 @@
+"""``driftloop datasets``: what the models learn from, version by version."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from driftloop.cli.context import CommandError, connect
+from driftloop.cli.datasets import views, work
+from driftloop.cli.datasets.history import LATEST
+from driftloop.cli.options import HOME, Home, Json, console, print_json
+
+datasets_app = typer.Typer(
+    help="What the models learn from, version by version.", no_args_is_help=True
+)
+Pipeline = Annotated[str, typer.Argument(help="Pipeline's name.")]
+VERSION_HELP = "730.365 (observations 730 with labels 365), 730, or latest."
+
+
+@datasets_app.command("list")
+def list_datasets(home: Home = HOME, as_json: Json = False) -> None:
+    """List pipelines: versions, rows, labels, span, size."""
+    lines = work.listed(connect(home))
+    if as_json:
+        print_json(lines)
+    else:
+        console().print(views.datasets_table(lines))
+
+
+@datasets_app.command()
+def show(
+    pipeline: Pipeline,
+    version: Annotated[str, typer.Option(help=VERSION_HELP)] = LATEST,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every version, not only the newest.")
+    ] = False,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Show a version's columns with their statistics, and the versions."""
+    found = work.shown(connect(home), pipeline, version)
+    if as_json:
+        print_json(found)
+    else:
+        console().print(views.version_view(found, every))
+
+
+@datasets_app.command()
+def diff(
+    pipeline: Pipeline,
+    old: Annotated[str, typer.Argument(help=VERSION_HELP)],
+    new: Annotated[str, typer.Argument(help=VERSION_HELP)] = LATEST,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Say what changed between two versions: rows, columns, distributions."""
+    found = work.differing(connect(home), pipeline, old, new)
+    if as_json:
+        print_json(found)
+    else:
+        console().print(views.difference_view(found))
+
+
+@datasets_app.command()
+def export(
+    pipeline: Pipeline,
+    file: Annotated[
+        Path, typer.Option("--output", "-o", help="A .parquet or .csv file.")
+    ],
+    version: Annotated[str, typer.Option(help=VERSION_HELP)] = LATEST,
+    labels: Annotated[
+        bool, typer.Option(help="Join each row with its newest label.")
+    ] = True,
+    known_at: Annotated[
+        str | None,
+        typer.Option(
+            help="Only labels of this event time or earlier: 2012-01-01T00:00:00Z."
+        ),
+    ] = None,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Write a version's rows to a file, as they were known at a moment."""
+    horizon = None if known_at is None else parse_time(known_at)
+    found = work.export(connect(home), pipeline, version, file, labels, horizon)
+    if as_json:
+        print_json(found)
+    else:
+        console().print(
+            f"{found['rows']:,} rows ({found['labelled']:,} labelled) of "
+            f"{pipeline} version {found['version']} in {file}",
+            soft_wrap=True,
+        )
+
+
+def parse_time(text: str) -> datetime:
+    """Return a moment that a person wrote; UTC where no zone is said.
+
+    Raises
+    ------
+    CommandError
+        Shows how to write it.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise CommandError(
+            f"{text!r} is no time; write it as 2012-01-01T00:00:00Z"
+        ) from error
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

@@ -1,0 +1,185 @@
+"""Dataset versions as tables for the terminal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from driftloop.contracts.schema import ColumnProfile
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+BLOCKS = " ▁▂▃▄▅▆▇█"
+NEWEST_VERSIONS = 12
+FREQUENT_VALUES = 4
+SIZE_STYLES = {
+    "large": "bold red",
+    "medium": "yellow",
+    "small": "",
+    "negligible": "dim",
+}
+
+
+def datasets_table(lines: Sequence[dict[str, Any]]) -> RenderableType:
+    """Return the pipelines' datasets."""
+    if not lines:
+        return Text("no dataset yet; driftloop publish FILE --pipeline NAME")
+    table = Table(title="datasets", title_justify="left")
+    for name in ("pipeline", "version"):
+        table.add_column(name, no_wrap=True)
+    for name in ("versions", "rows", "labelled", "size"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("event time")
+    for line in lines:
+        table.add_row(
+            line["pipeline"],
+            line["version"],
+            f"{line['versions']:,}",
+            f"{line['rows']:,}",
+            f"{line['labelled']:,}",
+            bytes_text(line["size_bytes"]),
+            f"{line['start'][:16]} to {line['end'][:16]}".replace("T", " "),
+        )
+    return table
+
+
+def bytes_text(count: int | None) -> str:
+    """Return a size for people.
+
+    >>> bytes_text(1536), bytes_text(None)
+    ('1.5 KiB', '?')
+    """
+    if count is None:
+        return "?"
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def version_view(found: dict[str, Any], every: bool) -> RenderableType:
+    """Return a version's columns, then the versions that there are."""
+    table = Table(
+        title=f"{found['pipeline']} version {found['version']}: "
+        f"{found['rows']:,} rows, {found['labelled']:,} with {found['target']}",
+        title_justify="left",
+    )
+    table.add_column("column", no_wrap=True)
+    table.add_column("type", no_wrap=True)
+    for name in ("null", "distinct"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("values")
+    for name, values in found["columns"].items():
+        profile = ColumnProfile.model_validate(values)
+        table.add_row(
+            Text(name, style="bold" if name == found["target"] else ""),
+            profile.type,
+            f"{profile.null_ratio:.1%}",
+            f"{profile.distinct_count:,}",
+            values_text(profile),
+        )
+    return Group(table, history_table(found["history"], every))
+
+
+def values_text(profile: ColumnProfile) -> Text:
+    """Return where a column's values lie, in one line."""
+    spread = profile.spread
+    if spread is not None:
+        line = Text(bars(spread.histogram), style="cyan")
+        return line.append(
+            f" {spread.min:.4g} to {spread.max:.4g}, mean {spread.mean:.4g} "
+            f"± {spread.deviation:.3g}",
+            style="default",
+        )
+    known = profile.row_count - profile.null_count
+    parts = [f"{f.value} {f.count / known:.0%}" for f in profile.frequent]
+    more = " …" if len(parts) > FREQUENT_VALUES else ""
+    return Text(", ".join(parts[:FREQUENT_VALUES]) + more)
+
+
+def bars(histogram: Sequence[int]) -> str:
+    """Return a histogram in one line of blocks.
+
+    >>> bars([0, 1, 8])
+    ' ▁█'
+    """
+    top = max(histogram, default=0) or 1
+    return "".join(BLOCKS[-(-count * (len(BLOCKS) - 1) // top)] for count in histogram)
+
+
+def history_table(versions: Sequence[dict[str, Any]], every: bool) -> Table:
+    """Return the versions, newest first."""
+    newest = list(reversed(versions))
+    shown = newest if every else newest[:NEWEST_VERSIONS]
+    hidden = len(newest) - len(shown)
+    table = Table(
+        title="versions, newest first",
+        title_justify="left",
+        caption=f"{hidden:,} older ones: --all" if hidden else None,
+        caption_justify="left",
+    )
+    for name in ("version", "made"):
+        table.add_column(name, no_wrap=True)
+    for name in ("added", "rows", "labelled"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("event time of what was added")
+    table.add_column("models")
+    for one in shown:
+        table.add_row(
+            one["version"],
+            one["at"][:19].replace("T", " "),
+            f"{one['added']:,} {one['kind']}",
+            f"{one['observations']:,}",
+            f"{one['labels']:,}",
+            f"{one['start'][:16]} to {one['end'][:16]}".replace("T", " "),
+            ", ".join(f"v{model}" for model in one["models"]),
+        )
+    return table
+
+
+def difference_view(found: dict[str, Any]) -> RenderableType:
+    """Return what changed between two versions, in words."""
+    head = Text(f"{found['pipeline']}: ", style="bold")
+    head.append(f"{found['old']} → {found['new']}")
+    lines: list[RenderableType] = [head, Text(rows_text(found)), *columns_text(found)]
+    if not found["shifts"]:
+        return Group(*lines, Text("distributions: too few rows to compare"))
+    table = Table(title=f"distributions, {found['compared']}", title_justify="left")
+    table.add_column("column", no_wrap=True)
+    table.add_column("effect", justify="right", no_wrap=True)
+    table.add_column("change")
+    for shift in found["shifts"]:
+        table.add_row(
+            shift["column"],
+            f"{shift['effect']:.2f}",
+            Text(shift["text"], style=SIZE_STYLES[shift["size"]]),
+        )
+    table.caption = "Cohen's d of numbers, w of categories"
+    table.caption_justify = "left"
+    return Group(*lines, table)
+
+
+def rows_text(found: dict[str, Any]) -> str:
+    """Return what became of the rows."""
+    words = {
+        "added": "added",
+        "removed": "removed",
+        "changed": "changed",
+        "labelled": f"got their {found['target']}",
+        "relabelled": f"with another {found['target']}",
+    }
+    parts = [f"{found[key]:,} {word}" for key, word in words.items() if found[key]]
+    return f"rows: {', '.join(parts) or 'the same'}"
+
+
+def columns_text(found: dict[str, Any]) -> list[RenderableType]:
+    """Return what became of the columns."""
+    parts = []
+    if found["columns_added"]:
+        parts.append(f"new {', '.join(found['columns_added'])}")
+    if found["columns_removed"]:
+        parts.append(f"gone {', '.join(found['columns_removed'])}")
+    for name, (old, new) in found["columns_retyped"].items():
+        parts.append(f"{name} was {old} and is {new}")
+    return [Text(f"columns: {'; '.join(parts) or 'the same'}")]

@@ -1,0 +1,26 @@
+"""Options that every command has, and how answers are printed."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from driftloop.cli.context import default_home
+from rich.console import Console
+
+Home = Annotated[
+    Path,
+    typer.Option("--home", help="State of the local stack.", envvar="DRIFTLOOP_HOME"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+HOME = default_home()
+
+
+def console(as_json: bool = False) -> Console:
+    """Return where people read; not stdout when a program reads that."""
+    return Console(stderr=as_json, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")

@@ -1,0 +1,81 @@
+"""Statistics of columns: what ``driftloop datasets show`` and the reports print."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import polars as pl
+from driftloop.contracts.schema import ColumnKind, ColumnProfile, Frequency, Spread
+
+BINS = 20
+MAX_FREQUENT = 50
+"""Values of a category that are listed; the others only count as distinct."""
+TECHNICAL = ("id", "event_time", "source", "revision", "extra")
+"""Columns that driftloop keeps for every row."""
+
+
+def kind_of(column: pl.Series) -> ColumnKind:
+    """Return what a column's values are."""
+    kind = column.dtype
+    if kind == pl.Boolean:
+        return "boolean"
+    if kind.is_integer():
+        return "integer"
+    if kind.is_numeric():
+        return "number"
+    return "time" if kind.is_temporal() else "category"
+
+
+def profile_of(column: pl.Series) -> ColumnProfile:
+    """Return the statistics of one column; NaN counts as null.
+
+    >>> found = profile_of(pl.Series([1.0, 3.0, None, float("nan")]))
+    >>> found.null_count, found.distinct_count, found.spread.mean
+    (2, 2, 2.0)
+    """
+    kind = kind_of(column)
+    known = column.drop_nulls()
+    if known.dtype.is_float():
+        known = known.drop_nans()
+    return ColumnProfile(
+        type=kind,
+        row_count=len(column),
+        null_count=len(column) - len(known),
+        distinct_count=known.n_unique(),
+        spread=_spread(known) if kind in ("number", "integer") else None,
+        frequent=_frequent(known) if kind in ("category", "boolean") else [],
+    )
+
+
+def profiles_of(
+    rows: pl.DataFrame, left_out: Iterable[str] = TECHNICAL
+) -> dict[str, ColumnProfile]:
+    """Return the statistics of every column but those that are left out."""
+    leave = set(left_out)
+    return {c.name: profile_of(c) for c in rows if c.name not in leave}
+
+
+def _spread(known: pl.Series) -> Spread | None:
+    values = known.cast(pl.Float64).to_numpy()
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return None
+    low, first, median, third, high = np.quantile(values, (0, 0.25, 0.5, 0.75, 1))
+    counts = np.histogram(values, BINS, (low, high))[0] if high > low else [len(values)]
+    return Spread(
+        min=float(low),
+        max=float(high),
+        mean=float(values.mean()),
+        deviation=float(values.std(ddof=1)) if len(values) > 1 else 0.0,
+        median=float(median),
+        quartiles=(float(first), float(third)),
+        histogram=[int(count) for count in counts],
+    )
+
+
+def _frequent(known: pl.Series) -> list[Frequency]:
+    counts = (
+        known.cast(pl.String).alias("value").value_counts()
+        .sort(["count", "value"], descending=[True, False])
+        .head(MAX_FREQUENT)
+    )  # fmt: skip
+    return [Frequency(value=value, count=count) for value, count in counts.iter_rows()]
