@@ -73,6 +73,11 @@ class ServiceProcess:
         except httpx.TransportError:
             return False
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def exit_code(self) -> int | None:
         assert self._process is not None
         return self._process.poll()

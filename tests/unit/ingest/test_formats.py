@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from driftloop.ingest import formats
 from driftloop.ingest.formats import FormatError, parse
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 ROWS = [{"id": "a", "x": 1.5}, {"id": "b", "x": 2.5}]
 TABLE = pa.table({"id": ["a", "b"], "x": [1.5, 2.5]})
@@ -219,3 +221,24 @@ def test_types_that_say_more_than_they_hold_are_refused() -> None:
     ends = pa.RunEndEncodedArray.from_arrays(pa.array([2], pa.int32()), pa.array(["a"]))
     with pytest.raises(FormatError, match="column t .* cast it"):
         parse(arrow(pa.table({"t": ends})), ARROW)
+
+
+FILES = {ARROW: arrow(TABLE), PARQUET: parquet(TABLE)}
+
+
+@pytest.mark.parametrize("content_type", [ARROW, PARQUET])
+@settings(max_examples=150, deadline=None)
+@given(changes=st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=8))))
+def test_a_damaged_file_is_rows_or_an_error_that_says_so(
+    content_type: str, changes: list[tuple[float, bytes]]
+) -> None:
+    data = bytearray(FILES[content_type])
+    for place, replacement in changes:
+        at = int(place * (len(data) - 1))
+        data[at : at + len(replacement)] = replacement
+    try:
+        parsed = parse(bytes(data), content_type)
+    except FormatError as error:
+        assert str(error)
+    else:
+        assert len(parsed.numbers) == len(listed(parsed.rows))

@@ -67,6 +67,7 @@ _PROBLEM = {
     }
 }
 _WHY = {
+    400: "not HTTP as this door reads it; a Host that is not served",
     401: "the token is missing or wrong",
     404: "the pipeline is not applied",
     408: "the body took too long to arrive",
