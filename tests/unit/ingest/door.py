@@ -6,6 +6,7 @@ import orjson
 from driftloop.contracts.events import BatchIngested, PipelineApplied
 from driftloop.contracts.pipeline import parse_pipeline
 from driftloop.ingest.handlers import IngestDeps, Patience
+from driftloop.ingest.keys import PrivacyKeys
 from driftloop.ingest.tables import TABLES
 from driftloop.runtime.database import open_database
 from driftloop.runtime.handlers import Chunk, DeadLetter
@@ -17,6 +18,7 @@ SPEC = parse_pipeline(
     "{name: bikes, task: regression, data: {target: cnt, features: "
     "{temp: {min: 0, max: 1}, sky: {type: category}}}}"
 )
+KEYS = PrivacyKeys.from_secret(b"a secret of the tests, 32 characters")
 APPLIED = PipelineApplied(pipeline="bikes", spec=SPEC, applied_by="ann")
 
 
@@ -61,7 +63,10 @@ class Desk:
         self.engine = open_database("sqlite://", TABLES)
         self.session = Session(self.engine)
         self.deps = IngestDeps(
-            session=self.session, pipelines=pipelines(), patience=Patience(grace_s)
+            session=self.session,
+            pipelines=pipelines(),
+            patience=Patience(grace_s),
+            privacy_keys=KEYS,
         )
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from driftloop.runtime.handlers import handler_table
 
 from tests.unit.ingest.door import APPLIED, Desk, message, row
 
-OBSERVATIONS, LABELS = HANDLERS
+OBSERVATIONS, LABELS, *_ = HANDLERS
 
 
 @pytest.fixture

@@ -99,6 +99,7 @@ def _files(template: str) -> dict[str, str]:
         "api_token": draw(),
         "grafana_password": draw(),
         "postgres_password": draw(),
+        "privacy_key": draw(),
         "s3_access_key": secrets.token_hex(10),
         "s3_secret_key": draw(),
         "kafka_server.properties": kafka_settings(template, users),

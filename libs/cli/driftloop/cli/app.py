@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from driftloop.cli import data, letters, models, stack
+from driftloop.cli import data, letters, models, personal, stack
 from driftloop.cli.context import CommandError, connect
 from driftloop.cli.datasets.command import datasets_app
 from driftloop.cli.demo.command import DEFAULT_FOLDER, demo_command
@@ -167,6 +167,43 @@ def watch(
 ) -> None:
     """Show the chain live, until Ctrl-C."""
     data.watch(connect(home), pipeline, rows, from_start, as_json, _console())
+
+
+# ── personal data ───────────────────────────────────────────────────────────
+
+
+@app.command(rich_help_panel="Personal data")
+def erase(
+    pipeline: Annotated[str, typer.Argument(help="Pipeline's name.")],
+    subject: Annotated[str, typer.Option(help="The person's id, as upstream has it.")],
+    by: Annotated[str, typer.Option(help="Who asks.", envvar="USER")],
+    reason: Annotated[str, typer.Option("--reason", "-m", help="Why.")],
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Make what is encrypted for a person unreadable, everywhere and for ever."""
+    answer = personal.erase(connect(home), pipeline, subject, by, reason)
+    if as_json:
+        _print_json(answer)
+    else:
+        _console().print(f"{pipeline}: erasure of {answer['subject']} requested")
+
+
+@app.command(rich_help_panel="Personal data")
+def reveal(
+    pipeline: Annotated[str, typer.Argument(help="Pipeline's name.")],
+    value: Annotated[str, typer.Argument(help="A token, or an encrypted value.")],
+    by: Annotated[str, typer.Option(help="Who reads it.", envvar="USER")],
+    reason: Annotated[str, typer.Option("--reason", "-m", help="Why.")],
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Read one value (with DRIFTLOOP_REVEAL_TOKEN); the log says who did, and why."""
+    answer = personal.reveal(connect(home), pipeline, value, by, reason)
+    if as_json:
+        _print_json(answer)
+    else:
+        sys.stdout.write(f"{answer['field']}: {answer['value']}\n")
 
 
 # ── models ──────────────────────────────────────────────────────────────────

@@ -26,6 +26,7 @@ class Installation:
     registry_url: str
     token: str
     settings: Settings
+    ingest_url: str = ""
 
     @property
     def store(self) -> ArtifactStore:
@@ -53,11 +54,28 @@ class Installation:
                 "look at: driftloop status"
             ) from error
         if response.is_error:
-            raise CommandError(_problem(response))
+            raise CommandError(problem_of(response))
         return response.json()
 
+    def door(self, timeout_s: float = HTTP_TIMEOUT_S) -> httpx.Client:
+        """Return a client of ingest's HTTP interface.
 
-def _problem(response: httpx.Response) -> str:
+        Raises
+        ------
+        CommandError
+            When nobody has said where it is.
+        """
+        if not self.ingest_url:
+            raise CommandError("set DRIFTLOOP_INGEST_URL to ingest's HTTP interface")
+        return httpx.Client(
+            base_url=self.ingest_url,
+            headers={"Authorization": f"Bearer {self.token}"},
+            timeout=timeout_s,
+        )
+
+
+def problem_of(response: httpx.Response) -> str:
+    """Return an error answer's own explanation."""
     try:
         body = response.json()
     except ValueError:
@@ -77,8 +95,8 @@ def default_home() -> Path:
 def connect(home: Path) -> Installation:
     """Find the running local stack, or what the environment names.
 
-    ``DRIFTLOOP_BROKER``, ``DRIFTLOOP_REGISTRY_URL`` and ``DRIFTLOOP_API_TOKEN``
-    lead to an installation elsewhere.
+    ``DRIFTLOOP_BROKER``, ``DRIFTLOOP_REGISTRY_URL``, ``DRIFTLOOP_INGEST_URL`` and
+    ``DRIFTLOOP_API_TOKEN`` lead to an installation elsewhere.
 
     Raises
     ------
@@ -87,9 +105,12 @@ def connect(home: Path) -> Installation:
     """
     settings = load_settings(Settings, "cli", home=home)
     registry_url = os.environ.get("DRIFTLOOP_REGISTRY_URL")
+    ingest_url = os.environ.get("DRIFTLOOP_INGEST_URL")
     token = settings.api_token.get_secret_value() if settings.api_token else ""
     if "DRIFTLOOP_BROKER" in os.environ:
-        return Installation(home, settings.broker, registry_url or "", token, settings)
+        return Installation(
+            home, settings.broker, registry_url or "", token, settings, ingest_url or ""
+        )
     report = stack_status(home)
     if report["state"] == "stopped":
         raise CommandError(
@@ -102,4 +123,5 @@ def connect(home: Path) -> Installation:
         registry_url=registry_url or report["urls"].get("registry", ""),
         token=token or token_file.read_text(encoding="utf-8").strip(),
         settings=settings,
+        ingest_url=ingest_url or report["urls"].get("ingest", ""),
     )

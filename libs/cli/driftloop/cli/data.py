@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from driftloop.cli.context import CommandError, Installation
 from driftloop.cli.describe import STYLES, describe, entry_json
+from driftloop.cli.door import DoorPublisher
 from driftloop.cli.log import (
     CHAIN_TOPICS,
     DECISION_TOPICS,
@@ -34,6 +35,7 @@ from driftloop.contracts.events import PipelineApplied
 from driftloop.contracts.pipeline import PipelineSpec, load_pipeline
 from driftloop.runtime.drivers.confluent import ConfluentPublisher
 from driftloop.runtime.envelope import encode
+from driftloop.runtime.transport import Publisher
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -130,7 +132,9 @@ def publish(
     start = state.next_part()
     if start:
         console.print(f"going on after message {start} of {len(parts)}")
-    sender = publisher(installation)
+    sender: Publisher = (
+        DoorPublisher(installation) if spec.data.privacy else publisher(installation)
+    )
     rows = 0
     try:
         with Progress(

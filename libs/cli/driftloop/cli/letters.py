@@ -102,6 +102,8 @@ def dead_letter_table(found: Sequence[Letter]) -> Table:
 def replay(installation: Installation, service: str, letter_id: str | None) -> int:
     """Publish dead letters to the topic they came from, with their first headers.
 
+    Letters without a value (of a pipeline with privacy rules) are left out.
+
     Raises
     ------
     CommandError
@@ -111,6 +113,13 @@ def replay(installation: Installation, service: str, letter_id: str | None) -> i
     chosen = [x for x in found if letter_id is None or x.id == letter_id]
     if letter_id and not chosen:
         raise CommandError(f"no dead letter {letter_id!r} of {service}")
+    empty = [letter for letter in chosen if letter.message.value is None]
+    if empty and letter_id:
+        raise CommandError(
+            f"{letter_id} holds no value, as its pipeline has privacy rules; let "
+            f"{empty[0].topic}/{empty[0].partition}/{empty[0].offset} be sent again "
+            "upstream"
+        )
     records = [
         Record(
             letter.topic,
@@ -119,6 +128,7 @@ def replay(installation: Installation, service: str, letter_id: str | None) -> i
             tuple(h for h in letter.message.headers if not h[0].startswith(PROVENANCE)),
         )
         for letter in chosen
+        if letter.message.value is not None
     ]
     if records:
         sender = publisher(installation)

@@ -59,10 +59,17 @@ def access_rights() -> list[Right]:
 
 
 def outside_rights() -> list[Right]:
-    """Return the rights of those outside: people read all, upstream reads nothing."""
+    """Return the rights of those outside: upstream reads nothing.
+
+    People read all but what upstream writes, which may hold personal data as it came.
+    """
     rights = [
         Right(writer, "WRITE", "TOPIC", topic.name)
         for writer in OUTSIDE
         for topic in produced_by(writer)
     ]
-    return rights + [Right("people", "READ", "TOPIC", topic.name) for topic in TOPICS]
+    return rights + [
+        Right("people", "READ", "TOPIC", topic.name)
+        for topic in TOPICS
+        if "upstream" not in topic.producers
+    ]

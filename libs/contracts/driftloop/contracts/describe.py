@@ -85,6 +85,11 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
     e.ScorerReported: lambda x: ", ".join(
         f"v{v.version} {v.state}" for v in x.versions
     ),
+    e.ErasureRequested: lambda x: f"{x.subject} by {x.requested_by}: {x.reason}",
+    e.SubjectErased: lambda x: (
+        f"{x.subject}: {x.key_count} key, {x.token_count} tokens are gone"
+    ),
+    e.ValueRevealed: lambda x: f"{x.field} to {x.revealed_to}: {x.reason}",
     e.RollbackRequested: lambda x: f"by {x.requested_by}: {x.reason}",
     e.RolloutAdvanced: lambda x: f"v{x.version} {x.step} {x.verdict}: {x.detail}",
     e.ModelDeployed: lambda x: f"v{x.version} answers all requests",

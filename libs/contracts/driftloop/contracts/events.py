@@ -5,7 +5,7 @@ is handled by ``on_batch_ingested``. Times are event time in UTC unless a name
 says otherwise; ratios are 0 to 1.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from driftloop.contracts.base import Event, UtcTime, Value
 from driftloop.contracts.pipeline import PipelineSpec
@@ -160,6 +160,43 @@ class BatchScored(RowsEvent):
     champion_version: int
     candidate_version: int | None = None
     duration_seconds: float = Field(ge=0)
+
+
+# ── privacy ─────────────────────────────────────────────────────────────────
+
+SubjectId = Annotated[
+    str,
+    Field(
+        pattern=r"^[0-9a-f]{32}$",
+        description="keyed hash of the person's id; the id itself is in no event",
+    ),
+]
+
+
+class ErasureRequested(Event):
+    """A person asked that what is known of a subject become unreadable."""
+
+    subject: SubjectId
+    requested_by: str
+    reason: str
+
+
+class SubjectErased(Event):
+    """A subject's key and tokens are gone, and with them what they covered."""
+
+    subject: SubjectId
+    key_count: int = Field(ge=0, description="0: there was none, or it was gone")
+    token_count: int = Field(ge=0)
+    requested_by: str
+
+
+class ValueRevealed(Event):
+    """A person read one token or encrypted value; what it was is not said."""
+
+    field: str
+    subject: SubjectId | None = Field(default=None, description="None: of a token")
+    revealed_to: str
+    reason: str
 
 
 # ── watching ────────────────────────────────────────────────────────────────

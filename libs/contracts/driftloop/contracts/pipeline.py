@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from driftloop.contracts.base import NAME_PATTERN
+from driftloop.contracts.privacy import PrivacyRule, check_rules
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -83,6 +84,10 @@ class DataSection(Section):
         gt=0,
         description="a row older than the newest by more counts as late",
     )
+    privacy: dict[str, PrivacyRule] = Field(
+        default_factory=dict,
+        description="what becomes of columns with personal data, before all else",
+    )
 
     @field_validator("timezone")
     @classmethod
@@ -118,6 +123,16 @@ class DataSection(Section):
                 f"target {self.target!r} is a name driftloop uses for every row; "
                 "rename the column upstream"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _privacy_leaves_what_is_needed(self) -> "DataSection":
+        check_rules(
+            self.privacy,
+            row_id=self.id,
+            fixed=(self.time, self.target),
+            feature_types={name: f.type for name, f in self.features.items()},
+        )
         return self
 
 
@@ -348,5 +363,7 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     for part in location:
         if model is DataSection and part == "features":
             return sorted(Feature.model_fields)
+        if model is DataSection and part == "privacy":
+            return sorted(PrivacyRule.model_fields)
         model = model.model_fields[str(part)].annotation
     return sorted(model.model_fields)

@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 from driftloop.contracts.pipeline import Feature, PipelineSpec, Section
+from driftloop.contracts.privacy import PrivacyRule
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -58,6 +59,23 @@ the good rows of the batch go on. A fault in many rows of a window is reported a
 and no model is trained because of it.
 """
 
+PRIVACY_EXAMPLE = """\
+`data.privacy` says what becomes of columns with personal data, before anything is
+stored or published onward ([privacy.md](privacy.md)):
+
+```yaml
+privacy:
+  email: drop
+  name: {action: mask, keep_last: 2}
+  customer_id: hash
+  phone: tokenise
+  notes: {action: encrypt, subject: customer_id}
+```
+
+An action without options can stand alone. A pipeline with such rules has to name its
+features: columns that are named in neither place are left out.
+"""
+
 
 def pipeline_page() -> str:
     """Return the whole page as Markdown."""
@@ -69,6 +87,8 @@ def pipeline_page() -> str:
         lines += ["", f"## {name}", "", _promise(section), "", *_table(section, name)]
         if name == "data":
             lines += ["", "### data.features", "", FEATURE_EXAMPLE, *_table(Feature)]
+            lines += ["", "### data.privacy", "", PRIVACY_EXAMPLE]
+            lines += _table(PrivacyRule)
     return "\n".join([*lines, ""])
 
 

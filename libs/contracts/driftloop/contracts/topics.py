@@ -20,6 +20,9 @@ SERVICES = (
 
 FOR_EVER = None
 ROWS_RETENTION = timedelta(days=7)
+RAW_RETENTION = timedelta(days=3)
+"""Of what upstream publishes: it may hold personal data as it came, and is needed only
+until ingest has read it. Longer than a long weekend without ingest."""
 PROGRESS_RETENTION = timedelta(days=1)
 DEAD_LETTER_RETENTION = FOR_EVER
 PARTITIONS = 4
@@ -56,13 +59,17 @@ EVERY_SERVICE = SERVICES
 TOPICS: tuple[Topic, ...] = (
     Topic(e.PipelineApplied, ("people", "registry"), EVERY_SERVICE, compacted=True),
     # data
-    Topic(e.ObservationArrived, ("upstream", "ingest"), ("ingest",), ROWS_RETENTION),
-    Topic(e.LabelArrived, ("upstream", "ingest"), ("ingest",), ROWS_RETENTION),
+    Topic(e.ObservationArrived, ("upstream", "ingest"), ("ingest",), RAW_RETENTION),
+    Topic(e.LabelArrived, ("upstream", "ingest"), ("ingest",), RAW_RETENTION),
     Topic(e.BatchIngested, ("ingest",), ("validator",), ROWS_RETENTION),
     Topic(e.BatchValidated, ("validator",), ("scorer", "monitor"), ROWS_RETENTION),
     Topic(e.BatchRejected, ("validator",), ("monitor",), ROWS_RETENTION),
     Topic(e.DatasetVersioned, ("validator",), ("trainer",)),
     Topic(e.BatchScored, ("scorer",), ("monitor",), ROWS_RETENTION),
+    # privacy
+    Topic(e.ErasureRequested, ("ingest",), ("ingest",)),
+    Topic(e.SubjectErased, ("ingest",), ()),
+    Topic(e.ValueRevealed, ("ingest",), ()),
     # watching
     Topic(e.DriftDetected, ("monitor",), ("trainer",)),
     Topic(e.PerformanceMeasured, ("monitor",), ("deployer",)),

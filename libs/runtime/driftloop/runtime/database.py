@@ -148,7 +148,7 @@ def open_database(
         When the server is away or refuses the user.
     """
     parsed = make_url(url)
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"hide_parameters": True}  # in the texts of errors
     if parsed.get_backend_name() == "sqlite":
         if parsed.database and parsed.database != ":memory:":
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
@@ -216,6 +216,7 @@ def _set_up_sqlite(engine: Engine) -> None:
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=NORMAL")
         cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.execute("PRAGMA secure_delete=FAST")  # what is deleted is overwritten
         cursor.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
         cursor.close()
 

@@ -16,7 +16,7 @@ from driftloop.runtime import database, metrics
 from driftloop.runtime.artifacts import ArtifactStore
 from driftloop.runtime.database import Attempt
 from driftloop.runtime.envelope import Attributes, attributes_of, decode, meta_of
-from driftloop.runtime.errors import Reject, Retry, Skip
+from driftloop.runtime.errors import Reject, Retry, Skip, without_values
 from driftloop.runtime.handlers import DeadLetter, Deps, HandlerTable
 from driftloop.runtime.outbox import Cause, OutboxRelay, Stopping
 from driftloop.runtime.telemetry import log, processing_span
@@ -124,6 +124,9 @@ class Runner(Generic[D]):
                     races += 1  # another instance stored it first: see it as done
                     continue
                 if not (isinstance(error, Retry) or database.is_passing(error)):
+                    if self._is_private(messages[0]):
+                        self._end_by_bug(messages[0], error)
+                        return
                     if self._crashed(messages[0], error):
                         return
                     raise
@@ -138,6 +141,18 @@ class Runner(Generic[D]):
                 wait_s = min(wait_s * 2, MAX_WAIT_S)
             else:
                 return
+
+    def _is_private(self, message: Message) -> bool:
+        """Whether nobody may read the message's values: not even in an error."""
+        return self._deps.told(message) is not message
+
+    def _end_by_bug(self, message: Message, error: Exception) -> None:
+        """Say where a bug is, but not what the message held; see ``Deps.told``."""
+        plain = RuntimeError(str(without_values(error)))
+        plain = plain.with_traceback(error.__traceback__)
+        plain.__suppress_context__ = True
+        if not self._crashed(message, plain):
+            raise plain from None
 
     def _wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -202,7 +217,7 @@ class Runner(Generic[D]):
 
     def _handle_chunk(self, session: Session, messages: list[Message]) -> None:
         first, last = messages[0], messages[-1]
-        meta = _origin_of(first)
+        meta = _origin_of(self._deps.told(first))
         chunk_id = f"{first.topic}/{first.partition}/{first.offset}-{last.offset}"
         with processing_span(self._tracer, self._service, meta) as span:
             span.set_attribute("messaging.batch.message_count", len(messages))
@@ -229,6 +244,8 @@ class Runner(Generic[D]):
         attempts: int = 1,
         row: int | None = None,
     ) -> None:
+        if self._is_private(message):
+            message, error = self._deps.told(message), without_values(error)
         self._outbox.add_dead_letter(session, message, error, attempts, row)
         self._count(message.topic, "dead_lettered")
         logger.error(
@@ -254,7 +271,9 @@ class Runner(Generic[D]):
 
     def _crashed(self, message: Message, error: Exception) -> bool:
         """Count a bug; True once the message has been put aside because of it."""
-        logger.exception("handler failed", topic=message.topic, offset=message.offset)
+        logger.error(
+            "handler failed", topic=message.topic, offset=message.offset, exc_info=error
+        )
         key = (message.topic, message.partition, message.offset)
         with Session(self._engine) as session:
             row = session.get(Attempt, key) or Attempt(

@@ -100,6 +100,8 @@ def processing_span(
             "messaging.message.id": meta.id,
             "messaging.message.conversation_id": meta.chain.id,
         },
+        record_exception=False,  # its text may hold values of the message
+        set_status_on_exception=False,
     )
 
 
@@ -148,7 +150,10 @@ def start_logging(service: str, settings: Settings) -> None:
         foreign_pre_chain=shared,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            structlog.processors.dict_tracebacks
+            structlog.processors.ExceptionRenderer(
+                # Locals would be rows, keys and passwords.
+                structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+            )
             if settings.log_format == "json"
             else structlog.processors.StackInfoRenderer(),
             renderer,

@@ -42,6 +42,9 @@ DECISIONS: dict[type[Event], str] = {
     e.RolloutAdvanced: "quiet",
     e.ModelDeployed: "good",
     e.ModelRolledBack: "bad",
+    e.ErasureRequested: "person",
+    e.SubjectErased: "quiet",
+    e.ValueRevealed: "person",
 }
 """Events of the timeline, with the tone in which the page shows them. Their order is
 that of a chain: what one handler tells has one time, and then this order holds."""

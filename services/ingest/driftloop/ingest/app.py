@@ -5,7 +5,10 @@ from contextlib import contextmanager
 
 from driftloop.ingest.api import Door, router
 from driftloop.ingest.handlers import HANDLERS, IngestDeps, Patience
+from driftloop.ingest.keys import open_keys
+from driftloop.ingest.privacy_door import PrivacyDoor
 from driftloop.ingest.settings import IngestSettings
+from driftloop.ingest.subjects import router as subjects_router
 from driftloop.ingest.tables import TABLES
 from driftloop.runtime.service import Parts, Runtime, Service
 
@@ -13,13 +16,19 @@ from driftloop.runtime.service import Parts, Runtime, Service
 @contextmanager
 def build(runtime: Runtime[IngestSettings]) -> Iterator[Parts[IngestDeps]]:
     """Connect the handlers and the HTTP door to this process."""
+    keys = open_keys(runtime.settings)
     deps = IngestDeps(
         session=runtime.session,
         pipelines=runtime.pipelines,
         patience=Patience(runtime.settings.unknown_pipeline_grace_seconds),
+        privacy_keys=keys,
     )
-    door = Door(runtime.settings, runtime.publisher, runtime.pipelines)
-    yield Parts(deps, routers=[router(door)])
+    privacy = PrivacyDoor(runtime.engine, keys)
+    door = Door(runtime.settings, runtime.publisher, runtime.pipelines, privacy)
+    people = subjects_router(
+        runtime.settings, runtime.publisher, runtime.store, runtime.pipelines, privacy
+    )
+    yield Parts(deps, routers=[router(door), people])
 
 
 SERVICE = Service(

@@ -9,14 +9,22 @@ same batches with the same ids and the messages are skipped by their offsets.
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from driftloop.contracts.base import NAME_PATTERN, Event, Meta
-from driftloop.contracts.events import BatchIngested, RowKind, Span
+from driftloop.contracts.events import (
+    BatchIngested,
+    ErasureRequested,
+    RowKind,
+    Span,
+    SubjectErased,
+)
+from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.contracts.rows import row_keys
 from driftloop.ingest.core import (
     batches,
@@ -26,17 +34,21 @@ from driftloop.ingest.core import (
     late_count,
     typed_rows,
 )
+from driftloop.ingest.discreet import has_rules, plain_reason, source_name, told
 from driftloop.ingest.formats import BadRow, FormatError, Parsed, parse
-from driftloop.ingest.metrics import ROWS
+from driftloop.ingest.keys import PrivacyKeys
+from driftloop.ingest.metrics import PRIVATE_ROWS, ROWS
+from driftloop.ingest.privacy import treat
 from driftloop.ingest.tables import (
     advance_time,
     known_ids,
     newest_time,
     remember_ids,
 )
+from driftloop.ingest.vault import DatabaseVault
 from driftloop.runtime.envelope import Attributes, attributes_of, meta_of
 from driftloop.runtime.errors import Reject, Retry
-from driftloop.runtime.handlers import Chunk, DeadLetter, Deps
+from driftloop.runtime.handlers import Chunk, DeadLetter, Deps, EventHandler
 from driftloop.runtime.transport import Message
 
 DEFAULT_SOURCE = "upstream"
@@ -69,6 +81,10 @@ class IngestDeps(Deps):
     """What the handlers use besides their transaction."""
 
     patience: Patience
+    privacy_keys: PrivacyKeys | None = None
+
+    def told(self, message: Message) -> Message:
+        return told(message, self.pipelines, self.privacy_keys)
 
 
 class Arrival(NamedTuple):
@@ -79,16 +95,21 @@ class Arrival(NamedTuple):
     pipeline: str
     source: str
     parsed: Parsed
+    spec: PipelineSpec | None
+    """The pipeline's file at the time of reading, which said what may be read."""
+    treated: frozenset[str] = frozenset()
+    """Columns whose privacy rules were applied before it came, at the HTTP door."""
 
-    @property
-    def origin(self) -> Meta:
-        """Whose chain goes on in the batch that begins with this message."""
-        try:
-            return meta_of(self.attributes, self.message)
-        except Reject:  # a time that is none; upstream's, and nobody needs it here
-            values = self.attributes.values
-            timeless = {name: values[name] for name in values if name != "time"}
-            return meta_of(Attributes(timeless, "", None), self.message)
+
+def _origin(message: Message) -> Meta:
+    """Whose chain goes on in the batch that begins with this message."""
+    attributes = attributes_of(message)
+    try:
+        return meta_of(attributes, message)
+    except Reject:  # a time that is none; upstream's, and nobody needs it here
+        values = attributes.values
+        timeless = {name: values[name] for name in values if name != "time"}
+        return meta_of(Attributes(timeless, "", None), message)
 
 
 def on_observation_arrived(
@@ -112,25 +133,29 @@ def _arrived(
     groups: dict[tuple[str, str], list[Arrival]] = {}
     for message in messages:
         try:
-            arrival = _read(message)
+            arrival = _read(message, deps)
         except Reject as error:
+            error.plain = plain_reason(error.reason)
             letters.append(DeadLetter(message, error))
             continue
         groups.setdefault((arrival.pipeline, arrival.source), []).append(arrival)
-    unknown = _unknown_pipelines({name for name, _ in groups}, deps)
+    unknown = _unknown_pipelines(groups, deps)
     yield from letters
     for (pipeline, source), arrivals in groups.items():
         if pipeline in unknown:
             absent = Reject(
                 f"pipeline {pipeline!r} is not applied; run: driftloop apply FILE",
                 field="subject",
+                plain="the pipeline is not applied; run: driftloop apply FILE",
             )
             yield from (DeadLetter(arrival.message, absent) for arrival in arrivals)
         else:
             yield from _batched(kind, pipeline, source, arrivals, deps)
 
 
-def _unknown_pipelines(names: Iterable[str], deps: IngestDeps) -> set[str]:
+def _unknown_pipelines(
+    groups: Mapping[tuple[str, str], Sequence[Arrival]], deps: IngestDeps
+) -> set[str]:
     """Return pipelines that are not applied and have been waited for.
 
     Raises
@@ -138,16 +163,20 @@ def _unknown_pipelines(names: Iterable[str], deps: IngestDeps) -> set[str]:
     Retry
         While one may still be on its way.
     """
-    unknown = {name for name in names if name not in deps.pipelines}
+    unknown = {
+        name
+        for (name, _), arrivals in groups.items()
+        if any(arrival.spec is None for arrival in arrivals)
+    }
     waiting = [name for name in sorted(unknown) if not deps.patience.is_over(name)]
     if waiting:
-        raise Retry(
-            f"pipeline {', '.join(waiting)} is not applied; run: driftloop apply FILE"
-        )
+        is_open = not any(has_rules(each.spec) for each in deps.pipelines.values())
+        names = ", ".join(waiting) if is_open else f"({len(waiting)})"
+        raise Retry(f"pipeline {names} is not applied; run: driftloop apply FILE")
     return unknown
 
 
-def _read(message: Message) -> Arrival:
+def _read(message: Message, deps: IngestDeps) -> Arrival:
     """Tell a message's pipeline and source and read its rows.
 
     Raises
@@ -174,11 +203,52 @@ def _read(message: Message) -> Arrival:
             "the record's key to its name",
             field="subject",
         )
+    applied = deps.pipelines.get(pipeline)
+    spec = None if applied is None else applied.spec
+    if spec is not None and has_rules(spec):
+        source = source_name(parsed.source or attributes.get("source"))
+        treated = _treated(message, attributes, pipeline, deps)
+        return Arrival(message, attributes, pipeline, source, parsed, spec, treated)
     given = parsed.source or attributes.get("source") or rest
     if not given.isprintable():
         raise Reject("has characters that cannot be printed", field="source")
     source = given.rstrip("/").rpartition("/")[2][:MAX_SOURCE_CHARS]
-    return Arrival(message, attributes, pipeline, source or DEFAULT_SOURCE, parsed)
+    source = source or DEFAULT_SOURCE
+    return Arrival(message, attributes, pipeline, source, parsed, spec)
+
+
+def _treated(
+    message: Message, attributes: Attributes, pipeline: str, deps: IngestDeps
+) -> frozenset[str]:
+    """Return the columns whose rules the HTTP door has applied, if it proves so."""
+    columns = frozenset((attributes.get("privacycolumns") or "").split("\x1f"))
+    seal = attributes.get("privacyseal")
+    if seal is None or deps.privacy_keys is None or attributes.data is None:
+        return frozenset()
+    is_real = deps.privacy_keys.is_seal(
+        seal, message.topic, pipeline, columns, attributes.data
+    )
+    return columns if is_real else frozenset()
+
+
+def _allowed(
+    parsed: Parsed, arrival: Arrival, spec: PipelineSpec, deps: IngestDeps
+) -> Parsed:
+    """Return rows with the pipeline's privacy rules applied.
+
+    Raises
+    ------
+    Retry
+        When this process has no privacy key.
+    """
+    if not has_rules(spec):
+        return parsed
+    if deps.privacy_keys is None:
+        raise Retry("there is no privacy key; set DRIFTLOOP_PRIVACY_KEY")
+    where = "door" if arrival.treated else "topic"
+    PRIVATE_ROWS.labels(spec.name, where).inc(len(parsed.numbers))
+    vault = DatabaseVault(deps.session, deps.privacy_keys)
+    return treat(parsed, spec, deps.privacy_keys, vault, arrival.treated)
 
 
 def _batched(
@@ -189,18 +259,22 @@ def _batched(
     deps: IngestDeps,
 ) -> Iterator[Event | DeadLetter]:
     """Return batches of one source, and dead letters of its bad rows."""
-    spec = deps.pipeline(pipeline)
+    spec = arrivals[-1].spec
+    assert spec is not None  # noqa: S101 - the caller has looked
     deps.patience.forget(pipeline)
     for arrival in arrivals:
         yield from (_row_letter(arrival, row) for row in arrival.parsed.bad)
     tables: list[pa.Table] = []
     contents: list[bytes] = []
-    for parsed, owners in joined_rows([arrival.parsed for arrival in arrivals]):
-        typed = typed_rows(parsed, spec, kind, source)
-        tables.append(typed.table)
-        contents += typed.contents
-        for position, row in typed.bad:
-            yield _row_letter(arrivals[owners[position]], row)
+    for _, group in groupby(arrivals, key=lambda arrival: arrival.treated):
+        run = list(group)
+        for raw, owners in joined_rows([arrival.parsed for arrival in run]):
+            parsed = _allowed(raw, run[0], spec, deps)
+            typed = typed_rows(parsed, spec, kind, source)
+            tables.append(typed.table)
+            contents += typed.contents
+            for position, row in typed.bad:
+                yield _row_letter(run[owners[position]], row)
     if not contents:
         return
     table = concatenated(tables)
@@ -214,6 +288,7 @@ def _batched(
     if kind == "labels":
         revisions = pa.array(fresh.revisions, pa.int64())
         table = table.append_column("revision", revisions)
+    origin = _origin(deps.told(arrivals[0].message))
     watermark = newest_time(deps.session, pipeline, kind, source)
     for rows in batches(table):
         span = _span(rows)
@@ -230,7 +305,7 @@ def _batched(
             watermark=watermark,
         )
         duplicates = 0  # counted once, in the first batch
-        yield event.with_rows(rows).following(arrivals[0].origin)
+        yield event.with_rows(rows).following(origin)
     if watermark is not None:
         advance_time(deps.session, pipeline, kind, source, watermark)
 
@@ -261,10 +336,30 @@ def _row_letter(arrival: Arrival, row: BadRow) -> DeadLetter:
         headers=tuple((name, text.encode()) for name, text in attributes.items()),
         timestamp_ms=whole.timestamp_ms,
     )
-    return DeadLetter(message, Reject(row.reason, field=row.field), row.number)
+    plain = plain_reason(row.reason)
+    error = Reject(row.reason, field=row.field, plain=plain)
+    return DeadLetter(message, error, row.number)
 
 
-HANDLERS = [
+def on_erasure_requested(
+    event: ErasureRequested, deps: IngestDeps
+) -> Iterator[SubjectErased]:
+    """Make what is known of a person unreadable, wherever it lies."""
+    if deps.privacy_keys is None:
+        raise Retry("there is no privacy key; set DRIFTLOOP_PRIVACY_KEY")
+    vault = DatabaseVault(deps.session, deps.privacy_keys)
+    key_count, token_count = vault.erase(event.pipeline, event.subject)
+    yield SubjectErased(
+        pipeline=event.pipeline,
+        subject=event.subject,
+        key_count=key_count,
+        token_count=token_count,
+        requested_by=event.requested_by,
+    )
+
+
+HANDLERS: list[Chunk | EventHandler] = [
     Chunk("observation-arrived", on_observation_arrived),
     Chunk("label-arrived", on_label_arrived),
+    on_erasure_requested,
 ]

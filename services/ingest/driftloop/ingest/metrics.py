@@ -2,6 +2,12 @@
 
 from prometheus_client import Counter, Gauge
 
+PRIVATE_ROWS = Counter(
+    "driftloop_ingest_private_rows_total",
+    "Rows of pipelines with privacy rules, by where the rules were applied: door "
+    "(before the raw topic) or topic (upstream published them as they were)",
+    ["pipeline", "where"],
+)
 ROWS = Counter(
     "driftloop_ingest_rows_total",
     "Rows that arrived, by what they were: new or duplicate",

@@ -31,7 +31,6 @@ def records_of(
     pipeline: str,
     kind: RowKind,
     source: str,
-    headers: dict[str, str],
 ) -> list[Record]:
     """Return Kafka records of a request; the same request gives the same ids.
 
@@ -59,8 +58,8 @@ def records_of(
             "ce_time": datetime.now(UTC).isoformat(),
             "content-type": content_type,
         }
-        if "traceparent" in headers:
-            fields["traceparent"] = headers["traceparent"]
+        if traceparent := attributes.get("traceparent"):
+            fields["traceparent"] = traceparent
         records.append(
             Record(
                 TOPICS[kind],

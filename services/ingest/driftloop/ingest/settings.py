@@ -1,7 +1,7 @@
 """Settings of ingest: ``DRIFTLOOP_INGEST_…``."""
 
 from driftloop.runtime.settings import Settings
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 
 class IngestSettings(Settings):
@@ -30,4 +30,14 @@ class IngestSettings(Settings):
         default=10,
         ge=0,
         description="how long messages wait for a pipeline to be applied",
+    )
+    privacy_key: SecretStr | None = Field(
+        default=None,
+        description="secret of data.privacy, the same for every replica; default: "
+        "drawn at first start, under home",
+    )
+    reveal_token: SecretStr | None = Field(
+        default=None,
+        description="whoever also has it may read tokens and encrypted values; "
+        "default: nobody may",
     )

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from driftloop.contracts.events import RowKind
 from driftloop.ingest.core import Seen
+from driftloop.ingest.vault import VAULT_TABLES
 from sqlalchemy import BigInteger, Connection
 from sqlmodel import Field, Session, SQLModel
 
@@ -33,7 +34,7 @@ class EventTime(SQLModel, table=True):
     newest_us: int = Field(sa_type=BigInteger)
 
 
-TABLES = (SeenRow, EventTime)
+TABLES = (SeenRow, EventTime, *VAULT_TABLES)
 
 
 def known_ids(session: Session, keys: Sequence[bytes]) -> dict[bytes, Seen]:

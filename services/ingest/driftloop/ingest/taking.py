@@ -21,6 +21,7 @@ from driftloop.contracts.events import PipelineApplied, RowKind
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.ingest.admission import Admission, BusyError, Place
 from driftloop.ingest.core import typed_rows
+from driftloop.ingest.discreet import has_rules, source_name
 from driftloop.ingest.encodings import ENCODINGS, PLAIN, TooLargeError, decoded
 from driftloop.ingest.formats import (
     KNOWN_TYPES,
@@ -31,6 +32,7 @@ from driftloop.ingest.formats import (
     parse,
 )
 from driftloop.ingest.metrics import BUSY, IN_WORK
+from driftloop.ingest.privacy_door import PrivacyDoor
 from driftloop.ingest.records import records_of
 from driftloop.ingest.settings import IngestSettings
 from driftloop.runtime.envelope import STRUCTURED_TYPE, Attributes, attributes_of
@@ -73,10 +75,12 @@ class Door:
         settings: IngestSettings,
         publisher: Publisher,
         pipelines: StateView[PipelineApplied],
+        privacy: PrivacyDoor | None = None,
     ) -> None:
         self.settings = settings
         self.publisher = publisher
         self.pipelines = pipelines
+        self.privacy = privacy
         self.admission = Admission(
             settings.max_requests_in_work, settings.max_bytes_in_work
         )
@@ -105,7 +109,9 @@ async def take(
             if encoding:
                 body = await _decoded(door, body, encoding, place)
             IN_WORK.set(door.admission.bytes)
-            given = _Given(dict(request.headers), body, applied.spec, kind, source)
+            given = _Given(
+                dict(request.headers), body, applied.spec, kind, source, door.privacy
+            )
             prepared = await _in(door.parsers, partial(_prepare, given))
             del body, given
             if isinstance(prepared, Response):
@@ -201,6 +207,7 @@ class _Given:
     spec: PipelineSpec
     kind: RowKind
     source: str
+    privacy: PrivacyDoor | None
 
 
 def _prepare(given: _Given) -> tuple[Accepted, list[Record]] | Response:
@@ -216,6 +223,9 @@ def _prepare(given: _Given) -> tuple[Accepted, list[Record]] | Response:
             )
         parsed = parse(attributes.data or b"", attributes.content_type)
         source = _source_of(attributes, parsed) or given.source
+        private = _private(given)
+        if private:
+            source, parsed = source_name(source), private.treated(parsed, spec)
         bad = [*parsed.bad]
         if len(parsed.numbers):
             bad += [row for _, row in typed_rows(parsed, spec, kind, source).bad]
@@ -223,7 +233,11 @@ def _prepare(given: _Given) -> tuple[Accepted, list[Record]] | Response:
             return _refusal(bad)
         if not parsed.numbers:
             raise HTTPException(422, "there are no rows in the request")
-        records = records_of(attributes, parsed, spec.name, kind, source, given.headers)
+        if private:
+            attributes = private.own_attributes(attributes, parsed)
+        records = records_of(attributes, parsed, spec.name, kind, source)
+        if private:
+            records = [private.sealed(record, spec) for record in records]
     except (FormatError, Reject) as error:
         raise HTTPException(422, str(error)) from error
     except TooLargeError as error:
@@ -236,6 +250,15 @@ def _prepare(given: _Given) -> tuple[Accepted, list[Record]] | Response:
         id=dict(records[0].headers)["ce_id"].decode(),
     )
     return accepted, records
+
+
+def _private(given: _Given) -> PrivacyDoor | None:
+    """Return what applies the privacy rules; None: the pipeline has none."""
+    if not has_rules(given.spec):
+        return None
+    if given.privacy is None:
+        raise HTTPException(503, "there is no privacy key; set DRIFTLOOP_PRIVACY_KEY")
+    return given.privacy
 
 
 async def _publish(door: Door, records: list[Record]) -> None:
