@@ -43,8 +43,8 @@ def person(number: int, **values: object) -> dict[str, object]:
         "is_new": True,
         "email": "ada@example.org",
         "name": "Ada Lovelace",
-        "customer_id": 1815,
-        "phone": "+44 20 1234",
+        "customer_id": 18151210185227,
+        "phone": "+44 20 7946 0958",
         "notes": "asked for the engine",
         "address": "12 St James's Square",
         "bought": "yes",
@@ -53,6 +53,6 @@ def person(number: int, **values: object) -> dict[str, object]:
 
 
 SECRETS = (
-    "order-of-ada", "soho", "ada@example.org", "Ada", "Lovelace", "1815", "+44", "1234",
-    "engine", "James",
+    "order-of-ada", "soho", "ada@example.org", "Ada L", "Lovelace", "18151210185227",
+    "+44 20", "7946 0958", "engine", "James",
 )  # fmt: skip
