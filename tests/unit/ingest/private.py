@@ -56,3 +56,6 @@ SECRETS = (
     "order-of-ada", "soho", "ada@example.org", "Ada L", "Lovelace", "18151210185227",
     "+44 20", "7946 0958", "engine", "James",
 )  # fmt: skip
+
+CUSTOMER = "18151210185227"
+PHONE = "+44 20 7946 0958"

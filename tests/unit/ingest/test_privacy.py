@@ -34,7 +34,15 @@ from sqlmodel import Session
 
 from tests.unit.ingest.door import APPLIED as BIKES
 from tests.unit.ingest.door import KEYS, message, row
-from tests.unit.ingest.private import APPLIED, SECRETS, SPEC, person, pipelines
+from tests.unit.ingest.private import (
+    APPLIED,
+    CUSTOMER,
+    PHONE,
+    SECRETS,
+    SPEC,
+    person,
+    pipelines,
+)
 
 OBSERVATIONS, LABELS, on_erasure_requested = HANDLERS
 
@@ -82,9 +90,7 @@ def test_each_rule_does_what_it_says(vault: DatabaseVault) -> None:
     assert "email" not in found
     assert "address" not in found, "a column that nobody named"
     assert found["name"] == "***ce"
-    assert found["customer_id"] == KEYS.pseudonym(
-        "shop", "customer_id", "18151210185227"
-    )
+    assert found["customer_id"] == KEYS.pseudonym("shop", "customer_id", CUSTOMER)
     assert found["phone"].startswith("tok_")
     assert found["notes"].startswith("enc1:")
     assert (found["age"], found["plan"], found["is_new"]) == (36, "pro", True)
@@ -196,7 +202,7 @@ def test_erasure_ends_reading_and_later_rows_hold_nothing(
     session: Session, vault: DatabaseVault
 ) -> None:
     (before,) = treated(vault, person(1))
-    subject = subject_of(KEYS, "shop", "18151210185227")
+    subject = subject_of(KEYS, "shop", CUSTOMER)
     key = vault.known_key("shop", subject)
     assert key is not None
     text = encrypted("asked for the engine", key, subject, "shop", "notes")
@@ -226,10 +232,10 @@ def test_erasure_ends_reading_and_later_rows_hold_nothing(
 def test_erasing_someone_unknown_is_no_error_and_deletes_tokens_of_the_id(
     session: Session, vault: DatabaseVault
 ) -> None:
-    token = vault.tokens("shop", "phone", ["+44 20 7946 0958"])["+44 20 7946 0958"]
+    token = vault.tokens("shop", "phone", [PHONE])[PHONE]
     assert vault.erase("shop", subject_of(KEYS, "shop", "nobody")) == (1, 0)
     assert vault.value_of("shop", token) is not None
-    assert vault.erase("shop", subject_of(KEYS, "shop", "+44 20 7946 0958")) == (1, 1)
+    assert vault.erase("shop", subject_of(KEYS, "shop", PHONE)) == (1, 1)
     assert vault.value_of("shop", token) is None
 
 

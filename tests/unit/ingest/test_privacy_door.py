@@ -28,7 +28,7 @@ from pydantic import SecretStr
 from sqlmodel import Session
 
 from tests.unit.ingest.door import KEYS
-from tests.unit.ingest.private import SECRETS, person, pipelines
+from tests.unit.ingest.private import CUSTOMER, PHONE, SECRETS, person, pipelines
 from tests.unit.ingest.test_api import TOKEN, Client, Kafka, arrow
 
 URL = "/v1/pipelines/shop/"
@@ -108,14 +108,12 @@ def test_what_reaches_the_topic_is_treated_and_taken_as_it_is(
     found = desk.rows(0, record)
 
     with Session(desk.engine) as session:
-        token = DatabaseVault(session, KEYS).tokens(
-            "shop", "phone", ["+44 20 7946 0958"]
-        )
+        token = DatabaseVault(session, KEYS).tokens("shop", "phone", [PHONE])
     assert [row["id"] for row in found] == [
         KEYS.pseudonym("shop", "id", f"order-of-ada-{n}") for n in (1, 2)
     ]
     assert {row["source"] for row in found} == {"till-3"}
-    assert json.loads(found[0]["extra"])["phone"] == token["+44 20 7946 0958"]
+    assert json.loads(found[0]["extra"])["phone"] == token[PHONE]
 
 
 def test_the_same_rows_by_door_and_topic_are_the_same_rows(desk: Desk) -> None:
@@ -143,15 +141,15 @@ def test_a_broken_row_is_told_to_its_sender_alone(desk: Desk) -> None:
 
 
 def test_erasure_says_a_hash_and_not_the_id(desk: Desk) -> None:
-    asked = {"subject": "18151210185227", "requested_by": "ben", "reason": "ticket 1"}
+    asked = {"subject": CUSTOMER, "requested_by": "ben", "reason": "ticket 1"}
     answer = desk.post("erasures", asked)
     assert answer.status_code == 202, answer.text
     (record,) = desk.kafka.sent
     event = decode(message_of(record), desk.store)
     assert isinstance(event, ErasureRequested)
-    assert event.subject == subject_of(KEYS, "shop", "18151210185227")
+    assert event.subject == subject_of(KEYS, "shop", CUSTOMER)
     assert (event.requested_by, event.reason) == ("ben", "ticket 1")
-    assert "18151210185227" not in repr(record)
+    assert CUSTOMER not in repr(record)
 
 
 def test_reading_takes_a_second_token_and_is_told(desk: Desk) -> None:
@@ -160,7 +158,7 @@ def test_reading_takes_a_second_token_and_is_told(desk: Desk) -> None:
     extra = json.loads(row["extra"])
     why = {"revealed_to": "ben", "reason": "ticket 2"}
     for name, plain in (
-        ("phone", "+44 20 7946 0958"),
+        ("phone", PHONE),
         ("notes", "asked for the engine"),
     ):
         asked = {"value": extra[name]} | why
@@ -192,7 +190,7 @@ def test_an_erased_value_is_gone(desk: Desk) -> None:
     desk.post("observations", person(1))
     (row,) = desk.rows(0, *desk.kafka.sent)
     with Session(desk.engine) as session:
-        subject = subject_of(KEYS, "shop", "18151210185227")
+        subject = subject_of(KEYS, "shop", CUSTOMER)
         DatabaseVault(session, KEYS).erase("shop", subject)
         session.commit()
     asked = {
