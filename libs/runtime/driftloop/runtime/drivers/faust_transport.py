@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import faust
@@ -47,6 +47,27 @@ class Consumer(aiokafka.Consumer):  # type: ignore[misc]  # no types
     """
 
     transport: Transport
+    _held: frozenset[Any] = frozenset()
+
+    def pause_partitions(self, tps: Iterable[Any]) -> None:
+        self._held -= frozenset(tps)
+        super().pause_partitions(tps)
+
+    def resume_partitions(self, tps: Iterable[Any]) -> None:
+        """Resume changelogs now, all others after the seek.
+
+        Table recovery resumes the stream's partitions and seeks only then. What is
+        fetched in between is handed over too early, and what the seek brings again
+        is dropped as known.
+        """
+        now = {tp for tp in tps if self._is_changelog_tp(tp)}
+        self._held |= frozenset(tps) - now
+        super().resume_partitions(now)
+
+    async def perform_seek(self) -> None:
+        await super().perform_seek()
+        held, self._held = self._held, frozenset()
+        super().resume_partitions(held & self.assignment())
 
     async def on_partitions_revoked(self, revoked: Any) -> None:
         self.transport.forget()
