@@ -4,6 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for name in python3.11 python3 python; do \
   $$name -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$name && break; done)
 VENV := .venv
+# Test processes side by side; each has a broker of its own, about 1 GiB.
+WORKERS ?= 2
 BIN := $(VENV)/bin
 DISTRIBUTIONS := libs/contracts libs/runtime libs/models infra/local libs/cli \
   services/ingest services/validator services/trainer services/registry \
@@ -45,7 +47,7 @@ demo: setup  ## Two real years through the whole loop; KEEP=1 leaves it running
 
 test: lint setup-torch  ## Lint, then every test: unit to end-to-end on a real Kafka
 	$(BIN)/python infra/isolate.py --uv $(BIN)/uv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 lint: setup  ## ruff, mypy, import rules
 	$(BIN)/ruff check .

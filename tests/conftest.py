@@ -15,11 +15,20 @@ from tests.servers import PostgresqlServer, S3Server
 _BROKER_FIXTURES = frozenset({"kafka", "own_kafka"})
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark whatever asks for a broker, so that `-m "not broker"` leaves it out."""
+    """Mark whatever asks for a broker, so that `-m "not broker"` leaves it out.
+
+    Long files come first: two workers then end at about the same time.
+    """
     for item in items:
         if _BROKER_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.broker)
+    items.sort(key=_is_short)
+
+
+def _is_short(item: pytest.Item) -> bool:
+    return not any(item.iter_markers("broker")) and not any(item.iter_markers("slow"))
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from confluent_kafka import Consumer, TopicPartition
 from driftloop.cli.context import Installation, connect
 from driftloop.cli.data import publish_event, publisher
 from driftloop.cli.log import CHAIN_TOPICS, Entry, follow_log
@@ -25,12 +24,12 @@ from driftloop.contracts import events as e
 from driftloop.contracts.base import Event
 from driftloop.contracts.pipeline import PipelineSpec, load_pipeline
 from driftloop.contracts.rows import CONTENT_TYPE
-from driftloop.contracts.topics import consumed_by
 from driftloop.local import stack
 from driftloop.runtime.transport import Record
 
 from tests.bench.ceiling import measure_ceiling
 from tests.bench.figures import Figure
+from tests.support.cluster import committed_lag
 
 PART = "chain"
 EXAMPLE = Path(__file__).parents[2] / "examples/bike-demand"
@@ -183,28 +182,9 @@ def _rows_of(log: Log, before: int) -> int:
 def _is_quiet(installation: Installation) -> bool:
     """Whether no service of the flow has a message left to handle."""
     return all(
-        lag_of(installation.bootstrap, service) == 0
+        committed_lag(installation.bootstrap, service) == 0
         for service in ("ingest", "validator", "scorer", "monitor")
     )
-
-
-def lag_of(bootstrap: str, service: str) -> int:
-    """Return messages that a service's group has not committed."""
-    group = f"driftloop-{service}"
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group})
-    try:
-        partitions = [
-            TopicPartition(topic.name, number)
-            for topic in consumed_by(service)
-            for number in range(topic.partitions)
-        ]
-        lag = 0
-        for committed in consumer.committed(partitions, timeout=10):
-            low, high = consumer.get_watermark_offsets(committed, timeout=10)
-            lag += high - max(committed.offset, low)
-        return lag
-    finally:
-        consumer.close()
 
 
 # ── from a verdict to a new version in service ──────────────────────────────

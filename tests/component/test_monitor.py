@@ -20,6 +20,7 @@ from driftloop.contracts.events import (
 )
 from driftloop.local.kafka import KafkaNode
 from driftloop.monitor.handlers import Packaged
+from support.cluster import committed_lag
 
 from tests.component.support import (
     TOKEN,
@@ -75,6 +76,7 @@ def contents(events: list[Event]) -> list[dict[str, Any]]:
 
 @dataclass
 class Place:
+    bootstrap: str
     events: Events
     factory: Factory
     monitor: ServiceProcess
@@ -90,18 +92,11 @@ class Place:
         self.settle()
 
     def settle(self) -> None:
-        """Wait until all that was published is handled."""
-        wait_until(lambda: self.lag() == 0, f"lag stays {self.lag()}", 120)
-
-    def lag(self) -> int | None:
-        try:
-            found: dict[str, Any] = httpx.get(
-                f"{self.monitor.url}/readyz", timeout=5
-            ).json()
-        except httpx.HTTPError:
-            return None
-        lag: int | None = found["lag"]
-        return lag if found["checks"].get("assigned") else None
+        """Wait until all that was published is handled, and the monitor is up."""
+        wait_until(
+            lambda: committed_lag(self.bootstrap, "monitor") == 0, "lag remains", 120
+        )
+        wait_until(self.monitor.is_ready, "the monitor is not ready", 120)
 
     def told(self, name: str) -> list[Event]:
         """All that the monitor said of a pipeline, each event id once."""
@@ -122,7 +117,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         open_events(node.bootstrap, home) as events,
         ServiceProcess("monitor", node.bootstrap, home) as monitor,
     ):
-        yield Place(events, Factory(home), monitor)
+        yield Place(node.bootstrap, events, Factory(home), monitor)
 
 
 def test_killed_and_repeated_it_says_the_same_once(

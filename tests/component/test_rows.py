@@ -15,7 +15,6 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 from deltalake import DeltaTable
 from driftloop.contracts.events import (
     BatchIngested,
@@ -26,13 +25,13 @@ from driftloop.contracts.events import (
     RowsEvent,
 )
 from driftloop.contracts.pipeline import PipelineSpec
-from driftloop.contracts.topics import consumed_by
 from driftloop.local.kafka import KafkaNode
 from driftloop.runtime.admin import create_topics
 from driftloop.runtime.drivers.publisher import ConfluentPublisher
 from driftloop.runtime.follower import LogFollower
 from driftloop.runtime.transport import Message, Record
 from driftloop.validator.datasets import COMPACT_APPENDS, MAX_FILES
+from support.cluster import committed_lag
 
 from tests.component.processes import Log, ServiceProcess, with_id
 from tests.unit.support import wait_until
@@ -110,29 +109,11 @@ class Stage:
     def wait_until_caught_up(self) -> None:
         """Return once both have committed all there is, ingest first."""
         for service in (self.ingest, self.validator):
-            wait_until(lambda s=service.name: self.lag(s) == 0, CAUGHT_UP_S)
+            wait_until(
+                lambda s=service.name: committed_lag(self.node.bootstrap, s) == 0,
+                CAUGHT_UP_S,
+            )
             wait_until(lambda s=service: reported_lag(s) == 0, CAUGHT_UP_S)
-
-    def lag(self, service: str) -> int:
-        """Messages that the service's group has not committed."""
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self.node.bootstrap,
-                "group.id": f"driftloop-{service}",
-            }
-        )
-        try:
-            topics = consumed_by(service)
-            places = [
-                TopicPartition(t.name, n) for t in topics for n in range(t.partitions)
-            ]
-            behind = 0
-            for place in consumer.committed(places, timeout=30):
-                _, end = consumer.get_watermark_offsets(place, timeout=30)
-                behind += end - max(place.offset, 0)
-            return behind
-        finally:
-            consumer.close()
 
     def read(self, kind: type[RowsEvent], pipeline: str) -> list[Any]:
         return [e for e in self.log.read(kind) if e.pipeline == pipeline]

@@ -12,6 +12,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, NewTopic
 from confluent_kafka.admin import OffsetSpec as Spec
+from driftloop.contracts.topics import consumed_by
 
 TIMEOUT_S = 30.0
 POLL_S = 0.05
@@ -29,6 +30,28 @@ def eventually(
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout_s:.0f} s: {what}\n{more()}")
         time.sleep(POLL_S)
+
+
+def committed_lag(bootstrap: str, service: str) -> int:
+    """Return messages that a service's group has not committed, as of now.
+
+    What a service itself says of its lag may be a moment old.
+    """
+    group = f"driftloop-{service}"
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group})
+    try:
+        partitions = [
+            TopicPartition(topic.name, number)
+            for topic in consumed_by(service)
+            for number in range(topic.partitions)
+        ]
+        lag = 0
+        for committed in consumer.committed(partitions, timeout=TIMEOUT_S):
+            low, high = consumer.get_watermark_offsets(committed, timeout=TIMEOUT_S)
+            lag += high - max(committed.offset, low)
+        return lag
+    finally:
+        consumer.close()
 
 
 class Cluster:
