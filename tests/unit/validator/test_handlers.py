@@ -23,12 +23,19 @@ from driftloop.runtime.handlers import handler_table
 from driftloop.runtime.state import StateView
 from driftloop.validator.datasets import Datasets
 from driftloop.validator.handlers import HANDLERS, ValidatorDeps, on_batch_ingested
-from driftloop.validator.tables import TABLES
-from sqlmodel import Session
+from driftloop.validator.reference import Reference
+from driftloop.validator.tables import TABLES, ReferenceRow
+from sqlmodel import Session, select
 
 DECLARED = parse_pipeline(
     "{name: bikes, task: regression, data: {target: cnt, features: "
     "{temp: {min: 0, max: 1}}}}"
+)
+CHECKED = parse_pipeline(
+    "{name: checked, task: regression, data: {target: cnt, reference_rows: 100, "
+    "features: {temp: {}}}, checks: [{check: row_count, min: 2}, "
+    "{check: unique, columns: [temp, cnt]}, {check: unit_slip}, "
+    "{function: 'bikes.checks:daily_total', severity: warn}]}"
 )
 OPEN = parse_pipeline("{name: open, task: regression, data: {target: cnt}}")
 TIME = datetime(2011, 1, 1, tzinfo=UTC)
@@ -68,7 +75,7 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(tmp_path, DECLARED, OPEN)
+    bench = Bench(tmp_path, DECLARED, OPEN, CHECKED)
     yield bench
     bench.engine.dispose()
 
@@ -191,3 +198,98 @@ def test_a_contract_is_inferred_and_then_holds(bench: Bench) -> None:
     ref = version.dataset.observations
     table = DeltaTable(ref.uri, version=ref.version).to_pyarrow_table()
     assert table.sort_by("id").column("new").to_pylist() == [None, 1.0, 3.0]
+
+
+# ── checks ──────────────────────────────────────────────────────────────────
+
+
+def steps(count: int, start: int = 0) -> tuple[list[str], list[float]]:
+    numbers = range(start, start + count)
+    return [f"r{n}" for n in numbers], [10 + (7 * n % 40) / 10 for n in numbers]
+
+
+def checked_batch(ids: list[str], temp: list[float], **more: object) -> BatchIngested:
+    return ingested(ids, pipeline="checked", temp=temp, **more)  # type: ignore[arg-type]
+
+
+def warned(events: list[Event]) -> list[str]:
+    return [
+        w.check for w in getattr(events[0], "warnings", []) if w.check != "function"
+    ]
+
+
+def references(bench: Bench) -> list[tuple[str | None, int]]:
+    with Session(bench.engine) as session:
+        return [
+            (row.profile, len(row.rows)) for row in session.exec(select(ReferenceRow))
+        ]
+
+
+def test_a_finding_travels_with_the_rows_that_go_on(bench: Bench) -> None:
+    (good, _) = bench.handle(checked_batch(*steps(30)))
+    (warning,) = good.warnings
+    assert (warning.check, warning.row_count) == ("function", 30)
+    assert "DRIFTLOOP_VALIDATOR_CHECK_MODULES" in warning.detail
+
+
+def test_a_rejected_batch_is_no_version_and_has_its_warnings(bench: Bench) -> None:
+    (event,) = bench.handle(checked_batch(["a"], [10.0]))
+    assert isinstance(event, BatchRejected)
+    assert [(r.check, r.severity) for r in event.reasons] == [("row_count", "reject")]
+    assert [w.check for w in event.warnings] == ["function"]
+
+
+def test_a_reference_is_taken_once_and_used_after_a_restart(
+    bench: Bench, tmp_path: Path
+) -> None:
+    ids, values = steps(150)
+    assert warned(bench.handle(checked_batch(ids[:60], values[:60]))) == []
+    before = references(bench)
+    assert before[0][0] is None
+    bench.handle(checked_batch(ids[60:], values[60:]), killed=True)
+    assert references(bench) == before
+    bench.handle(checked_batch(ids[60:], values[60:]))
+    ((profile, left),) = references(bench)
+    assert profile is not None
+    assert left == 0
+    assert Reference.model_validate_json(profile).row_count == 100
+    bench.engine.dispose()
+    again = Bench(tmp_path, CHECKED)
+    again.offset = bench.offset
+    ids, values = steps(30, start=150)
+    slipped = [value * 100 for value in values]
+    assert warned(again.handle(checked_batch(ids, slipped))) == ["unit_slip"]
+    assert references(again) == [(profile, 0)]
+    again.engine.dispose()
+
+
+def test_a_changed_file_takes_the_reference_anew(bench: Bench) -> None:
+    bench.handle(checked_batch(*steps(120)))
+    assert references(bench)[0][0] is not None
+    data = CHECKED.data.model_copy(update={"reference_rows": 200})
+    spec = CHECKED.model_copy(update={"data": data})
+    applied = PipelineApplied(pipeline="checked", spec=spec, applied_by="ann")
+    bench.pipelines = StateView(PipelineApplied, {"checked": applied})
+    bench.handle(checked_batch(*steps(30, start=120)))
+    assert references(bench)[0][0] is None
+
+
+def test_keys_are_unique_in_the_whole_dataset(bench: Bench) -> None:
+    spec = parse_pipeline(
+        "{name: bikes, task: regression, data: {target: cnt, features: {temp: {}, "
+        "plate: {type: category, nullable: true}}}, "
+        "checks: [{check: unique, columns: [plate]}]}"
+    )
+    applied = PipelineApplied(pipeline="bikes", spec=spec, applied_by="ann")
+    bench.pipelines = StateView(PipelineApplied, {"bikes": applied})
+    first = ingested("abcd", temp=[1.0] * 4, plate=["x", "y", "x", None])
+    good, bad, version = bench.handle(first, killed=True)
+    assert bench.handle(first) == [good, bad, version]
+    assert good.rows.column("id").to_pylist() == ["a", "b", "d"]
+    assert version.observation_count == 3
+    good, bad, version = bench.handle(
+        ingested("efg", temp=[1.0] * 3, plate=["y", "z", None])
+    )
+    assert bad.rows.column("id").to_pylist() == ["e"]
+    assert bad.rows.column("reason").to_pylist() == ["plate: unique (y)"]
+    assert version.observation_count == 5

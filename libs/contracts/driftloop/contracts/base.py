@@ -50,6 +50,12 @@ class Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", ser_json_inf_nan="strings")
 
 
+class Section(BaseModel):
+    """A part of the pipeline file; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
 @dataclass(frozen=True, slots=True)
 class Chain:
     """The causal chain an event belongs to.

@@ -1,6 +1,6 @@
 """One line of plain words for each event, for the terminal and the web page."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from driftloop.contracts import events as e
@@ -30,7 +30,19 @@ def _rows(event: Any) -> str:
 
 def _rejected(event: e.BatchRejected) -> str:
     why = "; ".join(f"{r.field}: {r.check} ({r.row_count})" for r in event.reasons[:3])
-    return f"{event.row_count:,} of {event.batch_row_count:,} rows quarantined: {why}"
+    what = f"{event.row_count:,} of {event.batch_row_count:,} rows quarantined: {why}"
+    return what + _warnings(event.warnings)
+
+
+def _validated(event: e.BatchValidated) -> str:
+    return _rows(event) + _warnings(event.warnings)
+
+
+def _warnings(found: Sequence[e.BatchWarning]) -> str:
+    """Name what failed; that there was not enough data to tell is no news here."""
+    failed = [warning for warning in found if warning.verdict == "failed"]
+    shown = ", ".join(f"{w.field}: {w.check} ({w.row_count})" for w in failed[:3])
+    return f"; warnings: {shown}" if failed else ""
 
 
 def _performance(event: e.PerformanceMeasured) -> str:
@@ -54,7 +66,7 @@ def _drift(event: e.DriftDetected) -> str:
 DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
     e.PipelineApplied: lambda x: f"by {x.applied_by}",
     e.BatchIngested: _rows,
-    e.BatchValidated: _rows,
+    e.BatchValidated: _validated,
     e.BatchScored: lambda x: f"{_rows(x)} by v{x.champion_version}",
     e.BatchRejected: _rejected,
     e.DatasetVersioned: lambda x: (

@@ -112,11 +112,23 @@ class BatchIngested(RowsEvent):
     watermark: UtcTime = Field(description="newest event time of the shard so far")
 
 
+class BatchWarning(Value):
+    """What a check found in a batch without taking rows out of it."""
+
+    check: str = Field(examples=["unit_slip"])
+    field: str = Field(description="column, or what else the check looks at")
+    verdict: Literal["failed", "not_enough_data"] = "failed"
+    row_count: int = Field(ge=0, description="rows that it is about")
+    detail: str
+    example: str | None = Field(default=None, description="one such value")
+
+
 class BatchValidated(RowsEvent):
     """Rows that keep the pipeline's contract."""
 
     quarantined_count: int = Field(default=0, ge=0)
     watermark: UtcTime
+    warnings: list[BatchWarning] = Field(default_factory=list)
 
 
 class RejectReason(Value):
@@ -127,6 +139,9 @@ class RejectReason(Value):
     row_count: int = Field(ge=1)
     detail: str
     example: str | None = Field(default=None, description="one offending value")
+    severity: Literal["quarantine", "reject"] = Field(
+        default="quarantine", description="reject: because of it all rows are here"
+    )
 
 
 class BatchRejected(RowsEvent):
@@ -134,6 +149,9 @@ class BatchRejected(RowsEvent):
 
     batch_row_count: int = Field(ge=1, description="rows in the whole batch")
     reasons: list[RejectReason] = Field(min_length=1)
+    warnings: list[BatchWarning] = Field(
+        default_factory=list, description="where no row went on; else with those"
+    )
 
 
 class DatasetVersioned(Event):

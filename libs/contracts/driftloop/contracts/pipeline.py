@@ -10,11 +10,16 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
-from driftloop.contracts.base import NAME_PATTERN
+from driftloop.contracts.base import NAME_PATTERN, Section
+from driftloop.contracts.checks import (
+    CHECKS,
+    AnyCheck,
+    Severity,
+    is_pattern,
+    kind_of,
+)
 from driftloop.contracts.privacy import PrivacyRule, check_rules
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
@@ -32,12 +37,6 @@ class PipelineFileError(ValueError):
     """A pipeline file is not right; the text names the field and the remedy."""
 
 
-class Section(BaseModel):
-    """A part of the pipeline file; unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 class Feature(Section):
     """What values of one column are right."""
 
@@ -49,7 +48,16 @@ class Feature(Section):
     values: list[str | int | bool] | None = Field(
         default=None, description="allowed values"
     )
+    pattern: str | None = Field(
+        default=None,
+        description="regular expression that a category's whole text matches",
+    )
     nullable: bool = Field(default=False, description="whether a row may lack it")
+    severity: Severity = Field(
+        default="quarantine",
+        description="of its range, values and pattern; a missing value or one of a "
+        "wrong type is quarantined at least",
+    )
     unit: str | None = Field(
         default=None, description="for people; named where a value is out of range"
     )
@@ -58,6 +66,19 @@ class Feature(Section):
     def _range_is_not_empty(self) -> "Feature":
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min} is above max {self.max}; swap them")
+        return self
+
+    @model_validator(mode="after")
+    def _pattern_is_one(self) -> "Feature":
+        if self.pattern is None:
+            return self
+        if self.type != "category":
+            raise ValueError(f"pattern is for a category, not {self.type}; remove it")
+        if not is_pattern(self.pattern):
+            raise ValueError(
+                f"pattern {self.pattern!r} is no regular expression of Rust's regex "
+                "(which has no look-around and no back-references); correct it"
+            )
         return self
 
 
@@ -87,6 +108,12 @@ class DataSection(Section):
     privacy: dict[str, PrivacyRule] = Field(
         default_factory=dict,
         description="what becomes of columns with personal data, before all else",
+    )
+    reference_rows: int = Field(
+        default=1000,
+        ge=100,
+        description="first good rows that later ones are compared with; changing it "
+        "takes them anew",
     )
 
     @field_validator("timezone")
@@ -278,6 +305,9 @@ class PipelineSpec(Section):
     owner: str | None = Field(default=None, description="who is told")
     description: str = Field(default="", description="for people")
     data: DataSection
+    checks: list[AnyCheck] = Field(
+        default=[], description="more than each column's rules: [below](#checks)"
+    )
     train: TrainSection = TrainSection()
     gate: GateSection = GateSection()
     rollout: RolloutSection = RolloutSection()
@@ -295,6 +325,20 @@ class PipelineSpec(Section):
         if self.train.metric != "auto":
             return self.train.metric
         return "mae" if self.task == "regression" else "log_loss"
+
+    @model_validator(mode="after")
+    def _checked_columns_exist(self) -> "PipelineSpec":
+        known = {*self.data.features, self.data.target, "event_time", "source"}
+        for check in self.checks:
+            for name in getattr(check, "columns", ()) if self.data.features else ():
+                if name not in known:
+                    near = difflib.get_close_matches(name, sorted(known), n=1)
+                    hint = f"did you mean {near[0]!r}?" if near else "add it there"
+                    raise ValueError(
+                        f"checks: {check.check} names column {name!r}, which is not "
+                        f"under data.features; {hint}"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _metric_fits_task(self) -> "PipelineSpec":
@@ -354,12 +398,19 @@ def _explain(problem: Any) -> str:
         return f"{where}: unknown key; {hint}"
     if problem["type"] == "missing":
         return f"{where}: missing; add it"
+    if problem["type"] == "union_tag_not_found":
+        return f"{where}: say which check it is, as check: {', '.join(_CHECKS)}"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{where or 'file'}: {message} (got {problem['input']!r:.80})"
 
 
+_CHECKS = {kind_of(check): check for check in CHECKS}
+
+
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     model: Any = PipelineSpec
+    if location[:1] == ("checks",):
+        return sorted(_CHECKS[str(location[2])].model_fields)
     for part in location:
         if model is DataSection and part == "features":
             return sorted(Feature.model_fields)

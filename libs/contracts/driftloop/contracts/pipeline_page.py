@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
-from driftloop.contracts.pipeline import Feature, PipelineSpec, Section
+from driftloop.contracts.base import Section
+from driftloop.contracts.checks import CHECKS, Check, kind_of
+from driftloop.contracts.pipeline import Feature, PipelineSpec
 from driftloop.contracts.privacy import PrivacyRule
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -76,12 +78,31 @@ An action without options can stand alone. A pipeline with such rules has to nam
 features: columns that are named in neither place are left out.
 """
 
+CHECKS_EXAMPLE = """\
+What is right beyond each column's own rules. [Checks](checks.md) says what each
+catches, by which rule, and what it costs.
+
+```yaml
+checks:
+  - {check: expression, sql: "casual + registered = cnt", severity: quarantine}
+  - {check: spikes, columns: [windspeed]}
+  - {check: row_count, min: 24, severity: reject}
+  - {check: stuck, severity: ignore}
+  - {function: "bikes.checks:daily_total", severity: warn}
+```
+
+`unit_slip` and `stuck` run with severity `warn` where the file lists no check of that
+kind; the others run where they are listed. All look at observations.
+"""
+
 
 def pipeline_page() -> str:
     """Return the whole page as Markdown."""
     lines = [OPENING, "## Top level", "", *_table(PipelineSpec)]
     for name, field in PipelineSpec.model_fields.items():
         section = _section(field)
+        if name == "checks":
+            lines += ["", "## checks", "", CHECKS_EXAMPLE, *_checks()]
         if section is None:
             continue
         lines += ["", f"## {name}", "", _promise(section), "", *_table(section, name)]
@@ -90,6 +111,23 @@ def pipeline_page() -> str:
             lines += ["", "### data.privacy", "", PRIVACY_EXAMPLE]
             lines += _table(PrivacyRule)
     return "\n".join([*lines, ""])
+
+
+def _checks() -> Iterator[str]:
+    """One table over all kinds: what is common stands at the kind itself."""
+    yield "| key | takes | default | meaning |"
+    yield "|---|---|---|---|"
+    words = _takes(Check.model_json_schema()["properties"]["severity"], {})
+    meaning = Check.model_fields["severity"].description
+    yield f"| `severity` | {words} | by check | {meaning} |"
+    for check in CHECKS:
+        severity = check.model_fields["severity"].default
+        promise = (check.__doc__ or "").strip()
+        yield f"| `{kind_of(check)}` | check | severity `{severity}` | {promise} |"
+        common = tuple(f"| `{kind_of(check)}.{key}`" for key in ("check", "severity"))
+        for line in _lines(check, "checks", f"{kind_of(check)}."):
+            if not line.startswith(common):
+                yield line
 
 
 def _section(field: FieldInfo) -> type[Section] | None:

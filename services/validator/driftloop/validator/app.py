@@ -6,27 +6,31 @@ from functools import partial
 
 from driftloop.runtime.datasets import storage_options, table_uri
 from driftloop.runtime.service import Parts, Runtime, Service
-from driftloop.runtime.settings import Settings
+from driftloop.validator.custom import CustomChecks
 from driftloop.validator.datasets import Datasets
 from driftloop.validator.handlers import HANDLERS, ValidatorDeps
+from driftloop.validator.settings import ValidatorSettings
 from driftloop.validator.tables import TABLES
 
 
 @contextmanager
-def build(runtime: Runtime[Settings]) -> Iterator[Parts[ValidatorDeps]]:
+def build(runtime: Runtime[ValidatorSettings]) -> Iterator[Parts[ValidatorDeps]]:
     """Connect the handler to this process's database and datasets."""
     settings = runtime.settings
     datasets = Datasets(partial(table_uri, settings), storage_options(settings))
     yield Parts(
         ValidatorDeps(
-            session=runtime.session, pipelines=runtime.pipelines, datasets=datasets
+            session=runtime.session,
+            pipelines=runtime.pipelines,
+            datasets=datasets,
+            custom=CustomChecks(settings.check_modules),
         )
     )
 
 
 SERVICE = Service(
     name="validator",
-    settings=Settings,
+    settings=ValidatorSettings,
     handlers=HANDLERS,
     build=build,
     tables=TABLES,

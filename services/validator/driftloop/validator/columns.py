@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+from driftloop.contracts.checks import Severity
 from driftloop.contracts.pipeline import Feature
 from driftloop.validator.values import Mask, text_of, typed
 
-Check = Literal["missing", "type", "null", "non_finite", "range", "values", "duplicate"]
+HARMLESS = frozenset({"range", "values", "pattern"})
+"""Checks that a row may fail and still go on, typed as it has to be."""
 
 ARROW_TYPES = {
     "number": pa.float64(),
@@ -31,13 +34,21 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Rows that one check on one field found wrong."""
+    """Rows that one check on one field found wrong.
 
-    check: Check
+    Attributes
+    ----------
+    mask : (n_rows,) of the rows that were checked.
+    values : (n_rows,) of the field; None: there are none to show.
+    """
+
+    check: str
     field: str
     mask: Mask
     detail: str
     values: pa.Array | None = None
+    severity: Severity = "quarantine"
+    verdict: Literal["failed", "not_enough_data"] = "failed"
 
 
 def check_column(
@@ -54,11 +65,13 @@ def check_column(
         detail = (
             f"the column is not there; send it, or set {column.setting}.nullable: true"
         )
-        return empty, [Failure("missing", column.name, every, detail)]
+        severity = _severity("missing", feature)
+        failure = Failure("missing", column.name, every, detail, severity=severity)
+        return empty, [failure]
     given = batch.column(column.name)
     array, wrong_type = typed(given, feature.type)
     failures = [
-        Failure(which, column.name, mask, detail, given)
+        Failure(which, column.name, mask, detail, given, _severity(which, feature))
         for which, mask, detail in _problems(array, wrong_type, column)
         if mask is not None and mask.any()
     ]
@@ -67,9 +80,15 @@ def check_column(
     return array, failures
 
 
+def _severity(check: str, feature: Feature) -> Severity:
+    if feature.severity == "warn" and check not in HARMLESS:
+        return "quarantine"
+    return feature.severity
+
+
 def _problems(
     array: pa.Array, wrong_type: Mask | None, column: Column
-) -> Iterator[tuple[Check, Mask | None, str]]:
+) -> Iterator[tuple[str, Mask | None, str]]:
     feature, setting = column.feature, column.setting
     if wrong_type is not None:
         yield (
@@ -86,6 +105,13 @@ def _problems(
         )
     if feature.type in ("number", "integer"):
         yield from _number_problems(array, column)
+    if feature.pattern is not None:
+        yield (
+            "pattern",
+            _not_matching(array, feature.pattern),
+            f"must match {feature.pattern}; correct it upstream or change "
+            f"{setting}.pattern",
+        )
     if feature.values is not None:
         shown = ", ".join(map(str, feature.values[:10]))
         where = setting if setting == "data.classes" else f"{setting}.values"
@@ -110,7 +136,7 @@ def _nulls(array: pa.Array, wrong_type: Mask | None) -> Mask | None:
 
 def _number_problems(
     array: pa.Array, column: Column
-) -> Iterator[tuple[Check, Mask | None, str]]:
+) -> Iterator[tuple[str, Mask | None, str]]:
     low, high = column.feature.min, column.feature.max
     if array.null_count == len(array):
         return
@@ -154,4 +180,14 @@ def _not_allowed(array: pa.Array, feature: Feature) -> Mask | None:
     mask: Mask = pc.and_(pc.is_valid(array), pc.invert(found)).to_numpy(
         zero_copy_only=False
     )
+    return mask
+
+
+def _not_matching(array: pa.Array, pattern: str) -> Mask | None:
+    """Rows whose text does not match as a whole; Rust's regex, in linear time."""
+    texts = pl.Series(pl.from_arrow(array))
+    wrong = ~texts.str.contains(f"^(?:{pattern})$")
+    if not wrong.any():
+        return None
+    mask: Mask = wrong.fill_null(value=False).to_numpy()
     return mask

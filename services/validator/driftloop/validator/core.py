@@ -1,20 +1,21 @@
 """The contract of a pipeline's columns, checked on whole batches at once.
 
-A row that fails any check is quarantined with all its reasons; the others go on,
-typed as the contract says: numbers ``float64``, integers ``int64``, booleans
-``bool``, categories ``string``.
+A row that fails a check is quarantined with all its reasons; the others go on, typed
+as the contract says: numbers ``float64``, integers ``int64``, booleans ``bool``,
+categories ``string``. A check of severity ``reject`` takes all rows of its batch along,
+one of severity ``warn`` takes none.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from driftloop.contracts.events import RejectReason, RowKind
+from driftloop.contracts.events import BatchWarning, RejectReason, RowKind
 from driftloop.contracts.pipeline import Feature, PipelineSpec
 from driftloop.contracts.rows import ROW_FIELDS
 from driftloop.validator.columns import ARROW_TYPES, Column, Failure, check_column
@@ -47,14 +48,20 @@ class Checked:
 
     Attributes
     ----------
-    good : rows that keep the contract, typed; None without any.
+    good : rows that go on, typed; None without any.
     bad : the other rows as they came, with a string column ``reason``.
-    reasons : what was wrong, by check and field.
+    reasons : what was wrong with them, by check and field.
+    warnings : what else was found.
     """
 
     good: pa.RecordBatch | None
     bad: pa.RecordBatch | None = None
     reasons: list[RejectReason] = field(default_factory=list)
+    warnings: list[BatchWarning] = field(default_factory=list)
+
+
+Inspect = Callable[[pa.RecordBatch], Sequence[Failure]]
+"""More checks, on the rows that keep the contract (at least one)."""
 
 
 def contract_of(
@@ -84,9 +91,12 @@ def contract_of(
 
 
 def check(
-    batch: pa.RecordBatch, contract: Contract, known: Mask | None = None
+    batch: pa.RecordBatch,
+    contract: Contract,
+    known: Mask | None = None,
+    inspect: Inspect | None = None,
 ) -> Checked:
-    """Part a batch into rows that keep the contract and rows that do not.
+    """Part a batch into rows that go on and rows that do not.
 
     Parameters
     ----------
@@ -106,22 +116,48 @@ def check(
         failures += _duplicates(batch.column("id"), wrong, known)
         wrong = _any(failures, count)
     good = _good_rows(batch, contract, columns)
-    if not failures:
-        return Checked(good)
+    if inspect is not None and not wrong.all():
+        kept = good.filter(pa.array(~wrong)) if wrong.any() else good
+        failures += [_of_all(failure, wrong) for failure in inspect(kept)]
+    return _parted(batch, good, failures)
+
+
+def _parted(
+    batch: pa.RecordBatch, good: pa.RecordBatch, failures: Sequence[Failure]
+) -> Checked:
+    warnings = [_warning(f) for f in failures if f.severity == "warn"]
+    serious = [f for f in failures if f.severity in ("quarantine", "reject")]
+    wrong = _any(serious, batch.num_rows)
+    if any(f.severity == "reject" and f.mask.any() for f in serious):
+        wrong[:] = True
+    if not wrong.any():
+        return Checked(good, warnings=warnings)
     bad = pa.array(wrong)
     kept = good.filter(pc.invert(bad))
     quarantined = batch.filter(bad).append_column(
-        pa.field("reason", pa.string()), _row_reasons(failures, wrong)
+        pa.field("reason", pa.string()), _row_reasons(serious, wrong)
     )
-    return Checked(
-        kept if kept.num_rows else None, quarantined, [*map(_reason, failures)]
-    )
+    reasons = [_reason(failure) for failure in serious if failure.mask.any()]
+    return Checked(kept if kept.num_rows else None, quarantined, reasons, warnings)
+
+
+def _of_all(failure: Failure, wrong: Mask) -> Failure:
+    """Return a failure on the rows that are not ``wrong`` as one on all rows."""
+    if not wrong.any():
+        return failure
+    mask = np.zeros(len(wrong), np.bool_)
+    mask[~wrong] = failure.mask
+    values = failure.values
+    if values is not None:
+        values = values.take(pa.array(np.cumsum(~wrong) - 1, mask=wrong))
+    return replace(failure, mask=mask, values=values)
 
 
 def _any(failures: Sequence[Failure], count: int) -> Mask:
     wrong = np.zeros(count, np.bool_)
     for failure in failures:
-        wrong |= failure.mask
+        if failure.severity in ("quarantine", "reject"):
+            wrong |= failure.mask
     return wrong
 
 
@@ -184,6 +220,10 @@ def _row_reasons(failures: Sequence[Failure], wrong: Mask) -> pa.Array:
         shown = _shown(failure, positions)
         for at, value in zip(positions, shown, strict=True):
             reasons[int(at)].append(f"{failure.field}: {failure.check}{value}")
+    because = [f"{f.field}: {f.check}" for f in failures if f.severity == "reject"]
+    for texts in reasons.values():
+        if not texts:
+            texts.append(f"the whole batch was rejected ({'; '.join(because)})")
     return pa.array(["; ".join(texts) for texts in reasons.values()], pa.string())
 
 
@@ -195,14 +235,29 @@ def _shown(failure: Failure, positions: npt.NDArray[np.intp]) -> list[str]:
 
 
 def _reason(failure: Failure) -> RejectReason:
-    example = None
-    if failure.values is not None:
-        first = failure.values[int(np.argmax(failure.mask))].as_py()
-        example = "null" if first is None else (text_of(first) or "")[:MAX_SHOWN]
     return RejectReason(
         check=failure.check,
         field=failure.field,
         row_count=int(failure.mask.sum()),
         detail=failure.detail,
-        example=example,
+        example=_example(failure),
+        severity="reject" if failure.severity == "reject" else "quarantine",
     )
+
+
+def _warning(failure: Failure) -> BatchWarning:
+    return BatchWarning(
+        check=failure.check,
+        field=failure.field,
+        verdict=failure.verdict,
+        row_count=int(failure.mask.sum()),
+        detail=failure.detail,
+        example=_example(failure),
+    )
+
+
+def _example(failure: Failure) -> str | None:
+    if failure.values is None:
+        return None
+    first = failure.values[int(np.argmax(failure.mask))].as_py()
+    return "null" if first is None else (text_of(first) or "")[:MAX_SHOWN]

@@ -16,7 +16,7 @@ the old one for this batch.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -34,9 +34,11 @@ from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.contracts.rows import row_keys
 from driftloop.runtime.handlers import Deps
 from driftloop.validator.core import Checked, Contract, check, contract_of
+from driftloop.validator.custom import CustomChecks
 from driftloop.validator.datasets import Datasets, Position
 from driftloop.validator.inference import Learned, learn
-from driftloop.validator.metrics import ROWS
+from driftloop.validator.inspecting import Inspector
+from driftloop.validator.metrics import ROWS, WARNINGS
 from driftloop.validator.tables import (
     LABEL,
     OBSERVATION,
@@ -52,6 +54,7 @@ class ValidatorDeps(Deps):
     """What the handler uses besides its transaction."""
 
     datasets: Datasets
+    custom: CustomChecks = field(default_factory=CustomChecks)
 
 
 def on_batch_ingested(event: BatchIngested, deps: ValidatorDeps) -> Iterator[Event]:
@@ -63,11 +66,19 @@ def on_batch_ingested(event: BatchIngested, deps: ValidatorDeps) -> Iterator[Eve
     keys = row_keys(event.pipeline, event.rows.column("id").to_pylist())
     known = known_rows(deps.session, list(dict.fromkeys(keys)))
     stored = np.array([bool(known.get(key, 0) & OBSERVATION) for key in keys])
-    checked = check(event.rows, contract, stored)
+    inspector = None
+    if event.kind == "observations":
+        features = spec.data.features or learned.features
+        inspector = Inspector(event, spec, deps.session, features, deps.custom)
+    checked = check(event.rows, contract, stored, inspector)
+    if inspector is not None:
+        inspector.accept(checked.good)
     good_count = checked.good.num_rows if checked.good else 0
     bad_count = event.rows.num_rows - good_count
     ROWS.labels(event.pipeline, event.kind, "validated").inc(good_count)
     ROWS.labels(event.pipeline, event.kind, "quarantined").inc(bad_count)
+    for warning in checked.warnings:
+        WARNINGS.labels(event.pipeline, warning.check).inc()
     versioned = None
     if checked.good is not None:
         versioned = _append(event, checked.good, contracts, known, deps)
@@ -79,6 +90,7 @@ def on_batch_ingested(event: BatchIngested, deps: ValidatorDeps) -> Iterator[Eve
             span=_span(checked.good),
             quarantined_count=bad_count,
             watermark=event.watermark,
+            warnings=checked.warnings,
         ).with_rows(checked.good)
     if checked.bad is not None:
         yield _rejected(event, checked, checked.bad)
@@ -152,6 +164,7 @@ def _rejected(
         span=_span(bad),
         batch_row_count=event.rows.num_rows,
         reasons=checked.reasons,
+        warnings=[] if checked.good else checked.warnings,
     ).with_rows(bad)
 
 

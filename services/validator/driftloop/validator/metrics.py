@@ -7,3 +7,9 @@ ROWS = Counter(
     "Rows checked, by outcome: validated or quarantined",
     ["pipeline", "kind", "outcome"],
 )
+
+WARNINGS = Counter(
+    "driftloop_validator_warnings_total",
+    "Findings of checks that took no rows out",
+    ["pipeline", "check"],
+)

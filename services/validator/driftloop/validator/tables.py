@@ -40,12 +40,39 @@ class DatasetCount(SQLModel, table=True):
     label_count: int = 0
 
 
-TABLES = (LearnedRow, KnownRow, DatasetCount)
+class ReferenceRow(SQLModel, table=True):
+    """A pipeline's reference, or the rows it is to be made of; ``reference.py``.
+
+    Attributes
+    ----------
+    made_for : digest of what the pipeline file said about it.
+    rows : an Arrow stream while they are not enough.
+    """
+
+    __tablename__ = "validator_reference"
+    pipeline: str = Field(primary_key=True)
+    made_for: str = ""
+    rows: bytes = b""
+    profile: str | None = None
 
 
-OBSERVATION, LABEL = 1, 2
+class ShardRow(SQLModel, table=True):
+    """What checks remember of a shard; see ``inspection.ShardState``."""
+
+    __tablename__ = "validator_shard"
+    pipeline: str = Field(primary_key=True)
+    shard: str = Field(primary_key=True)
+    made_for: str = ""
+    state: str = ""
+
+
+TABLES = (LearnedRow, KnownRow, DatasetCount, ReferenceRow, ShardRow)
+
+
+OBSERVATION, LABEL, UNIQUE = 1, 2, 4
 BOTH = OBSERVATION | LABEL
-"""What a dataset has of an id, as bits: plain numbers, for there are many."""
+"""What a dataset has of an id, as bits: plain numbers, for there are many. ``UNIQUE``
+marks the key of a ``unique`` check instead."""
 
 
 def load_learned(session: Session, pipeline: str) -> Learned:
@@ -126,6 +153,19 @@ def note_rows(
     count.label_count += labels
     session.add(count)
     return count
+
+
+def note_keys(session: Session, keys: Sequence[bytes]) -> None:
+    """Write down new keys that no later row may have."""
+    if not keys:
+        return
+    connection = session.connection()
+    mark = _mark(connection)
+    connection.exec_driver_sql(
+        f"INSERT INTO validator_known (has, key) VALUES ({mark}, {mark}) "  # noqa: S608 - marks alone
+        "ON CONFLICT DO NOTHING",
+        [(UNIQUE, key) for key in keys],
+    )
 
 
 def _mark(connection: Connection) -> str:
