@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -13,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
@@ -358,6 +363,53 @@ def test_a_file_with_one_broken_row_in_twenty_and_the_same_file_again(
         assert ("is no time" if is_time else "broken JSON") in letter[
             "dead-letter-reason"
         ]
+
+
+def published(stage: Stage, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [Path(sys.executable).with_name("driftloop"), "publish", *arguments, "--json"],
+        env=os.environ
+        | {
+            "DRIFTLOOP_BROKER": stage.node.bootstrap,
+            "DRIFTLOOP_HOME": str(stage.home),
+        },
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_folder_published_in_two_runs_and_again_is_taken_once(
+    stage: Stage, pipeline: str, tmp_path: Path
+) -> None:
+    rows = [row(n) for n in range(24 * 12)]
+    for day in range(12):
+        frame = pl.DataFrame(rows[24 * day : 24 * day + 24])
+        name = tmp_path / f"day-{day:02d}"
+        match day % 3:
+            case 0:
+                frame.write_parquet(name.with_suffix(".parquet"))
+            case 1:
+                content = frame.write_csv().encode()
+                name.with_suffix(".csv.gz").write_bytes(gzip.compress(content))
+            case _:
+                frame.write_ndjson(name.with_suffix(".ndjson"))
+    arguments = [str(tmp_path), "-p", pipeline]
+    slow = published(stage, *arguments, "--rate", "10", "--batch-hours", "6")
+    try:
+        wait_until(lambda: len(stage.ids(BatchIngested, pipeline)) > 60, 60)
+    finally:
+        slow.kill()
+        slow.communicate(timeout=60)
+    counts = []
+    for _ in range(2):
+        done = published(stage, *arguments, "--batch-hours", "6")
+        out, _ = done.communicate(timeout=120)
+        assert done.returncode == 0, out
+        counts.append(json.loads(out)["rows"])
+    assert counts[0] < len(rows) == counts[1]  # the second run goes on, the third anew
+    stage.wait_until_caught_up()
+    expected = Counter(f"r{n}" for n in range(len(rows)))
+    assert Counter(stage.ids(BatchIngested, pipeline)) == expected
 
 
 def test_the_http_door(stage: Stage, pipeline: str) -> None:

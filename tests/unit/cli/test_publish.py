@@ -1,16 +1,20 @@
 """Cutting a file into what upstream would send, and going on after a break."""
 
+import gzip
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pytest
 from driftloop.cli.publish import (
+    MAX_PART_BYTES,
     Pace,
     Part,
     Progress,
     PublishFileError,
+    files_of,
     plan,
     read_file,
     record_of,
@@ -105,6 +109,45 @@ def test_an_unknown_format_is_explained(tmp_path: Path) -> None:
         read_file(tmp_path / "rows.xls")
 
 
+def test_files_of_each_kind_are_read_alike(tmp_path: Path) -> None:
+    rows = frame(3)
+    rows.write_parquet(tmp_path / "rows.parquet")
+    text = {".csv": rows.write_csv().encode(), ".ndjson": rows.write_ndjson().encode()}
+    for suffix, content in text.items():
+        (tmp_path / f"rows{suffix}").write_bytes(content)
+        (tmp_path / f"rows{suffix}.gz").write_bytes(gzip.compress(content))
+        packed = pa.compress(content, codec="zstd", asbytes=True)
+        (tmp_path / f"rows{suffix}.zst").write_bytes(packed)
+    found = files_of(tmp_path)
+    assert len(found) == 7
+    for path in found:
+        got = read_file(path).with_columns(pl.col("id").cast(pl.String))
+        assert got.equals(rows), path.name
+
+
+def test_a_folder_is_read_by_name_without_what_is_hidden(tmp_path: Path) -> None:
+    names = ["b.csv", "a/z.csv.gz", ".hidden.csv", "_SUCCESS.csv", "c.txt", ".d/e.csv"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = [str(path.relative_to(tmp_path)) for path in files_of(tmp_path)]
+    assert found == ["a/z.csv.gz", "b.csv"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(PublishFileError, match=r"no files .* \.gz"):
+        files_of(tmp_path / "empty")
+
+
+def test_a_stretch_too_large_for_a_message_becomes_several() -> None:
+    wide = frame(48).with_columns(text=pl.lit("x" * 100_000))
+    parts = list(plan(wide, SPEC, DAY, None))
+    assert len(parts) == 10
+    records = [record_of(part, "bikes", "s", "d") for part in parts]
+    assert max(len(record.value or b"") for record in records) <= MAX_PART_BYTES
+    ids = [row_id for part in parts for row_id in part.rows["id"]]
+    assert ids == [str(n) for n in range(48)]
+    assert len({part.number for part in parts}) == len(parts)
+
+
 def test_a_broken_run_goes_on_where_it_was(tmp_path: Path) -> None:
     parts = list(plan(frame(), SPEC, DAY, None))
     progress = Progress(tmp_path, "file")
@@ -112,8 +155,11 @@ def test_a_broken_run_goes_on_where_it_was(tmp_path: Path) -> None:
     progress.sent(parts[0])
     assert Progress(tmp_path, "file").next_part() == 1
     assert Progress(tmp_path, "another").next_part() == 0
+    assert not progress.is_complete()
+    progress.complete()
+    assert Progress(tmp_path, "file").is_complete()
     progress.done()
-    assert progress.next_part() == 0
+    assert (progress.next_part(), progress.is_complete()) == (0, False)
 
 
 def test_pace_follows_event_time_and_rows() -> None:

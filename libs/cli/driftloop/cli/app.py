@@ -19,7 +19,7 @@ from driftloop.cli.log import LogTimeoutError
 from driftloop.cli.options import HOME, Home, Json
 from driftloop.cli.options import console as _console
 from driftloop.cli.options import print_json as _print_json
-from driftloop.cli.publish import Pace, PublishFileError
+from driftloop.cli.publish import Pace, PublishFileError, title_of
 from driftloop.cli.why import UnknownModelError
 from driftloop.contracts.pipeline import PipelineFileError
 from driftloop.local.home import StackError
@@ -114,10 +114,16 @@ def apply(
 
 @app.command(rich_help_panel="Pipelines and data")
 def publish(
-    file: Annotated[Path, typer.Argument(help="CSV, Parquet or NDJSON.")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV, Parquet or NDJSON, also .gz or .zst; or a folder of them."
+        ),
+    ],
     pipeline: Annotated[str, typer.Option("--pipeline", "-p", help="Pipeline's name.")],
     source: Annotated[
-        str | None, typer.Option(help="Name of the upstream system; default: the file.")
+        str | None,
+        typer.Option(help="Name of the upstream system; default: the path's name."),
     ] = None,
     batch_hours: Annotated[
         float, typer.Option(min=0.01, help="Event time in one message.")
@@ -135,18 +141,15 @@ def publish(
     home: Home = HOME,
     as_json: Json = False,
 ) -> None:
-    """Publish a file as an upstream system would; a broken run goes on."""
+    """Publish files as an upstream system would; a broken run goes on."""
     day_s = timedelta(days=1).total_seconds()
-    report = data.publish(
-        connect(home),
-        file,
-        pipeline,
-        source or file.stem,
+    how = data.How(
+        source or title_of(path.resolve()),
         timedelta(hours=batch_hours),
         None if label_delay_hours is None else timedelta(hours=label_delay_hours),
         Pace(rate, speed * day_s if speed else None),
-        _console(as_json),
     )
+    report = data.publish(connect(home), path, pipeline, how, _console(as_json))
     if as_json:
         _print_json(report)
 

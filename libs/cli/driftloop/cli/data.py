@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 import threading
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from getpass import getuser
 from pathlib import Path
@@ -24,6 +25,7 @@ from driftloop.cli.publish import (
     Pace,
     Part,
     PublishFileError,
+    files_of,
     plan,
     read_file,
     record_of,
@@ -45,6 +47,27 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+
+@dataclass(frozen=True)
+class How:
+    """How rows are published.
+
+    Attributes
+    ----------
+    batch : event time in one message.
+    label_delay : how long after its row a label is sent; None: with the row.
+    """
+
+    source: str
+    batch: timedelta
+    label_delay: timedelta | None
+    pace: Pace
+
+    @property
+    def key(self) -> str:
+        """What decides which messages a file becomes."""
+        return f"{self.batch}/{self.label_delay}"
 
 
 def publisher(installation: Installation) -> ConfluentPublisher:
@@ -106,15 +129,12 @@ def applied(installation: Installation, name: str) -> PipelineSpec:
 
 def publish(
     installation: Installation,
-    file: Path,
+    path: Path,
     pipeline: str,
-    source: str,
-    batch: timedelta,
-    label_delay: timedelta | None,
-    pace: Pace,
+    how: How,
     console: Console,
 ) -> dict[str, Any]:
-    """Publish a file; a run that was broken off goes on where it was.
+    """Publish a file, or the files of a folder; a broken run goes on where it was.
 
     Raises
     ------
@@ -122,45 +142,96 @@ def publish(
         Say what to change.
     """
     spec = applied(installation, pipeline)
-    parts = list(plan(read_file(file), spec, batch, label_delay))
-    if not parts:
-        raise PublishFileError(f"{file} has no rows")
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    state = FileProgress(
-        installation.home / "published", f"{digest}/{pipeline}/{batch}/{label_delay}"
-    )
-    start = state.next_part()
-    if start:
-        console.print(f"going on after message {start} of {len(parts)}")
+    files = files_of(path)
+    folder = installation.home / "published"
+    reports, states = [], []
     sender: Publisher = (
         DoorPublisher(installation) if spec.data.privacy else publisher(installation)
     )
-    rows = 0
     try:
         with Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=None),
             MofNCompleteColumn(), TimeRemainingColumn(), console=console,
         ) as bar:  # fmt: skip
-            task = bar.add_task(file.name, total=len(parts), completed=start)
-
-            def sent(part: Part) -> None:
-                nonlocal rows
-                rows += part.rows.height
-                state.sent(part)
-                bar.update(task, advance=1, description=f"{part.due:%Y-%m-%d %H:%M}")
-
-            send(
-                parts[start:],
-                lambda part: record_of(part, pipeline, source, digest),
-                sender,
-                pace,
-                sent,
-            )
+            for file in files:
+                digest = file_digest(file)
+                state = FileProgress(folder, f"{digest}/{pipeline}/{how.key}")
+                states.append(state)
+                if state.is_complete():
+                    console.print(f"{file.name} is already published")
+                    continue
+                run = _FileRun(file, digest, state, sender, bar)
+                reports.append(_publish_file(run, spec, how))
+                if len(files) > 1:
+                    state.complete()
     finally:
         sender.close()
-    state.done()
-    console.print(f"{rows:,} rows and labels in {len(parts) - start} messages")
-    return {"messages": len(parts) - start, "rows": rows, "file_sha256": digest}
+    for state in states:
+        state.done()
+    rows = sum(report["rows"] for report in reports)
+    messages = sum(report["messages"] for report in reports)
+    console.print(f"{rows:,} rows and labels in {messages} messages")
+    return {"messages": messages, "rows": rows, "files": reports}
+
+
+def file_digest(file: Path) -> str:
+    """Return a file's sha256.
+
+    Raises
+    ------
+    PublishFileError
+        When it cannot be read.
+    """
+    try:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError as error:
+        raise PublishFileError(f"cannot read {file}: {error}") from error
+
+
+@dataclass(frozen=True)
+class _FileRun:
+    """One file on its way."""
+
+    file: Path
+    digest: str
+    state: FileProgress
+    sender: Publisher
+    bar: Progress
+
+
+def _publish_file(run: _FileRun, spec: PipelineSpec, how: How) -> dict[str, Any]:
+    parts = list(plan(read_file(run.file), spec, how.batch, how.label_delay))
+    if not parts:
+        raise PublishFileError(f"{run.file} has no rows")
+    start = run.state.next_part()
+    if start:
+        run.bar.console.print(
+            f"{run.file.name}: going on after message {start} of {len(parts)}"
+        )
+    rows = 0
+    task = run.bar.add_task(run.file.name, total=len(parts), completed=start)
+
+    def sent(part: Part) -> None:
+        nonlocal rows
+        rows += part.rows.height
+        run.state.sent(part)
+        due = f"{run.file.name} {part.due:%Y-%m-%d %H:%M}"
+        run.bar.update(task, advance=1, description=due)
+
+    send(
+        parts[start:],
+        lambda part: record_of(part, spec.name, how.source, run.digest),
+        run.sender,
+        how.pace,
+        sent,
+    )
+    return {
+        "file": str(run.file),
+        "file_sha256": run.digest,
+        "messages": len(parts) - start,
+        "rows": rows,
+    }
 
 
 def watch(

@@ -1,4 +1,4 @@
-"""Publishes a file as an upstream system would: rows first, labels later."""
+"""Publishes files as an upstream system would: rows first, labels later."""
 
 import hashlib
 import json
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid5
 
 import polars as pl
@@ -16,13 +17,18 @@ from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.contracts.rows import CONTENT_TYPE
 from driftloop.runtime.transport import Publisher, Record
 
-READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
-    ".csv": lambda path: pl.read_csv(path, infer_schema_length=None),
+Source = Path | bytes
+READERS: dict[str, Callable[[Source], pl.DataFrame]] = {
+    ".csv": lambda source: pl.read_csv(source, infer_schema_length=None),
     ".parquet": pl.read_parquet,
-    ".ndjson": lambda path: pl.read_ndjson(path, infer_schema_length=None),
-    ".jsonl": lambda path: pl.read_ndjson(path, infer_schema_length=None),
+    ".ndjson": lambda source: pl.read_ndjson(source, infer_schema_length=None),
+    ".jsonl": lambda source: pl.read_ndjson(source, infer_schema_length=None),
 }
-
+CODECS = {".gz": "gzip", ".zst": "zstd"}
+"""Suffixes that stand after another one (``rows.csv.gz``)."""
+NUMBER_BYTES = 8
+MAX_PART_BYTES = 512 * 1024
+"""Of the rows in one message, in memory; half of what a topic takes."""
 
 OBSERVATIONS = "observation-arrived"
 LABELS = "label-arrived"
@@ -52,22 +58,76 @@ class Part:
         return self.topic == LABELS
 
 
+def kind_of(path: Path) -> tuple[str, str | None]:
+    """Return a file's format and codec by its suffixes; the format may be unknown.
+
+    >>> kind_of(Path("rows.2011.csv.gz"))
+    ('.csv', 'gzip')
+    """
+    codec = CODECS.get(path.suffix.lower())
+    return (Path(path.stem) if codec else path).suffix.lower(), codec
+
+
+def title_of(path: Path) -> str:
+    """Return a file's name without the suffixes that tell its format.
+
+    >>> title_of(Path("data/rows.2011.csv.gz"))
+    'rows.2011'
+    """
+    return Path(path.stem if kind_of(path)[1] else path).stem
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the file itself, or the files below a folder, by name.
+
+    Hidden files, and those whose names begin with ``_`` (markers of other tools),
+    are left out.
+
+    Raises
+    ------
+    PublishFileError
+        When there are none that can be read.
+    """
+    if not path.is_dir():
+        return [path]
+    found = [
+        file
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
+        and kind_of(file)[0] in READERS
+        and not any(part[0] in "._" for part in file.relative_to(path).parts)
+    ]
+    if not found:
+        raise PublishFileError(
+            f"{path} has no files of a known format; use one of {_known_formats()}"
+        )
+    return found
+
+
+def _known_formats() -> str:
+    return f"{', '.join(READERS)}, also with {' or '.join(CODECS)} after it"
+
+
 def read_file(path: Path) -> pl.DataFrame:
-    """Read CSV, Parquet or NDJSON.
+    """Read CSV, Parquet or NDJSON, also compressed.
 
     Raises
     ------
     PublishFileError
         When the file is missing, of another kind, or broken.
     """
-    reader = READERS.get(path.suffix.lower())
+    kind, codec = kind_of(path)
+    reader = READERS.get(kind)
     if reader is None:
         raise PublishFileError(
-            f"{path.name}: cannot tell its format; use one of {', '.join(READERS)}"
+            f"{path.name}: cannot tell its format; use one of {_known_formats()}"
         )
     try:
-        return reader(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
+        if codec is None:
+            return reader(path)
+        with pa.input_stream(path, compression=codec) as stream:
+            return reader(stream.read())
+    except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as error:
         raise PublishFileError(f"cannot read {path}: {error}") from error
 
 
@@ -120,7 +180,8 @@ def plan(
     Parameters
     ----------
     frame : rows as read, one column per field.
-    batch : stretch of event time in one message.
+    batch : stretch of event time in one message; one that is too large for a message
+        becomes several.
     label_delay : how long after its row a label is known; None: with the row.
     """
     timed = with_event_time(frame, spec)
@@ -133,7 +194,9 @@ def plan(
             "label; leave --label-delay-hours out"
         )
     parts: list[tuple[datetime, int, str, pl.DataFrame]] = []
-    for bucket in buckets.partition_by("bucket", maintain_order=True):
+    size = max(1, MAX_PART_BYTES // _row_bytes(frame))
+    stretches = buckets.partition_by("bucket", maintain_order=True)
+    for bucket in (piece for s in stretches for piece in s.iter_slices(size)):
         end: datetime = bucket["bucket"][0] + batch
         rows = bucket.drop("due_at", "bucket")
         if label_delay is None:
@@ -145,6 +208,13 @@ def plan(
     parts.sort(key=lambda part: part[:2])
     for number, (due, _, topic, rows) in enumerate(parts):
         yield Part(number, topic, due, rows)
+
+
+def _row_bytes(frame: pl.DataFrame) -> int:
+    """Bytes of a row as it travels: a text each time that it is there."""
+    texts = frame.select(pl.col(pl.String).str.len_bytes().sum())
+    text_bytes = sum(texts.row(0)) if texts.width else 0
+    return int(text_bytes // max(1, frame.height)) + NUMBER_BYTES * frame.width
 
 
 def record_of(part: Part, pipeline: str, source: str, file_digest: str) -> Record:
@@ -203,25 +273,38 @@ class Pace:
 class Progress:
     """Remembers how far a file was published, so that a broken run goes on.
 
-    Kept below ``folder``, by file and options; removed when the file is done.
+    Kept below ``folder``, by file and options; removed when the run is done.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
         name = hashlib.sha256(key.encode()).hexdigest()[:16]
         self._path = folder / f"{name}.json"
 
-    def next_part(self) -> int:
+    def _read(self) -> dict[str, Any]:
         try:
-            number: int = json.loads(self._path.read_text())["next_part"]
-        except (OSError, ValueError, KeyError):
-            return 0
-        return number
+            content: dict[str, Any] = json.loads(self._path.read_text())
+        except (OSError, ValueError):
+            return {}
+        return content
 
-    def sent(self, part: Part) -> None:
+    def _write(self, **content: object) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         partial = self._path.with_suffix(".partial")
-        partial.write_text(json.dumps({"next_part": part.number + 1}))
+        partial.write_text(json.dumps(content))
         partial.replace(self._path)
+
+    def next_part(self) -> int:
+        return int(self._read().get("next_part", 0))
+
+    def is_complete(self) -> bool:
+        """Whether the file is done while others of its folder may not be."""
+        return bool(self._read().get("complete"))
+
+    def sent(self, part: Part) -> None:
+        self._write(next_part=part.number + 1)
+
+    def complete(self) -> None:
+        self._write(complete=True)
 
     def done(self) -> None:
         self._path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Bodies that travel compressed: gzip and zstd, decoded up to a limit."""
 
 import pyarrow as pa
-from driftloop.ingest.formats import FormatError
+from driftloop.ingest.errors import FormatError
 
 ENCODINGS = ("gzip", "zstd")
 """Names of ``Content-Encoding`` (RFC 9110, RFC 8878)."""

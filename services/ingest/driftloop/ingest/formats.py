@@ -18,6 +18,8 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from driftloop.contracts.rows import CONTENT_TYPE as ARROW_TYPE
 from driftloop.ingest.arrow_limits import declared_bytes
+from driftloop.ingest.errors import FormatError
+from driftloop.ingest.temporal import in_python_range
 
 MAX_DEPTH = 16
 """Nesting of a JSON message; rows are flat, a list of them in an event is three."""
@@ -44,10 +46,6 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 Row = dict[str, Any]
 _FIRST = (1,)
-
-
-class FormatError(ValueError):
-    """A whole message cannot be read; the text says what would be right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,20 +250,40 @@ def _parquet(data: bytes) -> Parsed:
         _check_rows(meta.num_rows)
         if meta.num_columns > MAX_COLUMNS:
             raise FormatError(f"more than {MAX_COLUMNS} columns")
-        groups = (meta.row_group(i) for i in range(meta.num_row_groups))
-        _check_bytes(sum(map(_declared_bytes, groups)))
+        for column in file.schema_arrow:
+            _check_flat(column.type, column.name)
+        _check_bytes(_declared_bytes(file))
         texts = [f.name for f in file.schema_arrow if _is_text(f.type)]
         # As a dictionary a repeated text stays small until it has been measured.
         table = pq.read_table(pa.BufferReader(data), read_dictionary=texts)
-    except (pa.ArrowException, OSError) as error:
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise FormatError(f"broken Parquet: {error}") from error
     return _table(table)
 
 
-def _declared_bytes(group: Any) -> int:
-    """Bytes of a Parquet row group when read; a repeated number takes all its room."""
-    values = sum(group.column(i).num_values for i in range(group.num_columns))
-    return max(int(group.total_byte_size), int(values) * MIN_VALUE_BYTES)
+def _check_flat(kind: pa.DataType, name: str) -> None:
+    if pa.types.is_nested(kind) and not pa.types.is_struct(kind):
+        raise FormatError(
+            f"column {name} is a list, whose length a Parquet file does not tell "
+            "beforehand; write it as JSON text, or send Arrow or JSON"
+        )
+    for at in range(kind.num_fields):
+        _check_flat(kind.field(at).type, name)
+
+
+def _declared_bytes(file: pq.ParquetFile) -> int:
+    """Return what a flat Parquet file takes when read.
+
+    A repeated number takes next to nothing in the file and all its room when read.
+    Nothing is asked of single column chunks: where a damaged file lacks one, that
+    ends the process.
+    """
+    meta = file.metadata
+    groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
+    values = int(meta.num_rows) * int(meta.num_columns)
+    encoded = sum(int(group.total_byte_size) for group in groups)
+    return max(encoded, values * MIN_VALUE_BYTES)
 
 
 def _arrow(data: bytes) -> Parsed:
@@ -279,7 +297,8 @@ def _arrow(data: bytes) -> Parsed:
                 batch.validate(full=True)
                 batches.append(batch)
             table = pa.Table.from_batches(batches, reader.schema)
-    except (pa.ArrowException, OSError, EOFError) as error:
+            _check_names(table.column_names)
+    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
         raise FormatError(f"broken Arrow stream: {error}") from error
     return _table(table)
 
@@ -287,7 +306,7 @@ def _arrow(data: bytes) -> Parsed:
 def _table(table: pa.Table) -> Parsed:
     _check_names(table.column_names)
     columns = []
-    for column in table.columns:
+    for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_dictionary(column.type):
             _check_bytes(sum(map(_decoded_bytes, column.chunks)))
             columns.append(column.cast(column.type.value_type))
@@ -295,7 +314,7 @@ def _table(table: pa.Table) -> Parsed:
             _check_bytes(sum(map(_viewed_bytes, column.chunks)))
             columns.append(column.cast(pa.string()))
         else:
-            columns.append(column)
+            columns.append(in_python_range(column, name))
     for column, name in zip(columns, table.column_names, strict=True):
         _check_type(column.type, name)
     plain = pa.Table.from_arrays(columns, names=table.column_names)
@@ -334,6 +353,10 @@ def _check_type(kind: pa.DataType, name: str) -> None:
         raise FormatError(f"column {name} is of type {kind}; cast it to a plain type")
     for at in range(kind.num_fields):
         _check_type(kind.field(at).type, name)
+        if pa.types.is_temporal(kind.field(at).type):
+            raise FormatError(
+                f"column {name} has times inside of other values; write them as text"
+            )
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -35,7 +35,8 @@ from driftloop.ingest.core import (
     typed_rows,
 )
 from driftloop.ingest.discreet import has_rules, plain_reason, source_name, told
-from driftloop.ingest.formats import BadRow, FormatError, Parsed, parse
+from driftloop.ingest.errors import FormatError
+from driftloop.ingest.formats import BadRow, Parsed, parse
 from driftloop.ingest.keys import PrivacyKeys
 from driftloop.ingest.metrics import PRIVATE_ROWS, ROWS
 from driftloop.ingest.privacy import treat

@@ -23,10 +23,10 @@ from driftloop.ingest.admission import Admission, BusyError, Place
 from driftloop.ingest.core import typed_rows
 from driftloop.ingest.discreet import has_rules, source_name
 from driftloop.ingest.encodings import ENCODINGS, PLAIN, TooLargeError, decoded
+from driftloop.ingest.errors import FormatError
 from driftloop.ingest.formats import (
     KNOWN_TYPES,
     BadRow,
-    FormatError,
     Parsed,
     is_known,
     parse,
