@@ -207,8 +207,7 @@ class ConfluentDriver:
             if raw is not None:
                 self._take(raw)
             self._commit_when_due(consumer)
-        consumer.resume(consumer.assignment())  # a pause outlives a rebalance
-        self._paused.clear()
+        self._resume(consumer)
 
     def _pause(self, consumer: Consumer) -> None:
         """Pause what has delivered since it was assigned, and nothing else.
@@ -220,6 +219,16 @@ class ConfluentDriver:
         if now:
             consumer.pause([TopicPartition(*partition) for partition in now])
             self._paused |= now
+
+    def _resume(self, consumer: Consumer) -> None:
+        """Resume what is paused; before it is taken away too, for pauses outlive that.
+
+        Paused from its assignment on, a partition would stay silent for good.
+        """
+        paused = [TopicPartition(*partition) for partition in self._paused]
+        self._paused.clear()
+        if paused:
+            consumer.resume(paused)
 
     def _settle(self) -> None:
         """Let finished work be committed, or raise what it raised."""
@@ -295,10 +304,12 @@ class ConfluentDriver:
             if self._work.future.done() and self._work.future.exception() is None:
                 self._settle()
         self._commit(consumer, asynchronous=False)
+        self._resume(consumer)
         self._forget()
 
-    def _on_lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         logger.warning("lost: %s", _names(partitions))
+        self._resume(consumer)
         self._forget()
 
     def _forget(self) -> None:
