@@ -90,5 +90,5 @@ def test_closure_follows_extras(isolate: ModuleType) -> None:
         "contracts",
         "models",
     }
-    assert isolate.closure("validator")["runtime"] == {"faust"}
+    assert isolate.closure("validator")["runtime"] == {"data", "faust"}
     assert "validator" not in isolate.closure("scorer")

@@ -9,6 +9,7 @@ import pytest
 from deltalake import write_deltalake
 from driftloop.contracts.events import DatasetRef, TableRef
 from driftloop.runtime.data.comparison import compare, shift
+from driftloop.runtime.data.inference import feature_of, schema_of
 from driftloop.runtime.data.profile import profile_of, profiles_of
 from driftloop.runtime.data.reading import DatasetError, read_version, size_bytes
 
@@ -164,3 +165,37 @@ def test_a_shift_is_told_in_words(
 def test_few_rows_or_other_types_are_not_compared() -> None:
     assert shift("x", pl.Series([1.0] * 19), pl.Series([2.0] * 40)) is None
     assert shift("x", pl.Series([1.0] * 40), pl.Series(["a"] * 40)) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1.0, 2.0], (0.5, 2.5)),
+        ([0.0, 1.0], (0.0, 1.5)),
+        ([-3.0, -1.0], (-4.0, 0.0)),
+        ([-1.0, 1.0], (-2.0, 2.0)),
+        ([7.0, 7.0], (7.0, 7.0)),
+        ([0.123456, 0.123456], (0.123456, 0.123456)),
+        ([1, 2, 3, 4], (1, 4)),
+        ([1, 4], (0, 6)),
+    ],
+)
+def test_an_inferred_range_is_generous_and_keeps_its_sign(
+    values: list[float], expected: tuple[float, float]
+) -> None:
+    found = feature_of(profile_of(pl.Series(values)))
+    assert (found.min, found.max) == expected
+
+
+def test_free_text_has_no_list_of_values() -> None:
+    names = feature_of(profile_of(pl.Series([f"name {n}" for n in range(40)])))
+    codes = feature_of(profile_of(pl.Series(["a", "b"] * 20)))
+    assert (names.type, names.values) == ("category", None)
+    assert codes.values == ["a", "b"]
+
+
+def test_times_and_empty_columns_are_no_features() -> None:
+    rows = pl.DataFrame({"seen": [START], "empty": [None], "x": [1.0]})
+    assert list(schema_of(profiles_of(rows))) == ["x"]
+    bare = schema_of(profiles_of(rows), with_rules=False)["x"].feature
+    assert (bare.min, bare.max) == (None, None)

@@ -20,6 +20,7 @@ from driftloop.cli.options import HOME, Home, Json
 from driftloop.cli.options import console as _console
 from driftloop.cli.options import print_json as _print_json
 from driftloop.cli.publish import Pace, PublishFileError, title_of
+from driftloop.cli.schema.command import schema_app
 from driftloop.cli.why import UnknownModelError
 from driftloop.contracts.pipeline import PipelineFileError
 from driftloop.local.home import StackError
@@ -56,6 +57,7 @@ letters_app = typer.Typer(
 )
 app.add_typer(letters_app, name="dead-letters", rich_help_panel="Pipelines and data")
 app.add_typer(datasets_app, name="datasets", rich_help_panel="Pipelines and data")
+app.add_typer(schema_app, name="schema", rich_help_panel="Pipelines and data")
 
 
 # ── local stack ─────────────────────────────────────────────────────────────

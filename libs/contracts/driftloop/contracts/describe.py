@@ -45,6 +45,12 @@ def _warnings(found: Sequence[e.BatchWarning]) -> str:
     return f"; warnings: {shown}" if failed else ""
 
 
+def _proposed(event: e.SchemaProposed) -> str:
+    why = "; ".join(f"{c.column}: {c.detail}" for c in event.changes[:3])
+    first = f"{len(event.columns)} columns from the first {event.row_count:,} rows"
+    return f"schema {event.version}: {why or first}"
+
+
 def _performance(event: e.PerformanceMeasured) -> str:
     parts = [f"v{m.version} {m.metric} {m.value:.4g}" for m in event.measurements]
     return f"{', '.join(parts)} on {event.row_count:,} labelled rows"
@@ -72,6 +78,10 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
     e.DatasetVersioned: lambda x: (
         f"version {x.dataset.observations.version}: {x.observation_count:,} rows, "
         f"{x.label_count:,} labelled"
+    ),
+    e.SchemaProposed: _proposed,
+    e.SchemaAccepted: lambda x: (
+        f"schema {x.version} with {len(x.columns)} columns by {x.accepted_by}"
     ),
     e.DriftDetected: _drift,
     e.PerformanceMeasured: _performance,

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from driftloop.contracts.base import Event, UtcTime, Value
 from driftloop.contracts.pipeline import PipelineSpec
+from driftloop.contracts.schema import SchemaChange, SchemaColumn
 from pydantic import Field
 
 RowKind = Literal["observations", "labels"]
@@ -163,6 +164,32 @@ class DatasetVersioned(Event):
     observation_count: int = Field(ge=0)
     label_count: int = Field(ge=0, description="rows whose target is known")
     span: Span
+
+
+class SchemaProposed(Event):
+    """The data ask for a schema: the first one, or another than holds now.
+
+    Rows go on by the schema that holds until a person, or the pipeline's
+    ``data.evolution``, accepts this one.
+    """
+
+    version: int = Field(ge=1, description="of the pipeline's proposals")
+    columns: dict[str, SchemaColumn]
+    changes: list[SchemaChange] = Field(
+        description="against the schema that holds; empty: inferred from first data"
+    )
+    row_count: int = Field(ge=1, description="rows that it was inferred from")
+
+
+class SchemaAccepted(Event):
+    """A schema is in force; the last one of a pipeline holds.
+
+    For pipelines whose file names no features; for others the file is the schema.
+    """
+
+    version: int = Field(ge=1, description="of the proposal")
+    columns: dict[str, SchemaColumn] = Field(min_length=1)
+    accepted_by: str
 
 
 class BatchScored(RowsEvent):

@@ -100,6 +100,11 @@ class DataSection(Section):
         default_factory=dict,
         description="empty: inferred from the first data, and shown",
     )
+    evolution: Literal["propose", "accept"] = Field(
+        default="propose",
+        description="of an inferred schema: propose: a person accepts a new column or "
+        "value (`driftloop schema`); accept: both are taken up at once",
+    )
     max_lateness_hours: float = Field(
         default=24 * 7,
         gt=0,
@@ -137,6 +142,15 @@ class DataSection(Section):
                 "rename the column upstream"
             )
         return value
+
+    @model_validator(mode="after")
+    def _a_named_feature_does_not_evolve(self) -> "DataSection":
+        if self.features and self.evolution == "accept":
+            raise ValueError(
+                "evolution: accept is for a schema that is inferred; this file names "
+                "features and so is the schema itself: leave evolution out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _target_is_no_feature(self) -> "DataSection":

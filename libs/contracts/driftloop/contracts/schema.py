@@ -1,8 +1,10 @@
-"""What a column's values are like: statistics that travel in events and reports."""
+"""A pipeline's schema as it lives: what columns are like, and what changed in them."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from driftloop.contracts.base import Value
+from driftloop.contracts.pipeline import Feature
 from pydantic import Field
 
 ColumnKind = Literal["number", "integer", "category", "boolean", "time"]
@@ -51,3 +53,26 @@ class ColumnProfile(Value):
         """Whether no value occurs twice (and there are at least two)."""
         known = self.row_count - self.null_count
         return known > 1 and self.distinct_count == known
+
+
+ChangeKind = Literal["new_column", "missing_column", "type_widened", "values_added"]
+
+
+class SchemaChange(Value):
+    """What in a batch is not as the schema says, and what becomes of its rows."""
+
+    column: str
+    kind: ChangeKind
+    detail: str
+
+
+class SchemaColumn(Value):
+    """One column of a schema; ``profile`` says what it was inferred from."""
+
+    feature: Feature
+    profile: ColumnProfile | None = None
+
+
+def features_of(columns: Mapping[str, SchemaColumn]) -> dict[str, Feature]:
+    """Return the rules of a schema alone, as in a pipeline file."""
+    return {name: column.feature for name, column in columns.items()}

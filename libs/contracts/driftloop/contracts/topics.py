@@ -65,6 +65,8 @@ TOPICS: tuple[Topic, ...] = (
     Topic(e.BatchValidated, ("validator",), ("scorer", "monitor"), ROWS_RETENTION),
     Topic(e.BatchRejected, ("validator",), ("monitor",), ROWS_RETENTION),
     Topic(e.DatasetVersioned, ("validator",), ("trainer",)),
+    Topic(e.SchemaProposed, ("validator",), ()),
+    Topic(e.SchemaAccepted, ("people", "validator"), ("validator",), compacted=True),
     Topic(e.BatchScored, ("scorer",), ("monitor",), ROWS_RETENTION),
     # privacy
     Topic(e.ErasureRequested, ("ingest",), ("ingest",)),
@@ -73,7 +75,7 @@ TOPICS: tuple[Topic, ...] = (
     # watching
     Topic(e.DriftDetected, ("monitor",), ("trainer",)),
     Topic(e.PerformanceMeasured, ("monitor",), ("deployer",)),
-    Topic(e.AlertRaised, ("monitor", "trainer", "deployer"), ()),
+    Topic(e.AlertRaised, ("validator", "monitor", "trainer", "deployer"), ()),
     # training
     Topic(e.RetrainRequested, ("people", "registry"), ("trainer",)),
     Topic(e.TrainingStarted, ("trainer",), ()),

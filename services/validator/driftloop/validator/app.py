@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from driftloop.contracts.events import SchemaAccepted
 from driftloop.runtime.datasets import storage_options, table_uri
 from driftloop.runtime.service import Parts, Runtime, Service
 from driftloop.validator.custom import CustomChecks
@@ -24,6 +25,7 @@ def build(runtime: Runtime[ValidatorSettings]) -> Iterator[Parts[ValidatorDeps]]
             pipelines=runtime.pipelines,
             datasets=datasets,
             custom=CustomChecks(settings.check_modules),
+            schemas=runtime.state(SchemaAccepted),
         )
     )
 
@@ -34,5 +36,6 @@ SERVICE = Service(
     handlers=HANDLERS,
     build=build,
     tables=TABLES,
+    states=(SchemaAccepted,),
     driver="faust",
 )

@@ -17,6 +17,7 @@ old versions can be read: nothing here ever vacuums.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import polars as pl
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import (
@@ -26,6 +27,7 @@ from deltalake.exceptions import (
     TableNotFoundError,
 )
 from driftloop.contracts.events import DatasetRef, RowKind, TableRef
+from driftloop.runtime.data.reading import DatasetError, read_table
 from driftloop.runtime.errors import Reject, Retry
 from driftloop.runtime.telemetry import log
 
@@ -139,6 +141,19 @@ class Datasets:
             self._open.clear()  # whatever it was, look at the tables anew
             raise Retry(f"datasets: {error}") from error
 
+    def read(self, ref: TableRef) -> pl.DataFrame:
+        """Return all rows of a table at one version.
+
+        Raises
+        ------
+        Retry
+            When the store is away.
+        """
+        try:
+            return read_table(ref, self._options)
+        except DatasetError as error:
+            raise Retry(f"datasets: {error}") from error
+
     def _append(
         self,
         pipeline: str,
@@ -148,6 +163,8 @@ class Datasets:
         schema: pa.Schema,
     ) -> None:
         opened = self._table(pipeline, kind, schema)
+        for name in widened(rows.schema, opened.table):
+            self._widen(opened, name)
         if opened.has(position):
             logger.info("appended before a kill", pipeline=pipeline, at=str(position))
             return
@@ -199,6 +216,23 @@ class Datasets:
         opened = self._open[pipeline, kind] = _Open(table, left)
         return opened
 
+    def _widen(self, opened: _Open, name: str) -> None:
+        """Write a column of whole numbers anew as one of numbers, in a new version."""
+        rows = opened.table.to_pyarrow_dataset()
+        at = rows.schema.get_field_index(name)
+        wider = rows.schema.set(at, pa.field(name, pa.float64()))
+        batches = (
+            batch.set_column(at, wider.field(at), batch.column(at).cast(pa.float64()))
+            for batch in rows.to_batches()
+        )
+        write_deltalake(
+            opened.table,
+            pa.RecordBatchReader.from_batches(wider, batches),
+            mode="overwrite",
+            schema_mode="overwrite",
+        )
+        logger.info("column widened", column=name, version=opened.table.version())
+
     def _compact(self, opened: _Open) -> None:
         """Merge small files; a failure costs speed only."""
         try:
@@ -221,20 +255,36 @@ def _nullable(schema: pa.Schema) -> pa.Schema:
     return pa.schema([pa.field(column.name, column.type) for column in schema])
 
 
+def widened(schema: pa.Schema, table: DeltaTable) -> list[str]:
+    """Return columns that are whole numbers in the table and numbers in the rows."""
+    there = pa.schema(table.schema().to_arrow())
+    return [
+        column.name
+        for column in schema
+        if column.type == pa.float64()
+        and column.name in there.names
+        and there.field(column.name).type == pa.int64()
+    ]
+
+
 def _aligned(rows: pa.RecordBatch, table: DeltaTable) -> tuple[pa.RecordBatch, bool]:
     """Return rows with the table's columns, then new ones, and whether there are any.
 
     Raises
     ------
     Reject
-        When a column's type differs.
+        When a column's type differs, unless its whole numbers fit as numbers.
     """
     given = {column.name: column.type for column in rows.schema}
     fields, arrays = [], []
     for column in pa.schema(table.schema().to_arrow()):
         name, kind = column.name, column.type
         found = given.pop(name, kind)
-        if found != kind:
+        if (found, kind) == (pa.int64(), pa.float64()):
+            at = rows.schema.get_field_index(name)
+            numbers = rows.column(at).cast(kind)
+            rows = rows.set_column(at, pa.field(name, kind), numbers)
+        elif found != kind:
             raise Reject(
                 f"is {kind} in the dataset and {found} in the pipeline file; a column "
                 "cannot change its type: give it another name, or begin a new "

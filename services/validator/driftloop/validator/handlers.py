@@ -28,17 +28,20 @@ from driftloop.contracts.events import (
     BatchValidated,
     DatasetVersioned,
     RowKind,
+    SchemaAccepted,
     Span,
 )
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.contracts.rows import row_keys
 from driftloop.runtime.handlers import Deps
+from driftloop.runtime.state import StateView
 from driftloop.validator.core import Checked, Contract, check, contract_of
 from driftloop.validator.custom import CustomChecks
 from driftloop.validator.datasets import Datasets, Position
 from driftloop.validator.inference import Learned, learn
 from driftloop.validator.inspecting import Inspector
 from driftloop.validator.metrics import ROWS, WARNINGS
+from driftloop.validator.schemas import Review
 from driftloop.validator.tables import (
     LABEL,
     OBSERVATION,
@@ -55,12 +58,16 @@ class ValidatorDeps(Deps):
 
     datasets: Datasets
     custom: CustomChecks = field(default_factory=CustomChecks)
+    schemas: StateView[SchemaAccepted] = field(
+        default_factory=lambda: StateView(SchemaAccepted)
+    )
 
 
 def on_batch_ingested(event: BatchIngested, deps: ValidatorDeps) -> Iterator[Event]:
     """Quarantine what breaks the contract; the rest is a new dataset version."""
     spec = deps.pipeline(event.pipeline)
-    learned = _learned(event, spec, deps)
+    review = _review(event, spec, deps)
+    learned = review.learned
     contracts = _contracts(spec, learned)
     contract = contracts[event.kind]
     keys = row_keys(event.pipeline, event.rows.column("id").to_pylist())
@@ -96,6 +103,13 @@ def on_batch_ingested(event: BatchIngested, deps: ValidatorDeps) -> Iterator[Eve
         yield _rejected(event, checked, checked.bad)
     if versioned is not None:
         yield versioned
+    yield from review.events(versioned, deps.datasets)
+
+
+def _review(event: BatchIngested, spec: PipelineSpec, deps: ValidatorDeps) -> Review:
+    learned = _learned(event, spec, deps)
+    accepted = deps.schemas.get(event.pipeline)
+    return Review(event, spec, learned, accepted, deps.session)
 
 
 def _learned(event: BatchIngested, spec: PipelineSpec, deps: ValidatorDeps) -> Learned:

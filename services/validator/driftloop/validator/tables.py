@@ -56,6 +56,26 @@ class ReferenceRow(SQLModel, table=True):
     profile: str | None = None
 
 
+class SchemaRow(SQLModel, table=True):
+    """The life of a pipeline's schema; see ``schemas.py``.
+
+    Attributes
+    ----------
+    proposed, accepted : columns as JSON; accepted: only without a person.
+    base : digest of the schema in force that ``proposed`` builds on.
+    told : what was told already, a JSON list.
+    """
+
+    __tablename__ = "validator_schema"
+    pipeline: str = Field(primary_key=True)
+    proposed_version: int = 0
+    proposed: str = ""
+    base: str = ""
+    accepted_version: int = 0
+    accepted: str = ""
+    told: str = "[]"
+
+
 class ShardRow(SQLModel, table=True):
     """What checks remember of a shard; see ``inspection.ShardState``."""
 
@@ -66,7 +86,7 @@ class ShardRow(SQLModel, table=True):
     state: str = ""
 
 
-TABLES = (LearnedRow, KnownRow, DatasetCount, ReferenceRow, ShardRow)
+TABLES = (LearnedRow, KnownRow, DatasetCount, ReferenceRow, ShardRow, SchemaRow)
 
 
 OBSERVATION, LABEL, UNIQUE = 1, 2, 4

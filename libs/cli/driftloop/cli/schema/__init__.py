@@ -1,0 +1,1 @@
+"""The schema of a pipeline for people: infer, show, accept, diff."""
