@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from driftloop.cli import app as command_line
 from driftloop.cli.context import CommandError, Installation
-from driftloop.cli.datasets import work
+from driftloop.cli.datasets import reports, work
 from driftloop.cli.datasets.command import parse_time
 from driftloop.cli.datasets.history import histories
 from driftloop.cli.log import Entry
@@ -62,6 +62,9 @@ class Shop:
     def read_log(self, *_: object) -> list[Entry]:
         return [*self.told, *self.chain.log("dataset-versioned")]
 
+    def read_batches(self, *_: object) -> list[Entry]:
+        return self.chain.log("batch-validated", "batch-rejected")
+
     def run(self, *words: str) -> str:
         """Return what the command says; expected errors are raised."""
         found = CliRunner().invoke(
@@ -79,6 +82,7 @@ class Shop:
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     shop = Shop(tmp_path)
     monkeypatch.setattr(work, "read_log", shop.read_log)
+    monkeypatch.setattr(reports, "read_log", shop.read_batches)
     settings = Settings(home=tmp_path)
     there = Installation(tmp_path, "nowhere:1", "", "", settings)
     monkeypatch.setattr("driftloop.cli.datasets.command.connect", lambda home: there)
@@ -196,6 +200,49 @@ def test_export_knows_only_what_was_known(shop: Shop) -> None:
 def test_errors_name_the_remedy(shop: Shop, words: list[str], said: str) -> None:
     with pytest.raises(CommandError, match=said):
         shop.run(*words)
+
+
+def test_a_report_of_a_version_stands_alone(shop: Shop) -> None:
+    """One file, nothing from elsewhere; what comes from the data is text."""
+    hostile = "<img src=x onerror=alert(1)>"
+    shop.publish([row(n, sky=hostile) for n in range(70, 100)], "observations")
+    file = shop.path / "report.html"
+    said = shop.run("report", "bikes", "--against", "2.1", "-o", str(file))
+    assert "bikes, dataset version 3.1" in said
+    page = file.read_text("utf-8")
+    assert hostile not in page
+    assert "&lt;img src=x" in page
+    for outside in ("http:", "https:", "<script", "<link", "url("):
+        assert outside not in page
+    assert page.count("<svg") == 2  # temp and cnt
+    assert "Since version 2.1" in page
+    assert "30 added" in page
+    found = shop.json("report", "bikes", "-o", str(shop.path / "report.json"))
+    assert found == json.loads((shop.path / "report.json").read_text("utf-8"))
+    assert found["facts"]["rows"] == 100
+    assert "change" not in found
+
+
+def test_a_report_of_a_batch_says_what_was_wrong(shop: Shop) -> None:
+    shop.publish([row(n, temp=n - 70) for n in range(70, 75)], "observations")
+    found = shop.json("report", "bikes", "--batch", "newest")
+    facts = found["facts"]
+    assert (facts["rows"], facts["went on"], facts["quarantined"]) == (5, 2, 3)
+    (reason,) = found["reasons"]
+    assert (reason["field"], reason["check"]) == ("temp", "range")
+    assert shop.json("report", "bikes", "--batch", found["batch"]) == found
+    file = shop.path / "batch.html"
+    shop.run("report", "bikes", "--batch", "newest", "-o", str(file))
+    page = file.read_text("utf-8")
+    assert "Quarantined rows" in page
+    assert reason["detail"] in page
+    shop.publish([row(n, temp=7) for n in range(80, 85)], "observations")
+    only_bad = shop.json("report", "bikes", "--batch", "newest")
+    assert only_bad["columns_of"] == "quarantined rows"
+    with pytest.raises(CommandError, match="no batch 'x' of bikes"):
+        shop.run("report", "bikes", "--batch", "x")
+    with pytest.raises(CommandError, match=r"\.html or \.json"):
+        shop.run("report", "bikes", "-o", "report.pdf")
 
 
 def test_a_time_without_zone_is_utc() -> None:

@@ -9,10 +9,13 @@ from typing import Annotated, Any
 
 from driftloop.console.access import Access, closed_page
 from driftloop.console.reading import Reader
+from driftloop.console.reports import NoReportError, report_page
 from driftloop.console.settings import ConsoleSettings
 from driftloop.contracts.topics import TOPICS
-from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.responses import FileResponse, StreamingResponse
+from driftloop.runtime.data.reading import DatasetError
+from driftloop.runtime.data.report import CONTENT_POLICY
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi.responses import FileResponse, HTMLResponse, StreamingResponse
 
 STATIC = Path(__file__).with_name("static")
 LOOK_S = 0.25
@@ -56,6 +59,19 @@ def page_router(
     def state(since: Annotated[int, Query(ge=0)] = 0) -> dict[str, Any]:
         """Return everything that the page shows, or what is new in it."""
         return _state(reader, since)
+
+    @router.get("/reports/{pipeline}", dependencies=guarded)
+    def report(pipeline: str) -> Response:
+        """Show the report of a pipeline's newest dataset version."""
+        with reader.lock:
+            found = reader.board.pipelines.get(pipeline)
+        try:
+            page = report_page(found, settings, pipeline)
+        except NoReportError as error:
+            raise HTTPException(404, str(error)) from error
+        except DatasetError as error:
+            raise HTTPException(503, str(error)) from error
+        return HTMLResponse(page, headers={"Content-Security-Policy": CONTENT_POLICY})
 
     @router.get("/api/stream", dependencies=guarded)
     def stream() -> StreamingResponse:

@@ -26,6 +26,8 @@ SHOWN_REASONS = 5
 
 DECISIONS: dict[type[Event], str] = {
     e.PipelineApplied: "plain",
+    e.SchemaProposed: "person",
+    e.SchemaAccepted: "plain",
     e.DriftDetected: "warn",
     e.AlertRaised: "warn",
     e.RetrainRequested: "person",
@@ -67,6 +69,7 @@ class Pipeline:
 
     applied: e.PipelineApplied | None = None
     desired: e.ServingDesired | None = None
+    dataset: e.DatasetVersioned | None = None
     counts: Counter[str] = field(default_factory=Counter)
     rows: Counter[str] = field(default_factory=Counter)
     decisions: dict[str, tuple[int, Event]] = field(default_factory=dict)
@@ -146,6 +149,8 @@ class Board:
             _trim(found.points, MAX_POINTS)
         elif isinstance(event, e.PipelineApplied):
             found.applied = _later(found.applied, event)
+        elif isinstance(event, e.DatasetVersioned):
+            found.dataset = _newer(found.dataset, event)
         elif isinstance(event, e.ServingDesired):
             if found.desired is None or event.generation >= found.desired.generation:
                 found.desired = event
@@ -206,6 +211,18 @@ def _trim(kept: dict[str, tuple[int, Any]], limit: int) -> None:
 
 def _later(old: e.PipelineApplied | None, new: e.PipelineApplied) -> e.PipelineApplied:
     return new if old is None or _order(new) >= _order(old) else old
+
+
+def _newer(
+    old: e.DatasetVersioned | None, new: e.DatasetVersioned
+) -> e.DatasetVersioned:
+    return new if old is None or _tables(new) >= _tables(old) else old
+
+
+def _tables(event: e.DatasetVersioned) -> tuple[int, int]:
+    dataset = event.dataset
+    labels = dataset.labels.version if dataset.labels else 0
+    return dataset.observations.version, labels
 
 
 def _changes(name: str, found: Pipeline, revision: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 from driftloop.cli.context import CommandError, connect
-from driftloop.cli.datasets import views, work
+from driftloop.cli.datasets import reports, views, work
 from driftloop.cli.datasets.history import LATEST
 from driftloop.cli.options import HOME, Home, Json, console, print_json
 
@@ -91,6 +91,38 @@ def export(
             f"{pipeline} version {found['version']} in {file}",
             soft_wrap=True,
         )
+
+
+@datasets_app.command()
+def report(
+    pipeline: Pipeline,
+    version: Annotated[str, typer.Option(help=VERSION_HELP)] = LATEST,
+    against: Annotated[
+        str | None, typer.Option(help="Also what changed since this version.")
+    ] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(help="Of a batch instead: an event's id, or newest."),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A .html or .json file.")
+    ] = None,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Write a report of a dataset version or a batch, for people to read."""
+    installation = connect(home)
+    if batch is not None:
+        found = reports.of_batch(installation, pipeline, batch)
+    else:
+        found = reports.of_version(installation, pipeline, version, against)
+    if as_json:
+        print_json(found)
+    else:
+        file = file or Path(f"{pipeline}-{found['kind']}.html")
+    if file is not None:
+        reports.write(found, file)
+        console(as_json).print(f"{found['title']}: {file}", soft_wrap=True)
 
 
 def parse_time(text: str) -> datetime:

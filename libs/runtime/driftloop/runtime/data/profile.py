@@ -7,6 +7,8 @@ import polars as pl
 from driftloop.contracts.schema import ColumnKind, ColumnProfile, Frequency, Spread
 
 BINS = 20
+MAX_WHOLE_BINS = 60
+"""Whole numbers of so small a range get a bin a value."""
 MAX_FREQUENT = 50
 """Values of a category that are listed; the others only count as distinct."""
 TECHNICAL = ("id", "event_time", "source", "revision", "extra")
@@ -41,7 +43,9 @@ def profile_of(column: pl.Series) -> ColumnProfile:
         row_count=len(column),
         null_count=len(column) - len(known),
         distinct_count=known.n_unique(),
-        spread=_spread(known) if kind in ("number", "integer") else None,
+        spread=_spread(known, kind == "integer")
+        if kind in ("number", "integer")
+        else None,
         frequent=_frequent(known) if kind in ("category", "boolean") else [],
     )
 
@@ -54,13 +58,18 @@ def profiles_of(
     return {c.name: profile_of(c) for c in rows if c.name not in leave}
 
 
-def _spread(known: pl.Series) -> Spread | None:
+def _spread(known: pl.Series, is_whole: bool) -> Spread | None:
     values = known.cast(pl.Float64).to_numpy()
     values = values[np.isfinite(values)]
     if not len(values):
         return None
     low, first, median, third, high = np.quantile(values, (0, 0.25, 0.5, 0.75, 1))
-    counts = np.histogram(values, BINS, (low, high))[0] if high > low else [len(values)]
+    counts = [len(values)]
+    if high > low:
+        bins = int(high - low) + 1
+        if not is_whole or bins > MAX_WHOLE_BINS:
+            bins = BINS
+        counts = np.histogram(values, bins, (low, high))[0].tolist()
     return Spread(
         min=float(low),
         max=float(high),
@@ -68,7 +77,7 @@ def _spread(known: pl.Series) -> Spread | None:
         deviation=float(values.std(ddof=1)) if len(values) > 1 else 0.0,
         median=float(median),
         quartiles=(float(first), float(third)),
-        histogram=[int(count) for count in counts],
+        histogram=counts,
     )
 
 

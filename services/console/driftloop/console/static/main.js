@@ -62,7 +62,7 @@ function draw() {
     ? `data until ${day(pipeline.event_time)}` : "";
   document.body.classList.toggle("empty", names.length === 0);
   drawWaiting(document.querySelector("#waiting"), pipeline);
-  drawSummary(document.querySelector("#summary"), pipeline, counts, names.length);
+  drawSummary(document.querySelector("#summary"), pipeline, counts, chosen);
   chain.draw(pipeline, counts, log.letters.counts);
   drawChart(document.querySelector("#performance"), pipeline);
   drawVersions(document.querySelector("#versions .scroll"), pipeline);

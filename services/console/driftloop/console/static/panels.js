@@ -23,8 +23,8 @@ export function drawWaiting(place, pipeline) {
   }));
 }
 
-export function drawSummary(place, pipeline, counts, pipelineCount) {
-  if (!pipelineCount) {
+export function drawSummary(place, pipeline, counts, name) {
+  if (!name) {
     place.replaceChildren(card("No pipeline yet", "driftloop apply FILE", "then publish rows: driftloop publish FILE"));
     return;
   }
@@ -45,6 +45,8 @@ export function drawSummary(place, pipeline, counts, pipelineCount) {
     verdict ? card("Last verdict", words(verdict.drift.cause), `${verdict.drift.retrain ? "retrain" : "no training"} · ${day(verdict.event_time)}`, "warn")
       : card("Last verdict", "none", "no change found"),
     card("Rows scored", number(counts["batch-scored"]?.[1] ?? 0), `of ${number(counts["batch-ingested"]?.[1] ?? 0)} taken in`),
+    card("Dataset", plural(counts["dataset-versioned"]?.[0] ?? 0, "version"),
+      counts["dataset-versioned"] ? element("a", { href: `/reports/${name}`, target: "_blank", rel: "noopener", textContent: "report of the newest" }) : "no right row yet"),
     card("Quarantined", number(rejected), reason ? `mostly ${reason.field}: ${words(reason.check)}` : "no bad rows", rejected ? "warn" : ""),
   );
 }
@@ -52,7 +54,7 @@ export function drawSummary(place, pipeline, counts, pipelineCount) {
 function card(name, value, more, tone = "") {
   return element("dl", { class: tone }, element("dt", { textContent: name }),
     element("dd", { class: "value", textContent: value }),
-    element("dd", { class: "quiet", textContent: more }));
+    element("dd", { class: "quiet" }, more));
 }
 
 export function drawVersions(place, pipeline) {
