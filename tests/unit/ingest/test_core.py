@@ -10,10 +10,10 @@ from driftloop.ingest.core import (
     MAX_BATCH_ROWS,
     Seen,
     batches,
+    behind,
     concatenated,
     fresh_rows,
     joined_rows,
-    late_count,
     typed_rows,
 )
 from driftloop.ingest.formats import Parsed
@@ -173,5 +173,17 @@ def test_late_is_older_than_the_watermark_allows() -> None:
     times = pa.array(
         [now - week - timedelta(seconds=1), now - week, now], pa.timestamp("us", "UTC")
     )
-    assert late_count(times, now, SPEC) == 1
-    assert late_count(times, None, SPEC) == 0
+    assert behind(times, now, SPEC) == (1, 1)
+    assert behind(times, None, SPEC) == (0, 0)
+
+
+def test_order_is_judged_row_by_row() -> None:
+    """A row is behind the newest one before it, also of its own message."""
+    now = datetime(2011, 2, 1, tzinfo=UTC)
+    hours = (0, 5, 4, 5, -200)
+    times = pa.array(
+        [now + timedelta(hours=n) for n in hours], pa.timestamp("us", "UTC")
+    )
+    assert behind(times, None, SPEC) == (1, 1)
+    assert behind(times, now - timedelta(days=1), SPEC) == (1, 1)
+    assert behind(times.take(pa.array([4, 0, 2, 1, 3])), None, SPEC) == (0, 0)

@@ -6,6 +6,7 @@ from datetime import datetime
 import orjson
 import pyarrow as pa
 import pytest
+from driftloop.contracts.events import BatchIngested
 from driftloop.contracts.topics import consumed_by, produced_by
 from driftloop.ingest.handlers import HANDLERS
 from driftloop.runtime.errors import Retry
@@ -145,6 +146,20 @@ def test_a_corrected_label_is_a_revision(desk: Desk) -> None:
     assert label(3, 3) == [(3.0, 2)]
 
 
+def test_corrections_are_counted(desk: Desk) -> None:
+    def label(offset: int, **values: float) -> BatchIngested:
+        rows = [row(int(name[1:]), cnt=value) for name, value in values.items()]
+        (event,), _ = desk.handle(
+            LABELS, [message(rows, offset, topic="label-arrived")]
+        )
+        return event
+
+    first, second = label(0, r1=3, r2=3), label(1, r1=4, r2=3, r3=3)
+    assert (first.revised_count, first.duplicate_count) == (0, 0)
+    assert (second.revised_count, second.duplicate_count) == (1, 1)
+    assert second.row_count == 2
+
+
 def test_an_observation_and_its_label_are_different_rows(desk: Desk) -> None:
     desk.handle(OBSERVATIONS, [message(row(1))])
     events, _ = desk.handle(LABELS, [message(row(1, cnt=3), topic="label-arrived")])
@@ -241,6 +256,6 @@ def test_late_rows_are_counted_against_the_stored_watermark(desk: Desk) -> None:
             )
         ],
     )
-    assert event.late_count == 1
+    assert (event.late_count, event.out_of_order_count) == (1, 1)
     assert event.watermark.month == 3
     assert event.span.end.month == 2

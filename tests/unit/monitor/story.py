@@ -203,7 +203,6 @@ class InProcess:
             session=self._session,
             pipelines=StateView(PipelineApplied, {spec.name: applied}),
             open_package=open_package or (lambda _: Packaged(EVALUATION, None)),
-            label_horizon=timedelta(days=90),
         )
         self._numbers = count()
         self.told: list[Event] = []

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from driftloop.monitor.joining import labelled, labels_of, predictions_of
+from driftloop.monitor.joining import (
+    Label,
+    labelled,
+    labels_of,
+    predictions_of,
+    within,
+)
 from driftloop.monitor.losses import no_skill_loss, paired
 
+MICROSECOND = timedelta(microseconds=1)
 TIMES = pa.array(
     [datetime(2024, 1, 1, h, tzinfo=UTC) for h in range(3)], pa.timestamp("us", "UTC")
 )
@@ -43,6 +50,18 @@ def losses(rows: Any, target: list[Any], metric: str) -> list[float]:
     (found,) = labelled(pairs, metric)
     result: list[float] = found.champion.tolist()
     return result
+
+
+def test_a_label_of_a_time_beyond_the_horizon_is_not_used() -> None:
+    said = predictions_of(batch(champion_prediction=[1.0, 2.0, 3.0]), 1, None)
+    late = [Label(row.row_id, row.time_us, 1.0, None) for row in said]
+    hour = timedelta(hours=1)
+    late[1] = late[1]._replace(time_us=late[1].time_us + hour // MICROSECOND)
+    late[2] = late[2]._replace(time_us=late[2].time_us + hour // MICROSECOND + 1)
+    late[0] = late[0]._replace(time_us=0)  # of a time before its row
+    pairs = list(zip(said, late, strict=True))
+    assert within(pairs, hour) == pairs[:2]
+    assert within(pairs, 2 * hour) == pairs
 
 
 @pytest.mark.parametrize(

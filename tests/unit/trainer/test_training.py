@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 from driftloop.contracts.events import ServedModel, Span, TableRef
+from driftloop.contracts.pipeline import DataSection
 from driftloop.models.onnx_model import OnnxModel
 from driftloop.models.package import PackageRefused, read_package, write_package
 from driftloop.models.samples import check_samples
@@ -182,6 +183,8 @@ def test_no_usable_candidate_is_refused(tmp_path) -> None:
         place.train("two", job(tmp_path / "one", one_class, place.request.spec))
 
 
+DATA = DataSection(target="y")
+
 # ── reading ─────────────────────────────────────────────────────────────────
 
 
@@ -211,7 +214,7 @@ def test_labels_that_came_later_are_joined_in_their_newest_revision(
         update={"labels": TableRef(uri=str(tmp_path / "labels"), version=0)}
     )
     span = request.train_span
-    found = read_rows(refs, span, "y", None)
+    found = read_rows(refs, span, DATA, None)
     expected = np.arange(250.0)
     expected[3] = 77.0
     assert found["y"].to_pylist() == expected.tolist()
@@ -238,9 +241,41 @@ def test_labels_that_come_long_after_their_rows_move_the_split(place, tmp_path) 
     assert package_files.manifest_of(trained).train_span == trained.request.train_span
 
 
+def test_a_label_of_a_time_beyond_the_horizon_is_as_if_it_had_not_come(
+    place, tmp_path
+) -> None:
+    """Also a correction: then the label in time holds."""
+    request = with_labels(place, tmp_path)
+    day = timedelta(days=1)
+    labels = pa.table(
+        {
+            "id": ["r00000", "r00001", "r00001", "r00002"],
+            "event_time": pa.array(
+                [START, START + day, START + 40 * day, START + 40 * day],
+                pa.timestamp("us", tz="UTC"),
+            ),
+            "source": ["test"] * 4,
+            "y": [0.0, 1.0, 11.0, 2.0],
+            "revision": [0, 0, 1, 0],
+        }
+    )
+    write_deltalake(str(tmp_path / "late"), labels)
+    refs = request.dataset.model_copy(
+        update={"labels": TableRef(uri=str(tmp_path / "late"), version=0)}
+    )
+    short = DATA.model_copy(update={"label_horizon_days": 30})
+    found = {
+        data.label_horizon_days: read_rows(refs, request.train_span, data, None)[
+            "y"
+        ].to_pylist()
+        for data in (short, DATA)
+    }
+    assert found == {30: [0.0, 1.0], 90: [0.0, 11.0, 2.0]}
+
+
 def test_rows_without_a_target_are_left_out(place, tmp_path) -> None:
     request = with_labels(place, tmp_path)
-    found = read_rows(request.dataset, request.train_span, "y", None)
+    found = read_rows(request.dataset, request.train_span, DATA, None)
     assert found.num_rows == 0
 
 
@@ -249,7 +284,7 @@ def test_only_the_recorded_version_and_span_are_read(place) -> None:
     span = place.request.train_span.model_copy(
         update={"end": START + timedelta(hours=9)}
     )
-    found = read_rows(place.request.dataset, span, "y", None)
+    found = read_rows(place.request.dataset, span, DATA, None)
     assert found.num_rows == 10
     assert len(set(found["id"].to_pylist())) == 10
 

@@ -154,15 +154,19 @@ def test_a_quarantined_row_can_be_corrected_and_a_good_one_cannot(bench: Bench) 
 def test_rows_with_a_known_target_are_counted_once(bench: Bench) -> None:
     """Whether it came with the row, later, before, twice, or without a row."""
 
-    def counts(event: BatchIngested) -> tuple[int, int]:
+    def counts(event: BatchIngested) -> tuple[int, int, int, int]:
         version = dataset(bench.handle(event))
-        return version.observation_count, version.label_count
+        return (
+            version.observation_count, version.label_count,
+            version.early_label_count, version.met_label_count,
+        )  # fmt: skip
 
-    assert counts(ingested("z", "labels", cnt=[1.0])) == (0, 0)
-    assert counts(ingested("abc", temp=[0.1] * 3, cnt=[1.0, None, None])) == (3, 1)
-    assert counts(ingested("ab", "labels", cnt=[1.0, 2.0])) == (3, 2)
-    assert counts(ingested("b", "labels", cnt=[3.0], revision=[1])) == (3, 2)
-    assert counts(ingested("z", temp=[0.1])) == (4, 3)
+    three = ingested("abc", temp=[0.1] * 3, cnt=[1.0, None, None])
+    assert counts(ingested("z", "labels", cnt=[1.0])) == (0, 0, 1, 0)
+    assert counts(three) == (3, 1, 0, 0)
+    assert counts(ingested("ab", "labels", cnt=[1.0, 2.0])) == (3, 2, 0, 0)
+    assert counts(ingested("b", "labels", cnt=[3.0], revision=[1])) == (3, 2, 0, 0)
+    assert counts(ingested("z", temp=[0.1])) == (4, 3, 0, 1)
 
 
 def test_killed_between_append_and_commit_nothing_is_there_twice(bench: Bench) -> None:

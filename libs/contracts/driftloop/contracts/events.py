@@ -110,6 +110,12 @@ class BatchIngested(RowsEvent):
     late_count: int = Field(
         default=0, ge=0, description="behind the watermark by more than max_lateness"
     )
+    out_of_order_count: int = Field(
+        default=0, ge=0, description="behind the watermark, by no more than that"
+    )
+    revised_count: int = Field(
+        default=0, ge=0, description="id known, content changed: corrections"
+    )
     watermark: UtcTime = Field(description="newest event time of the shard so far")
 
 
@@ -163,6 +169,12 @@ class DatasetVersioned(Event):
     added_count: int = Field(ge=0)
     observation_count: int = Field(ge=0)
     label_count: int = Field(ge=0, description="rows whose target is known")
+    early_label_count: int = Field(
+        default=0, ge=0, description="of the added labels: their row is not there yet"
+    )
+    met_label_count: int = Field(
+        default=0, ge=0, description="of the added rows: their label was there before"
+    )
     span: Span
 
 

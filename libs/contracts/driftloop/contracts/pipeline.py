@@ -110,6 +110,11 @@ class DataSection(Section):
         gt=0,
         description="a row older than the newest by more counts as late",
     )
+    label_horizon_days: float = Field(
+        default=90,
+        gt=0,
+        description="a label whose time is later than its row's by more is not used",
+    )
     privacy: dict[str, PrivacyRule] = Field(
         default_factory=dict,
         description="what becomes of columns with personal data, before all else",

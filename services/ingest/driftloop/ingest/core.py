@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from driftloop.contracts.events import RowKind
 from driftloop.contracts.pipeline import RESERVED_COLUMNS, PipelineSpec
-from driftloop.contracts.rows import EVENT_TIME_FIELD, ROW_FIELDS
+from driftloop.contracts.rows import ROW_FIELDS
 from driftloop.ingest.columns import row_texts, to_column, to_times
 from driftloop.ingest.formats import (
     JSON_TYPE,
@@ -26,6 +27,8 @@ MAX_BATCH_BYTES = 768 * 1024
 """Below the size from which rows travel by claim check, with room for the rest."""
 MAX_ID_CHARS = 256
 DERIVED_ID_BYTES = 16
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 CONTENT_BYTES = 8
 
 
@@ -176,14 +179,30 @@ def fresh_rows(
     return Fresh(positions, revisions, added, changed)
 
 
-def late_count(times: pa.Array, watermark: datetime | None, spec: PipelineSpec) -> int:
-    """Count rows that are older than the watermark by more than is allowed."""
-    if watermark is None:
-        return 0
-    limit = watermark - timedelta(hours=spec.data.max_lateness_hours)
-    late = pc.less(times, pa.scalar(limit, EVENT_TIME_FIELD.type))
-    count: int = pc.sum(late).as_py() or 0
-    return count
+def behind(
+    times: pa.Array, watermark: datetime | None, spec: PipelineSpec
+) -> tuple[int, int]:
+    """Count rows that are older than the newest before them.
+
+    Parameters
+    ----------
+    times : (n_rows,) event times, in the order of arrival.
+    watermark : newest event time of the source before these; None: there is none.
+
+    Returns
+    -------
+    tuple of int
+        Late rows (older by more than ``max_lateness_hours``), and the others, which
+        are only out of order.
+    """
+    found = times.cast(pa.int64()).to_numpy(zero_copy_only=False)
+    newest = np.maximum.accumulate(found)
+    if watermark is not None:
+        newest = np.maximum(newest, (watermark - _EPOCH) // _MICROSECOND)
+    lag = newest - found
+    allowed = timedelta(hours=spec.data.max_lateness_hours) // _MICROSECOND
+    late = int((lag > allowed).sum())
+    return late, int((lag > 0).sum()) - late
 
 
 def batches(table: pa.Table) -> Iterator[pa.RecordBatch]:

@@ -28,17 +28,17 @@ from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.contracts.rows import row_keys
 from driftloop.ingest.core import (
     batches,
+    behind,
     concatenated,
     fresh_rows,
     joined_rows,
-    late_count,
     typed_rows,
 )
 from driftloop.ingest.discreet import has_rules, plain_reason, source_name, told
 from driftloop.ingest.errors import FormatError
 from driftloop.ingest.formats import BadRow, Parsed, parse
 from driftloop.ingest.keys import PrivacyKeys
-from driftloop.ingest.metrics import PRIVATE_ROWS, ROWS
+from driftloop.ingest.metrics import NOTED_ROWS, PRIVATE_ROWS, ROWS
 from driftloop.ingest.privacy import treat
 from driftloop.ingest.tables import (
     advance_time,
@@ -285,6 +285,8 @@ def _batched(
     duplicates = len(keys) - len(fresh.positions)
     ROWS.labels(pipeline, kind, "new").inc(len(fresh.positions))
     ROWS.labels(pipeline, kind, "duplicate").inc(duplicates)
+    revised = sum(revision > 0 for revision in fresh.revisions)
+    NOTED_ROWS.labels(pipeline, kind, "revised").inc(revised)
     table = table.take(pa.array(fresh.positions, pa.int64()))
     if kind == "labels":
         revisions = pa.array(fresh.revisions, pa.int64())
@@ -293,7 +295,7 @@ def _batched(
     watermark = newest_time(deps.session, pipeline, kind, source)
     for rows in batches(table):
         span = _span(rows)
-        late = late_count(rows["event_time"], watermark, spec)
+        late, out_of_order = behind(rows["event_time"], watermark, spec)
         watermark = max(watermark or span.end, span.end)
         event = BatchIngested(
             pipeline=pipeline,
@@ -303,9 +305,13 @@ def _batched(
             span=span,
             duplicate_count=duplicates,
             late_count=late,
+            out_of_order_count=out_of_order,
+            revised_count=revised,
             watermark=watermark,
         )
-        duplicates = 0  # counted once, in the first batch
+        duplicates = revised = 0  # counted once, in the first batch
+        NOTED_ROWS.labels(pipeline, kind, "late").inc(late)
+        NOTED_ROWS.labels(pipeline, kind, "out_of_order").inc(out_of_order)
         yield event.with_rows(rows).following(origin)
     if watermark is not None:
         advance_time(deps.session, pipeline, kind, source, watermark)

@@ -2,6 +2,12 @@
 
 from prometheus_client import Counter, Gauge
 
+NOTED_ROWS = Counter(
+    "driftloop_ingest_noted_rows_total",
+    "New rows that are late, out_of_order (older than the newest of their source) or "
+    "revised (a known id with other content)",
+    ["pipeline", "kind", "note"],
+)
 PRIVATE_ROWS = Counter(
     "driftloop_ingest_private_rows_total",
     "Rows of pipelines with privacy rules, by where the rules were applied: door "

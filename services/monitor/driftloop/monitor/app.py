@@ -26,7 +26,6 @@ def build(runtime: Runtime[MonitorSettings]) -> Iterator[Parts[MonitorDeps]]:
             session=runtime.session,
             pipelines=pipelines,
             open_package=package_opener(runtime.store, settings),
-            label_horizon=timedelta(days=settings.label_horizon_days),
         ),
         routers=[router(settings, views, lambda name: name in pipelines)],
         configure_faust=views.configure,

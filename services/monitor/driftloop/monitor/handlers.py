@@ -58,11 +58,9 @@ class MonitorDeps(Deps):
     ----------
     open_package : returns a package's verified content; Reject, Retry as the
         package library says.
-    label_horizon : event time for which a prediction waits for its label.
     """
 
     open_package: Callable[[PackageRef], Packaged]
-    label_horizon: timedelta
 
 
 @dataclass
@@ -165,9 +163,14 @@ def _quality(turn: _Turn, event: BatchValidated | BatchRejected) -> Iterator[Eve
     _prune(turn, event.span.end)
 
 
+def _horizon(spec: PipelineSpec) -> timedelta:
+    """Event time for which a prediction waits for its label."""
+    return timedelta(days=spec.data.label_horizon_days)
+
+
 def _prune(turn: _Turn, now: datetime) -> None:
     """Drop rows behind the horizon, now and then in event time."""
-    horizon, last = turn.deps.label_horizon, turn.watch.pruned_at
+    horizon, last = _horizon(turn.spec), turn.watch.pruned_at
     if last is not None and now - last < horizon / PRUNES_A_HORIZON:
         return
     session, pipeline = turn.deps.session, turn.watch.pipeline
@@ -308,6 +311,9 @@ def _labels(turn: _Turn, event: RowsEvent) -> Iterator[Event]:
 
 def _labelled(turn: _Turn, pairs: list[Pair]) -> Iterator[Event]:
     """Report rows whose label and prediction have met, and judge the error."""
+    timely = joining.within(pairs, _horizon(turn.spec))
+    metrics.LATE_LABELS.labels(turn.spec.name).inc(len(pairs) - len(timely))
+    pairs = timely
     if not pairs:
         return
     spec, session = turn.spec, turn.deps.session

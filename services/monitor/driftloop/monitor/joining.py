@@ -222,6 +222,16 @@ def forget(session: Session, pipeline: str, before: datetime) -> None:
         )
 
 
+def within(pairs: Sequence[Pair], horizon: timedelta) -> list[Pair]:
+    """Return the pairs whose label is not of a time too long after its row."""
+    most_us = horizon // timedelta(microseconds=1)
+    return [
+        (said, label)
+        for said, label in pairs
+        if label.time_us - said.time_us <= most_us
+    ]
+
+
 def labelled(pairs: Sequence[Pair], metric: str) -> list[Labelled]:
     """Return the pairs by the versions that answered, in order of event time."""
 

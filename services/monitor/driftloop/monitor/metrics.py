@@ -17,6 +17,11 @@ LABELLED_ROWS = Counter(
     "Rows whose prediction and label have met",
     ["pipeline"],
 )
+LATE_LABELS = Counter(
+    "driftloop_monitor_late_labels_total",
+    "Labels that are not used, as they are of a time beyond the label horizon",
+    ["pipeline"],
+)
 OPEN_FAULTS = Gauge(
     "driftloop_monitor_open_faults", "Columns whose values are wrong now", ["pipeline"]
 )

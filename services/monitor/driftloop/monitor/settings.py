@@ -7,11 +7,6 @@ from pydantic import Field
 class MonitorSettings(PackageSettings):
     """What a monitor needs beside the common settings."""
 
-    label_horizon_days: float = Field(
-        default=90,
-        gt=0,
-        description="event time for which a prediction waits for its label",
-    )
     view_window_minutes: float = Field(
         default=24 * 60, gt=0, description="event time of one window of the views"
     )

@@ -1,16 +1,19 @@
 """Rows with known targets from the recorded versions of the Delta tables."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from driftloop.contracts.events import DatasetRef, Span, TableRef
+from driftloop.contracts.pipeline import DataSection
 from driftloop.runtime.errors import Retry
 
 LATER = "driftloop label"
 """Column of a join; no pipeline's column has a space."""
+ROW_TIME = "driftloop time"
 NOT_FEATURES = ("extra",)
 """Columns of the tables that belong to no pipeline; see ``runtime.datasets``."""
 
@@ -18,23 +21,26 @@ NOT_FEATURES = ("extra",)
 def read_rows(
     dataset: DatasetRef,
     span: Span,
-    target: str,
+    data: DataSection,
     storage_options: Mapping[str, str] | None,
 ) -> pa.Table:
     """Return labelled rows of ``span`` (both ends included), by event time and id.
 
     A label that came later, in its newest revision, goes before the target that
-    came with the row.
+    came with the row. A label of a time beyond ``data.label_horizon_days`` after its
+    row's is as if it had not come. What had come is fixed by the recorded versions:
+    no training sees a label that came after the event that set it off.
 
     Raises
     ------
     Retry
         When a table cannot be read (yet).
     """
+    target = data.target
     rows = _with_targets(
         _table(dataset.observations, storage_options, span),
         dataset,
-        target,
+        data,
         storage_options,
     )
     if target not in rows.column_names:
@@ -49,7 +55,7 @@ def read_rows(
 
 
 def labelled_span(
-    dataset: DatasetRef, target: str, storage_options: Mapping[str, str] | None
+    dataset: DatasetRef, data: DataSection, storage_options: Mapping[str, str] | None
 ) -> Span | None:
     """Return the event times of the first and the newest labelled row.
 
@@ -58,9 +64,10 @@ def labelled_span(
     Retry
         When a table cannot be read (yet).
     """
+    target = data.target
     columns = ["id", "event_time", target]
     rows = _table(dataset.observations, storage_options, columns=columns)
-    rows = _with_targets(rows, dataset, target, storage_options)
+    rows = _with_targets(rows, dataset, data, storage_options)
     if target not in rows.column_names:
         return None
     times = rows.filter(pc.is_valid(rows[target]))["event_time"]
@@ -73,19 +80,31 @@ def labelled_span(
 def _with_targets(
     rows: pa.Table,
     dataset: DatasetRef,
-    target: str,
+    data: DataSection,
     storage_options: Mapping[str, str] | None,
 ) -> pa.Table:
     """Return the rows with the newest label of each before the target it came with."""
     if dataset.labels is None:
         return rows
-    later = _newest_labels(_table(dataset.labels, storage_options), target)
+    target = data.target
+    labels = _table(dataset.labels, storage_options)
+    horizon = timedelta(days=data.label_horizon_days)
+    later = _newest_labels(_timely(labels, rows, horizon), target)
     rows = rows.join(later, "id", join_type="left outer")
     known = rows[LATER]
     if target in rows.column_names:
         known = pc.coalesce(known, rows[target])
         rows = rows.drop_columns([target])
     return rows.drop_columns([LATER]).append_column(target, known)
+
+
+def _timely(labels: pa.Table, rows: pa.Table, horizon: timedelta) -> pa.Table:
+    """Return the labels of these rows that are not of a time too long after them."""
+    times = rows.select(["id", "event_time"]).rename_columns(["id", ROW_TIME])
+    found = labels.join(times, "id", join_type="inner")
+    lag = pc.subtract(found["event_time"], found[ROW_TIME])
+    most = pa.scalar(horizon, lag.type)
+    return found.filter(pc.less_equal(lag, most))
 
 
 def _newest_labels(labels: pa.Table, target: str) -> pa.Table:

@@ -102,7 +102,7 @@ def train(request: JobRequest, using: Environment, progress: Progress) -> Traine
     progress("read", 0.0, "")
     request = measured_spans(request, using)
     span = Span(start=request.train_span.start, end=request.holdout_span.end)
-    rows = read_rows(request.dataset, span, spec.data.target, using.storage_options)
+    rows = read_rows(request.dataset, span, spec.data, using.storage_options)
     split = split_rows(rows, request)
     progress("fit", 0.1, f"{split.training.num_rows} training rows")
     usable: list[tuple[float, Fitted]] = []
@@ -135,8 +135,7 @@ def measured_spans(request: JobRequest, using: Environment) -> JobRequest:
     dataset, train = request.dataset, request.spec.train
     if dataset.labels is None:
         return request
-    target = request.spec.data.target
-    labelled = labelled_span(dataset, target, using.storage_options)
+    labelled = labelled_span(dataset, request.spec.data, using.storage_options)
     if labelled is None:
         raise TrainingRefused("no row has a label")
     train_span, holdout_span = core.plan(labelled, train)

@@ -15,7 +15,7 @@ the two runs. Then the events follow the new file and the dataset keeps the rows
 the old one for this batch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,7 +40,7 @@ from driftloop.validator.custom import CustomChecks
 from driftloop.validator.datasets import Datasets, Position
 from driftloop.validator.inference import Learned, learn
 from driftloop.validator.inspecting import Inspector
-from driftloop.validator.metrics import ROWS, WARNINGS
+from driftloop.validator.metrics import LABELS, ROWS, WARNINGS
 from driftloop.validator.schemas import Review
 from driftloop.validator.tables import (
     LABEL,
@@ -156,6 +156,9 @@ def _append(
         for key, is_labelled in zip(keys, has_target, strict=True)
     }
     count = note_rows(deps.session, event.pipeline, found, known)
+    early, met = _early_and_met(event.kind, found, known)
+    LABELS.labels(event.pipeline, "before_row").inc(early)
+    LABELS.labels(event.pipeline, "met_by_row").inc(met)
     return DatasetVersioned(
         pipeline=event.pipeline,
         kind=event.kind,
@@ -163,8 +166,20 @@ def _append(
         added_count=rows.num_rows,
         observation_count=count.observation_count,
         label_count=count.label_count,
+        early_label_count=early,
+        met_label_count=met,
         span=_span(rows),
     )
+
+
+def _early_and_met(
+    kind: RowKind, found: Iterable[bytes], known: Mapping[bytes, int]
+) -> tuple[int, int]:
+    """Count labels that came before their row, and rows that found theirs waiting."""
+    before = [known.get(key, 0) for key in found]
+    if kind == "labels":
+        return sum(not has & OBSERVATION for has in before), 0
+    return 0, sum(bool(has & LABEL) and not has & OBSERVATION for has in before)
 
 
 def _rejected(

@@ -13,3 +13,9 @@ WARNINGS = Counter(
     "Findings of checks that took no rows out",
     ["pipeline", "check"],
 )
+LABELS = Counter(
+    "driftloop_validator_labels_total",
+    "Labels that came before_row, and rows whose label was there before them "
+    "(met_by_row); the difference still waits",
+    ["pipeline", "when"],
+)
