@@ -125,6 +125,8 @@ def _problems(
 def _nulls(array: pa.Array, wrong_type: Mask | None) -> Mask | None:
     """Rows without a value: null, or NaN, which is how some systems write it."""
     if pa.types.is_floating(array.type):
+        if not array.null_count and not np.isnan(array.to_numpy().min(initial=0)):
+            return None  # the least value of some with a NaN is NaN
         missing = pc.is_null(array, nan_is_null=True)
     elif array.null_count:
         missing = pc.is_null(array)

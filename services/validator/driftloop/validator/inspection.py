@@ -6,7 +6,7 @@ next one, and what they compare with is the :class:`~.reference.Reference`.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -94,8 +94,8 @@ def inspect(
         else:
             found, state = _against_reference(rule, rows, state, around)
         failures += [_with_severity(failure, rule) for failure in found]
-    ends = [t for t in (state.newest, _newest(rows)) if t is not None]
-    return failures, state.model_copy(update={"newest": max(ends)})
+    newest = max(_newest(rows), state.newest or _LONG_AGO)
+    return failures, state.model_copy(update={"newest": newest})
 
 
 _ON_FRAME = ("expression", *rules_of.IMPORTED)
@@ -106,8 +106,13 @@ def _wants_frame(checks: Sequence[Any]) -> bool:
     return any(rule.check in _ON_FRAME for rule in checks)
 
 
-def _newest(rows: pa.RecordBatch) -> datetime | None:
-    newest: datetime | None = pa.compute.max(rows.column("event_time")).as_py()
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+def _newest(rows: pa.RecordBatch) -> datetime:
+    column = rows.column("event_time")
+    times = column.cast(pa.int64()).to_numpy()
+    newest: datetime = column[int(times.argmax())].as_py()
     return newest
 
 
