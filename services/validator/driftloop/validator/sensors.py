@@ -31,6 +31,8 @@ RUNS_OF_REFERENCE = 3
 """A run counts as stuck from so many times the longest run of the reference."""
 BEYOND_REFERENCE = 1.5
 """A spike is so many times farther out than the reference's farthest value."""
+PICKS = 4
+"""Values of a long run that are looked at to see whether there may be one."""
 STEPS_OF_REFERENCE = 2
 """A slip moves the median by so many of the reference's largest steps."""
 
@@ -268,10 +270,11 @@ def _long_runs(
     values: Floats, limit: int, carried: tuple[float, int]
 ) -> np.ndarray[tuple[int], np.dtype[np.bool_]] | None:
     """Return the rows of runs that reach ``limit``, with what came before."""
-    half = max(limit // 2, 1)  # a long run has two equal values half of it apart
-    picked = values[::half]
+    picked = values[:: max(limit // PICKS, 1)]
+    same = picked[1:] == picked[:-1]
     goes_on = carried[1] > 0 and values[0] == carried[0]
-    if not goes_on and not (picked[1:] == picked[:-1]).any():
+    # a long run has PICKS picked values next to each other
+    if not goes_on and not (same[2:] & same[1:-1] & same[:-2]).any():
         return None
     starts = run_starts(values)
     lengths = np.diff(starts, append=len(values))
