@@ -202,16 +202,20 @@ def _rates(works: Sequence[tuple[int, Callable[[], object]]]) -> list[float]:
     """Return the best rows a second of CPU time of each of some works.
 
     They take turns, so that a machine whose pace changes is the same for all; the
-    best of a few turns is the one that others disturbed least.
+    best of a few turns is the one that others disturbed least. What one of them keeps
+    in memory is not collected in another's time.
     """
     for _, work in works:
         work()  # warm
     best = [0.0] * len(works)
+    gc.disable()
     for _ in range(REPEATS):
         for at, (rows, work) in enumerate(works):
+            gc.collect()
             started = time.process_time()
             work()
             best[at] = max(best[at], rows / (time.process_time() - started))
+    gc.enable()
     return best
 
 
