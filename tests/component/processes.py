@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -25,7 +26,7 @@ from driftloop.runtime.transport import Message
 from tests.unit.support import wait_until
 
 TOKEN = "a-token-of-the-tests"
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 120
 LOOPBACK = "127.0.0.1"
 
 
@@ -33,7 +34,13 @@ class ServiceProcess:
     """``python -m driftloop.<name>``; a restart has the same port and home."""
 
     def __init__(
-        self, name: str, home: Path, bootstrap: str, **settings: object
+        self,
+        name: str,
+        home: Path,
+        bootstrap: str,
+        *,
+        environment: Mapping[str, str] | None = None,
+        **settings: object,
     ) -> None:
         self.name = name
         self.port = free_port()
@@ -46,6 +53,7 @@ class ServiceProcess:
             "DRIFTLOOP_API_TOKEN": TOKEN,
             f"DRIFTLOOP_{name.upper()}_HTTP_PORT": str(self.port),
             **{f"DRIFTLOOP_{name.upper()}_{k}": str(v) for k, v in settings.items()},
+            **(environment or {}),
         }
         self._process: subprocess.Popen[bytes] | None = None
         self.client = httpx.Client(

@@ -19,6 +19,7 @@ from driftloop.contracts.checks import (
     kind_of,
 )
 from driftloop.contracts.privacy import PrivacyRule, check_rules
+from driftloop.contracts.sources import PullSource, SqlTable, check_names
 from pydantic import (
     Field,
     ValidationError,
@@ -119,12 +120,21 @@ class DataSection(Section):
         default_factory=dict,
         description="what becomes of columns with personal data, before all else",
     )
+    sources: list[PullSource] = Field(
+        default_factory=list,
+        description="where ingest fetches rows by itself",
+    )
     reference_rows: int = Field(
         default=1000,
         ge=100,
         description="first good rows that later ones are compared with; changing it "
         "takes them anew",
     )
+
+    @field_validator("sources")
+    @classmethod
+    def _sources_have_their_names(cls, value: list[PullSource]) -> list[PullSource]:
+        return check_names(value)
 
     @field_validator("timezone")
     @classmethod
@@ -435,5 +445,8 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
             return sorted(Feature.model_fields)
         if model is DataSection and part == "privacy":
             return sorted(PrivacyRule.model_fields)
+        if model is DataSection and part == "sources":
+            inner = SqlTable if location[-1] == "sql" else PullSource
+            return sorted(inner.model_fields)
         model = model.model_fields[str(part)].annotation
     return sorted(model.model_fields)

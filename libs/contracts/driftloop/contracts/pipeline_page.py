@@ -8,6 +8,7 @@ from driftloop.contracts.base import Section
 from driftloop.contracts.checks import CHECKS, Check, kind_of
 from driftloop.contracts.pipeline import Feature, PipelineSpec
 from driftloop.contracts.privacy import PrivacyRule
+from driftloop.contracts.sources import PullSource, SqlTable
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -78,6 +79,20 @@ An action without options can stand alone. A pipeline with such rules has to nam
 features: columns that are named in neither place are left out.
 """
 
+SOURCES_EXAMPLE = """\
+`data.sources` names places that ingest looks at by itself, again and again
+([events.md](events.md#by-pull)):
+
+```yaml
+sources:
+  - {name: exports, folder: /srv/exports, pattern: "*.parquet"}
+  - {name: lake, folder: "s3://lake/bikes", rows: labels}
+  - name: rentals
+    sql: {url_secret: warehouse, table: rentals, cursor: changed_at}
+    every_seconds: 60
+```
+"""
+
 CHECKS_EXAMPLE = """\
 What is right beyond each column's own rules. [Checks](checks.md) says what each
 catches, by which rule, and what it costs.
@@ -110,6 +125,8 @@ def pipeline_page() -> str:
             lines += ["", "### data.features", "", FEATURE_EXAMPLE, *_table(Feature)]
             lines += ["", "### data.privacy", "", PRIVACY_EXAMPLE]
             lines += _table(PrivacyRule)
+            lines += ["", "### data.sources", "", SOURCES_EXAMPLE]
+            lines += [*_table(PullSource), *_lines(SqlTable, "sources", "sql.")]
     return "\n".join([*lines, ""])
 
 

@@ -208,17 +208,29 @@ def open_store(settings: Settings) -> ArtifactStore:
         return FolderStore(settings.home / "artifacts")
     if not url.startswith("s3://"):
         return FolderStore(Path(url))
+    place = urlsplit(url)
+    return S3Store(open_s3(settings), place.netloc, place.path)
+
+
+def open_s3(settings: Settings) -> Any:
+    """Return a ``minio`` client.
+
+    Raises
+    ------
+    ValueError
+        When the endpoint or a key is not set.
+    """
     from minio import Minio
 
     if not (
         settings.s3_endpoint_url and settings.s3_access_key and settings.s3_secret_key
     ):
         raise ValueError(
-            "artifacts_url is on S3: set DRIFTLOOP_S3_ENDPOINT_URL, "
+            "an address is on S3: set DRIFTLOOP_S3_ENDPOINT_URL, "
             "DRIFTLOOP_S3_ACCESS_KEY and DRIFTLOOP_S3_SECRET_KEY"
         )
-    place, endpoint = urlsplit(url), urlsplit(settings.s3_endpoint_url)
-    client = Minio(
+    endpoint = urlsplit(settings.s3_endpoint_url)
+    return Minio(
         endpoint.netloc,
         access_key=settings.s3_access_key.get_secret_value(),
         secret_key=settings.s3_secret_key.get_secret_value(),
@@ -226,7 +238,6 @@ def open_store(settings: Settings) -> ArtifactStore:
         region=settings.s3_region,
         http_client=_http_client(),
     )
-    return S3Store(client, place.netloc, place.path)
 
 
 def _http_client() -> Any:

@@ -7,7 +7,9 @@ from driftloop.ingest.api import Door, router
 from driftloop.ingest.handlers import HANDLERS, IngestDeps, Patience
 from driftloop.ingest.keys import open_keys
 from driftloop.ingest.privacy_door import PrivacyDoor
+from driftloop.ingest.pulling import Puller
 from driftloop.ingest.settings import IngestSettings
+from driftloop.ingest.sources_api import router as sources_router
 from driftloop.ingest.subjects import router as subjects_router
 from driftloop.ingest.tables import TABLES
 from driftloop.runtime.service import Parts, Runtime, Service
@@ -28,7 +30,16 @@ def build(runtime: Runtime[IngestSettings]) -> Iterator[Parts[IngestDeps]]:
     people = subjects_router(
         runtime.settings, runtime.publisher, runtime.store, runtime.pipelines, privacy
     )
-    yield Parts(deps, routers=[router(door), people])
+    puller = Puller(
+        runtime.settings,
+        runtime.engine,
+        runtime.publisher,
+        runtime.pipelines,
+        privacy,
+        runtime.stopping,
+    )
+    routers = [router(door), sources_router(puller), people]
+    yield Parts(deps, routers=routers, background=[puller.run])
 
 
 SERVICE = Service(

@@ -23,3 +23,13 @@ BUSY = Counter(
     "driftloop_ingest_busy_total", "HTTP requests answered 429, as there was no room"
 )
 IN_WORK = Gauge("driftloop_ingest_in_work_bytes", "Bytes of HTTP requests in work")
+PULLED = Counter(
+    "driftloop_ingest_pulled_messages_total",
+    "Messages that Kafka has from sources of pipelines",
+    ["pipeline", "source"],
+)
+PULL_PROBLEMS = Counter(
+    "driftloop_ingest_pull_problems_total",
+    "Looks at a source that failed, and files that could not be read",
+    ["pipeline", "source"],
+)

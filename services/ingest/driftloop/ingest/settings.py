@@ -26,6 +26,21 @@ class IngestSettings(Settings):
     body_timeout_seconds: float = Field(
         default=30, gt=0, description="how long a sender may take over its request"
     )
+    folder_roots: list[str] = Field(
+        default=[],
+        description="folders, and s3://bucket/prefix, below which pipelines may name "
+        "sources; default: none, JSON",
+    )
+    max_pull_bytes: int = Field(
+        default=256 * 1024 * 1024,
+        gt=0,
+        description="largest file of a source, also after its compression",
+    )
+    pull_lease_seconds: float = Field(
+        default=30,
+        gt=1,
+        description="a source of a replica that is silent for so long goes to another",
+    )
     unknown_pipeline_grace_seconds: float = Field(
         default=10,
         ge=0,
