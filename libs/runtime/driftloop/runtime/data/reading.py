@@ -54,7 +54,7 @@ def read_table(ref: TableRef, options: Mapping[str, str] | None) -> pl.DataFrame
 def _gone(ref: TableRef, error: Exception) -> str:
     return (
         f"{ref.uri} cannot be read at version {ref.version}: {error}. A version that "
-        "no model refers to may have been removed by data.retention; take a newer one"
+        "no model refers to may have been removed; take a newer one"
     )
 
 
