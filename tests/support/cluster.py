@@ -122,7 +122,10 @@ class Cluster:
     def shares(self, group: str) -> list[int]:
         """Return how many partitions each member of a settled group has."""
         (future,) = self._admin.describe_consumer_groups([group]).values()
-        found = future.result(TIMEOUT_S)
+        try:
+            found = future.result(TIMEOUT_S)
+        except KafkaException:  # the coordinator is still loading
+            return []
         if found.state is not ConsumerGroupState.STABLE:
             return []
         return [len(m.assignment.topic_partitions) for m in found.members]

@@ -4,12 +4,12 @@ from typing import Annotated, Any
 
 from driftloop.contracts.base import NAME_PATTERN
 from driftloop.contracts.rows import CONTENT_TYPE as ARROW_TYPE
+from driftloop.ingest.answers import NOT_APPLIED, refusals
 from driftloop.ingest.encodings import ENCODINGS, PLAIN
 from driftloop.ingest.formats import CSV_TYPE, JSON_TYPE, NDJSON_TYPE, PARQUET_TYPE
 from driftloop.ingest.taking import Accepted, Door, take
 from driftloop.runtime.http import require_token
 from fastapi import APIRouter, Depends, Path, Query, Request
-from pydantic import BaseModel
 
 __all__ = ["Door", "router"]
 
@@ -43,53 +43,24 @@ _BODY: dict[str, Any] = {
 }
 
 
-class BadRowAnswer(BaseModel):
-    """One row that cannot be taken, or one part of the request that is wrong."""
-
-    row: int | None = None
-    field: str | None = None
-    problem: str
-
-
-class Problem(BaseModel):
-    """An error answer (RFC 9457)."""
-
-    type: str
-    status: int
-    title: str
-    errors: list[BadRowAnswer] = []
-    error_count: int | None = None
-
-
-_PROBLEM = {
-    "content": {
-        "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
-    }
-}
-_WHY = {
-    400: "not HTTP as this door reads it; a Host that is not served",
-    401: "the token is missing or wrong",
-    404: "the pipeline is not applied",
-    408: "the body took too long to arrive",
-    413: "the body, or a row, is too large",
-    415: "the content type or content encoding is not known",
-    422: "rows cannot be taken; nothing of the request was published",
-    429: "no room at the moment; come again after Retry-After",
-    503: "Kafka does not take rows at the moment; come again after Retry-After",
-}
-_ANSWERS: dict[int | str, dict[str, Any]] = {
-    status: {"description": why, "model": Problem} | _PROBLEM
-    for status, why in _WHY.items()
-}
-
-
 def router(door: Door) -> APIRouter:
     """Return the routes; all of them need the installation's token."""
     routes = APIRouter(
         prefix="/v1/pipelines/{name}",
         tags=["rows"],
         dependencies=[Depends(require_token(door.settings))],
-        responses=_ANSWERS,
+        responses=refusals(
+            {
+                404: NOT_APPLIED,
+                408: "the body took too long to arrive",
+                413: "the body, or a row, is too large",
+                415: "the content type or content encoding is not known",
+                422: "rows cannot be taken; nothing of the request was published",
+                429: "no room at the moment; come again after Retry-After",
+                503: "Kafka does not take rows at the moment; come again after "
+                "Retry-After",
+            }
+        ),
     )
     Name = Annotated[str, Path(pattern=NAME_PATTERN, examples=["bike-demand"])]  # noqa: N806 - a type
     Source = Annotated[  # noqa: N806 - a type

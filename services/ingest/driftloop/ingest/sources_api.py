@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from driftloop.contracts.base import NAME_PATTERN
+from driftloop.ingest.answers import NOT_APPLIED, refusals
 from driftloop.ingest.pull_tables import PulledObject, PulledTable
 from driftloop.ingest.pulling import Puller, State
 from driftloop.runtime.http import require_token
@@ -31,6 +32,7 @@ def router(puller: Puller) -> APIRouter:
         prefix="/v1/pipelines/{name}",
         tags=["sources"],
         dependencies=[Depends(require_token(puller.settings))],
+        responses=refusals({404: NOT_APPLIED}),
     )
     Name = Annotated[str, Path(pattern=NAME_PATTERN)]  # noqa: N806 - a type
 

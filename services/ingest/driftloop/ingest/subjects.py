@@ -16,6 +16,7 @@ from driftloop.contracts.events import (
     PipelineApplied,
     ValueRevealed,
 )
+from driftloop.ingest.answers import NOT_APPLIED, refusals
 from driftloop.ingest.privacy import ENCRYPTED, subject_of
 from driftloop.ingest.privacy_door import PrivacyDoor
 from driftloop.ingest.settings import IngestSettings
@@ -77,6 +78,9 @@ def router(
         prefix="/v1/pipelines/{name}",
         tags=["personal data"],
         dependencies=[Depends(require_token(settings))],
+        responses=refusals(
+            {404: f"{NOT_APPLIED}, or there is no such token", 503: "ask again"}
+        ),
     )
     Name = Annotated[str, Path(pattern=NAME_PATTERN, examples=["bike-demand"])]  # noqa: N806 - a type
 
@@ -107,7 +111,11 @@ def router(
         )
         return ErasureAccepted(pipeline=name, subject=subject, event_id=publish(event))
 
-    @routes.post("/revelations", response_model=Revealed)
+    @routes.post(
+        "/revelations",
+        response_model=Revealed,
+        responses=refusals({403: "no second token", 410: "the person was erased"}),
+    )
     def revelations(
         name: Name, asked: Revelation, reveal_token: Annotated[str, Header()] = ""
     ) -> Any:
