@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from driftloop.cli.publish import (
     MAX_PART_BYTES,
+    MAX_TOGETHER,
     Pace,
     Part,
     Progress,
@@ -168,6 +169,34 @@ def test_pace_follows_event_time_and_rows() -> None:
     assert Pace(speed=DAY.total_seconds()).wait_s(part, start, 0, 0.25) == 0.75
     assert Pace(rows_per_second=10).wait_s(part, start, 20, 0.5) == 1.5
     assert Pace().wait_s(part, start, 10**6, 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("pace", "calls"),
+    [(Pace(), [MAX_TOGETHER, 6]), (Pace(rows_per_second=1e9), [1] * 70)],
+)
+def test_without_a_pace_many_messages_go_out_at_once(
+    pace: Pace, calls: list[int]
+) -> None:
+    taken: list[int] = []
+
+    class Taking:
+        def publish(self, records, timeout_s=30.0) -> None:
+            taken.append(len(records))
+
+        def close(self) -> None: ...
+
+    sent: list[int] = []
+    parts = list(plan(frame(70), SPEC, timedelta(hours=1), None))
+    send(
+        parts,
+        lambda p: record_of(p, "b", "s", "d"),
+        Taking(),
+        pace,
+        lambda part: sent.append(part.number),
+    )
+    assert taken == calls
+    assert sent == list(range(70))
 
 
 def test_a_part_counts_as_sent_only_when_acknowledged() -> None:
