@@ -4,15 +4,22 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for name in python3.11 python3 python; do \
   $$name -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$name && break; done)
 VENV := .venv
-# Test processes side by side, each with a broker of its own; 0: one after the other,
-# which on two cores is not slower.
-WORKERS ?= 0
+# Test processes side by side, each with a broker of its own; 0: one after the other.
+# More than two cores could keep busy: most tests with a broker wait most of the time.
+WORKERS ?= 3
 BIN := $(VENV)/bin
 DISTRIBUTIONS := libs/contracts libs/runtime libs/models infra/local libs/cli \
   services/ingest services/validator services/trainer services/registry \
   services/deployer services/monitor services/scorer services/console
 
+SERVICES := $(patsubst services/%,%,$(filter services/%,$(DISTRIBUTIONS)))
 SOURCES := libs services infra
+# Where this is set, as on many build machines, each start of a process compiles its
+# libraries anew, which takes twice as long as all the rest of the start. So make ignores
+# it, and `setup` compiles what the programs import.
+unexport PYTHONDONTWRITEBYTECODE
+PROGRAMS := driftloop.cli.app driftloop.local driftloop.trainer.child driftloop.models.trial \
+  $(SERVICES:%=driftloop.%.app)
 UV = VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-header --no-emit-index-url --no-annotate \
@@ -32,6 +39,7 @@ $(VENV)/.setup: requirements.lock $(addsuffix /pyproject.toml,$(DISTRIBUTIONS)) 
 	@echo "installing into $(VENV)"
 	@$(UV) pip install --quiet --require-hashes -r requirements.lock
 	@$(UV) pip install --quiet --no-deps --no-build-isolation $(addprefix -e ./,$(DISTRIBUTIONS))
+	@$(BIN)/python -c 'import importlib, sys; [*map(importlib.import_module, sys.argv[1:])]' $(PROGRAMS)
 	@touch $@
 
 $(VENV)/.torch: requirements-torch.lock $(VENV)/.setup
@@ -46,9 +54,9 @@ setup-torch: $(VENV)/.torch  ## Add torch, for the one candidate that needs it
 demo: setup  ## Two real years through the whole loop; KEEP=1 leaves it running
 	$(BIN)/driftloop demo $(if $(KEEP),--keep)
 
-test: lint setup-torch  ## Lint, then every test: unit to end-to-end on a real Kafka
-	$(BIN)/python infra/isolate.py --uv $(BIN)/uv
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+test: lint  ## Lint, then every test: unit to end-to-end on a real Kafka
+	@$(MAKE) --no-print-directory --jobs 2 isolated setup-torch
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 lint: setup  ## ruff, mypy, import rules
 	$(BIN)/ruff check .

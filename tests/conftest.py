@@ -15,20 +15,35 @@ from tests.servers import PostgresqlServer, S3Server
 _BROKER_FIXTURES = frozenset({"kafka", "own_kafka"})
 
 
+# The first test of a file also starts its broker and services; a busy machine is slow.
+_HANGS_AFTER_S = 300
+_E2E = Path(__file__).parent / "e2e"
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark whatever asks for a broker, so that `-m "not broker"` leaves it out.
+    """Mark whatever asks for a broker, and say what may run side by side.
 
-    Long files come first: two workers then end at about the same time.
+    Tests of a file stay in one process, as what they need is set up once a file; those
+    marked `spread` share nothing and go wherever there is room. Long ones come first:
+    all processes then end at about the same time.
     """
     for item in items:
         if _BROKER_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.broker)
-    items.sort(key=_is_short)
+        if any(item.iter_markers("broker")) and not any(item.iter_markers("timeout")):
+            item.add_marker(pytest.mark.timeout(_HANGS_AFTER_S))
+        if not any(item.iter_markers("spread")):
+            together = _E2E if _E2E in item.path.parents else item.path
+            name = f"{together.parent.name}/{together.name}"
+            item.add_marker(pytest.mark.xdist_group(name))
+    items.sort(key=_turn)
 
 
-def _is_short(item: pytest.Item) -> bool:
-    return not any(item.iter_markers("broker")) and not any(item.iter_markers("slow"))
+def _turn(item: pytest.Item) -> int:
+    if _E2E in item.path.parents:
+        return 0  # the longest of all
+    return 1 if {"broker", "slow"} & {m.name for m in item.iter_markers()} else 2
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -15,10 +16,15 @@ import orjson
 import polars as pl
 import pytest
 import sqlalchemy as sa
-from driftloop.contracts.events import BatchIngested, PipelineApplied
+from driftloop.contracts.events import (
+    BatchIngested,
+    ObservationArrived,
+    PipelineApplied,
+)
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.local.kafka import KafkaNode
 from driftloop.runtime.admin import create_topics
+from driftloop.runtime.follower import LogFollower
 
 from tests.component.processes import Log, ServiceProcess, with_id
 from tests.servers import PostgresqlServer, S3Server
@@ -112,11 +118,6 @@ def test_ingest_killed_while_it_fetches_takes_each_row_once(
     }
     secrets = {"DRIFTLOOP_SOURCE_WAREHOUSE": url}
     dice = random.Random(7)
-
-    def ids() -> Counter[str]:
-        batches = [e for e in log.read(BatchIngested) if e.pipeline == name]  # type: ignore[attr-defined]
-        return Counter(i for e in batches for i in e.rows.column("id").to_pylist())  # type: ignore[attr-defined]
-
     ingest = ServiceProcess(
         "ingest", tmp_path, kafka.bootstrap, environment=secrets, **settings
     )
@@ -127,14 +128,97 @@ def test_ingest_killed_while_it_fetches_takes_each_row_once(
                 time.sleep(dice.uniform(0.5, 3.5))  # any moment will do
                 ingest.kill()
                 ingest.start()
-        wait_until(lambda: ids().keys() >= expected().keys(), CAUGHT_UP_S)
+        wait_until(lambda: ids_of(log, name).keys() >= expected().keys(), CAUGHT_UP_S)
         told = {s["name"]: s for s in sources(ingest, name)}
         assert {s["state"] for s in told.values()} == {"read_here"}, told
         assert told["drop"]["file_count"] == told["lake"]["file_count"] == STEPS
-    assert ids() == expected()
+    assert ids_of(log, name) == expected()
     assert password_of(url) not in ingest.log.read_text()
     log.close()
     upstream.database.dispose()
+
+
+def test_of_two_replicas_one_fetches_and_the_other_takes_over(
+    kafka: KafkaNode,
+    postgresql: PostgresqlServer,
+    tmp_path: Path,
+    unique_name: Callable[[str], str],
+) -> None:
+    """Kafka gets each file once, until the one that fetches is killed."""
+    create_topics(kafka.bootstrap)
+    name = unique_name("shared")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    log = Log(kafka.bootstrap, tmp_path)
+    drop = {"name": "drop", "folder": str(folder), "every_seconds": 0.1}
+    content = {"target": "cnt", "sources": [drop]}
+    spec = PipelineSpec.model_validate(
+        {"name": name, "task": "regression", "data": content}
+    )
+    event = PipelineApplied(pipeline=name, spec=spec, applied_by="ada")
+    log.publish(with_id(event, f"applied-{name}"))
+    url = postgresql.new_database()
+    first, second = (
+        ServiceProcess(
+            "ingest",
+            tmp_path,
+            kafka.bootstrap,
+            REPLICA=number,
+            DATABASE_URL=url,
+            FOLDER_ROOTS=orjson.dumps([str(tmp_path)]).decode(),
+            PULL_LEASE_SECONDS=2,
+        )
+        for number in ("one", "two")
+    )
+
+    def drop_file(stem: str) -> None:
+        partial = folder / f"{stem}.tmp"
+        rows(stem).write_parquet(partial)
+        partial.rename(folder / f"{stem}.parquet")
+
+    def file_counts() -> set[int]:
+        return {sources(each, name)[0]["file_count"] for each in (first, second)}
+
+    with first, second:
+        for step in range(4):
+            drop_file(f"before-{step}")
+            wait_until(lambda done=step + 1: file_counts() == {done}, CAUGHT_UP_S)
+            states = {sources(each, name)[0]["state"] for each in (first, second)}
+            assert states == {"read_here", "read_elsewhere"}
+        # Two that both fetch would send each file twice; ingest would hide it.
+        assert raw_messages(kafka, name) == 4
+        holds = sources(first, name)[0]["state"] == "read_here"
+        holder, other = (first, second) if holds else (second, first)
+        drop_file("killed-while")
+        holder.kill()
+        drop_file("after")
+        wait_until(lambda: sources(other, name)[0]["file_count"] == 6, CAUGHT_UP_S)
+        assert sources(other, name)[0]["state"] == "read_here"
+        stems = [f"before-{step}" for step in range(4)] + ["killed-while", "after"]
+        wanted = Counter(i for stem in stems for i in rows(stem)["id"])
+        wait_until(lambda: ids_of(log, name).keys() >= wanted.keys(), CAUGHT_UP_S)
+    assert ids_of(log, name) == wanted
+    log.close()
+
+
+def ids_of(log: Log, name: str) -> Counter[str]:
+    batches = [e for e in log.read(BatchIngested) if e.pipeline == name]  # type: ignore[attr-defined]
+    return Counter(i for e in batches for i in e.rows.column("id").to_pylist())  # type: ignore[attr-defined]
+
+
+def raw_messages(kafka: KafkaNode, name: str) -> int:
+    """Return how many messages of a pipeline upstream's topic holds."""
+    keys: list[bytes] = []
+    topic = ObservationArrived.topic()
+    follower = LogFollower(
+        kafka.bootstrap, [topic], lambda message: keys.append(message.key or b"")
+    )
+    thread = threading.Thread(target=follower.run, daemon=True)
+    thread.start()
+    assert follower.caught_up.wait(60)
+    follower.stop()
+    thread.join(60)
+    return sum(key.decode().startswith(name) for key in keys)
 
 
 def password_of(url: str) -> str:

@@ -21,6 +21,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
+from driftloop.contracts.base import Event
 from driftloop.contracts.events import (
     BatchIngested,
     BatchRejected,
@@ -28,6 +29,8 @@ from driftloop.contracts.events import (
     DatasetVersioned,
     PipelineApplied,
     RowsEvent,
+    SchemaAccepted,
+    SchemaProposed,
 )
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.local.kafka import KafkaNode
@@ -36,6 +39,8 @@ from driftloop.runtime.drivers.publisher import ConfluentPublisher
 from driftloop.runtime.follower import LogFollower
 from driftloop.runtime.transport import Message, Record
 from driftloop.validator.datasets import COMPACT_APPENDS, MAX_FILES
+from driftloop.validator.inference import FIRST_ROWS
+from driftloop.validator.schemas import AUTOMATIC
 from support.cluster import committed_lag
 
 from tests.component.processes import Log, ServiceProcess, with_id
@@ -88,12 +93,13 @@ class Stage:
     ingest: ServiceProcess
     validator: ServiceProcess
 
-    def apply(self, name: str) -> None:
+    def apply(self, name: str, **data: Any) -> None:
+        """Apply a pipeline with the features above, or with other data."""
         spec = PipelineSpec.model_validate(
             {
                 "name": name,
                 "task": "regression",
-                "data": {"target": "cnt", "features": FEATURES},
+                "data": {"target": "cnt", **(data or {"features": FEATURES})},
             }
         )
         event = PipelineApplied(pipeline=name, spec=spec, applied_by="ada")
@@ -120,8 +126,9 @@ class Stage:
             )
             wait_until(lambda s=service: reported_lag(s) == 0, CAUGHT_UP_S)
 
-    def read(self, kind: type[RowsEvent], pipeline: str) -> list[Any]:
-        return [e for e in self.log.read(kind) if e.pipeline == pipeline]
+    def read(self, kind: type[Event], pipeline: str) -> list[Any]:
+        events: list[Any] = self.log.read(kind)
+        return [e for e in events if e.pipeline == pipeline]
 
     def ids(self, kind: type[RowsEvent], pipeline: str) -> list[str]:
         events = self.read(kind, pipeline)
@@ -365,9 +372,57 @@ def test_a_file_with_one_broken_row_in_twenty_and_the_same_file_again(
         ]
 
 
-def published(stage: Stage, *arguments: str) -> subprocess.Popen[str]:
+def test_a_schema_is_proposed_accepted_and_held_to_after_a_kill(
+    stage: Stage, unique_name: Callable[[str], str]
+) -> None:
+    """The one that a person accepted, and the one that went into force by itself."""
+    asked, automatic = unique_name("asked"), unique_name("automatic")
+    stage.apply(asked, evolution="propose")
+    stage.apply(automatic, evolution="accept")
+    for pipeline in (asked, automatic):
+        first = [row(n) for n in range(FIRST_ROWS + 10)]
+        stage.send(pipeline, arrow(first[:FIRST_ROWS]), kind=ARROW)
+        stage.send(pipeline, arrow(first[FIRST_ROWS:]), kind=ARROW)
+    stage.wait_until_caught_up()
+    [proposal] = stage.read(SchemaProposed, asked)
+    assert set(proposal.columns) == {"temp", "sky"}
+    assert stage.read(SchemaAccepted, asked) == []
+    [by_itself] = stage.read(SchemaAccepted, automatic)
+    assert by_itself.accepted_by == AUTOMATIC
+    assert (
+        by_itself.meta.causation_id
+        == stage.read(SchemaProposed, automatic)[0].meta.causation_id
+    )
+
+    # Before a person accepts, what does not fit goes on; the control of what follows.
+    stage.send(asked, arrow([row(5000, sky="octarine")]), kind=ARROW)
+    stage.wait_until_caught_up()
+    assert stage.read(BatchRejected, asked) == []
+    stage.validator.kill()
+    said = driftloop(stage, "schema", "accept", asked, "--version=1", "--by=ann")
+    out, _ = said.communicate(timeout=120)
+    assert said.returncode == 0, out
+    [accepted] = stage.read(SchemaAccepted, asked)
+    assert (accepted.version, accepted.accepted_by) == (proposal.version, "ann")
+    assert accepted.columns == proposal.columns
+    stage.validator.start()
+    stage.send(asked, arrow([row(5001, temp=70.0), row(5002)]), kind=ARROW)
+    stage.send(
+        automatic, arrow([row(n, wind=1.0) for n in range(5000, 5020)]), kind=ARROW
+    )
+    stage.wait_until_caught_up()
+    assert stage.ids(BatchRejected, asked) == ["r5001"]
+    assert "r5002" in stage.ids(BatchValidated, asked)
+    told = [
+        (e.version, "wind" in e.columns) for e in stage.read(SchemaAccepted, automatic)
+    ]
+    assert told == [(1, False), (2, True)]
+    assert stage.ids(BatchRejected, automatic) == []
+
+
+def driftloop(stage: Stage, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [Path(sys.executable).with_name("driftloop"), "publish", *arguments, "--json"],
+        [Path(sys.executable).with_name("driftloop"), *arguments, "--json"],
         env=os.environ
         | {
             "DRIFTLOOP_BROKER": stage.node.bootstrap,
@@ -394,7 +449,7 @@ def test_a_folder_published_in_two_runs_and_again_is_taken_once(
             case _:
                 frame.write_ndjson(name.with_suffix(".ndjson"))
     arguments = [str(tmp_path), "-p", pipeline]
-    slow = published(stage, *arguments, "--rate", "10", "--batch-hours", "6")
+    slow = driftloop(stage, "publish", *arguments, "--rate", "10", "--batch-hours", "6")
     try:
         wait_until(lambda: len(stage.ids(BatchIngested, pipeline)) > 60, 60)
     finally:
@@ -402,7 +457,7 @@ def test_a_folder_published_in_two_runs_and_again_is_taken_once(
         slow.communicate(timeout=60)
     counts = []
     for _ in range(2):
-        done = published(stage, *arguments, "--batch-hours", "6")
+        done = driftloop(stage, "publish", *arguments, "--batch-hours", "6")
         out, _ = done.communicate(timeout=120)
         assert done.returncode == 0, out
         counts.append(json.loads(out)["rows"])

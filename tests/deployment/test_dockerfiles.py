@@ -50,6 +50,15 @@ def test_image_holds_what_the_service_declares(
 
 
 @pytest.mark.parametrize("service", SERVICES)
+def test_image_holds_compiled_code(root: Path, service: str) -> None:
+    """Its user can keep none: else each start compiles all libraries anew."""
+    text = (root / "services" / service / "Dockerfile").read_text("utf-8")
+    assert "PYTHONDONTWRITEBYTECODE=1" in text
+    installs = text.count("uv pip install")
+    assert text.count("uv pip install --compile-bytecode") == installs > 0
+
+
+@pytest.mark.parametrize("service", SERVICES)
 def test_image_is_pinned_and_not_root(root: Path, service: str) -> None:
     """Versions come from the lock; the process has a user of its own."""
     text = (root / "services" / service / "Dockerfile").read_text("utf-8")
