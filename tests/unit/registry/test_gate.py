@@ -14,7 +14,7 @@ from driftloop.registry.core import (
     one_sided_bound,
     passes,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.registry import story
@@ -97,6 +97,7 @@ def test_bound_is_the_table_of_the_normal_distribution() -> None:
     assert one_sided_bound(-3.0, 1.0, 0.5) == pytest.approx(-3.0)
 
 
+@settings(deadline=None)
 @given(
     mean=st.floats(-100, -0.01),
     error=st.floats(0, 50),

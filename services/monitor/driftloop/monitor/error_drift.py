@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from river.drift import PageHinkley
 
 Floats = npt.NDArray[np.float64]
 
@@ -99,6 +98,9 @@ def error_rise(
     """
     if not levels:
         return None
+    # Brings scikit-learn along: half of the time that a start of the monitor takes.
+    from river.drift import PageHinkley
+
     steps = np.log(np.maximum(np.asarray(levels, dtype=np.float64), MIN_LEVEL))
     steps -= math.log(max(reference, MIN_LEVEL))
     threshold = _threshold(steps, sensitivity)
