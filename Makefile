@@ -56,7 +56,7 @@ demo: setup  ## Two real years through the whole loop; KEEP=1 leaves it running
 
 test: lint  ## Lint, then every test: unit to end-to-end on a real Kafka
 	@$(MAKE) --no-print-directory --jobs 2 isolated setup-torch
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses $(WORKERS)
 
 lint: setup  ## ruff, mypy, import rules
 	$(BIN)/ruff check .

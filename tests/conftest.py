@@ -14,36 +14,65 @@ from tests.servers import PostgresqlServer, S3Server
 
 _BROKER_FIXTURES = frozenset({"kafka", "own_kafka"})
 
-
 # The first test of a file also starts its broker and services; a busy machine is slow.
 _HANGS_AFTER_S = 300
-_E2E = Path(__file__).parent / "e2e"
+_E2E = "tests/e2e/"
+_SHARES_NOTHING = frozenset(
+    f"tests/component/test_{name}.py"
+    for name in ("driver_kills", "driver_conformance", "stack", "local_kafka")
+)
+"""Long files whose tests need nothing that is set up once for all of them."""
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark whatever asks for a broker, and say what may run side by side.
+@pytest.hookimpl(tryfirst=True, wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Mark whatever asks for a broker, so that `-m "not broker"` leaves it out.
 
-    Tests of a file stay in one process, as what they need is set up once a file; those
-    marked `spread` share nothing and go wherever there is room. Long ones come first:
-    all processes then end at about the same time.
+    Long files come first, after others have shuffled: processes that run side by side
+    then end at about the same time.
     """
     for item in items:
         if _BROKER_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.broker)
         if any(item.iter_markers("broker")) and not any(item.iter_markers("timeout")):
             item.add_marker(pytest.mark.timeout(_HANGS_AFTER_S))
-        if not any(item.iter_markers("spread")):
-            together = _E2E if _E2E in item.path.parents else item.path
-            name = f"{together.parent.name}/{together.name}"
-            item.add_marker(pytest.mark.xdist_group(name))
+    yield
     items.sort(key=_turn)
 
 
 def _turn(item: pytest.Item) -> int:
-    if _E2E in item.path.parents:
+    if item.nodeid.startswith(_E2E):
         return 0  # the longest of all
-    return 1 if {"broker", "slow"} & {m.name for m in item.iter_markers()} else 2
+    return 1 if {"broker", "slow"} & {mark.name for mark in item.iter_markers()} else 2
+
+
+def runs_with(test: str) -> str:
+    """Return a name for what runs in one process: tests with the same name do.
+
+    A file's tests do, since what they need is set up once for the file; all end-to-end
+    tests do, since they share one installation.
+    """
+    path, *_ = test.partition("::")
+    if path.startswith(_E2E):
+        return _E2E
+    return test if path in _SHARES_NOTHING else path
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Share out tests by `runs_with`, in the order above.
+
+    xdist's own `loadgroup` does not group under pytest 9.2.
+    Source: https://github.com/pytest-dev/pytest-xdist/issues/1386
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return runs_with(nodeid)
+
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,6 @@ from driftloop.runtime.transport import (
 )
 from support.cluster import Cluster, eventually
 
-pytestmark = pytest.mark.spread
 JOIN_TIMEOUT_S = 30.0
 
 

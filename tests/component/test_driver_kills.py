@@ -26,7 +26,6 @@ from support.cluster import Cluster, eventually
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.spread,
     pytest.mark.timeout(300),  # a busy machine is several times slower
     pytest.mark.skipif(sys.platform != "linux", reason="reads process states in /proc"),
 ]

@@ -24,7 +24,6 @@ from driftloop.local.processes import identity, wait_until_gone
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.spread,
     pytest.mark.broker,
     pytest.mark.skipif(sys.platform != "linux", reason="rests on Linux' processes"),
 ]
