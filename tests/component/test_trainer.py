@@ -23,6 +23,7 @@ from driftloop.contracts.events import (
     TrainingStarted,
 )
 from driftloop.local.kafka import KafkaNode
+from driftloop.local.processes import identity
 from driftloop.models.onnx_model import OnnxModel
 from driftloop.models.package import read_package, write_package
 from driftloop.models.samples import check_samples
@@ -135,7 +136,7 @@ def test_a_killed_service_finishes_the_job_once_with_the_same_package(
     trainer.wait_for(TrainingProgressed, name)
     [child] = trainer.child_pids()
     trainer.kill()
-    wait_until(lambda: not Path(f"/proc/{child}").exists())
+    wait_until(lambda: identity(child) is None)
     assert not trainer.all(ModelTrained, name)
     trainer.start()
     [trained] = trainer.wait_for(ModelTrained, name)
