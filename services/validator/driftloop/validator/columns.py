@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from driftloop.contracts.checks import Severity
 from driftloop.contracts.pipeline import Feature
-from driftloop.validator.values import Mask, text_of, typed
+from driftloop.validator.values import ColumnType, Mask, text_of, typed
 
 HARMLESS = frozenset({"range", "values", "pattern"})
 """Checks that a row may fail and still go on, typed as it has to be."""
@@ -57,7 +58,8 @@ def check_column(
     """Return a column in its type and the rows that fail a check on it."""
     feature, count = column.feature, batch.num_rows
     kind = ARROW_TYPES[feature.type]
-    if column.name not in batch.schema.names:
+    at = batch.schema.get_field_index(column.name)
+    if at < 0:
         empty = pa.nulls(count, kind)
         if feature.nullable:
             return empty, []
@@ -68,8 +70,10 @@ def check_column(
         severity = _severity("missing", feature)
         failure = Failure("missing", column.name, every, detail, severity=severity)
         return empty, [failure]
-    given = batch.column(column.name)
+    given = batch.column(at)
     array, wrong_type = typed(given, feature.type)
+    if wrong_type is None and _are_right_numbers(array, feature):
+        return array, []
     failures = [
         Failure(which, column.name, mask, detail, given, _severity(which, feature))
         for which, mask, detail in _problems(array, wrong_type, column)
@@ -78,6 +82,20 @@ def check_column(
     if feature.type == "number" and feature.nullable:
         array = pc.if_else(pc.is_nan(array), None, array)
     return array, failures
+
+
+def _are_right_numbers(array: pa.Array, feature: Feature) -> bool:
+    """Whether each value is there, finite and in range: the usual case, and quick."""
+    if feature.type not in ("number", "integer") or feature.values is not None:
+        return False
+    if array.null_count or not len(array):
+        return False
+    values = array.to_numpy()
+    least, most = values.min(), values.max()  # NaN, if there is one, in both
+    return bool(
+        (least > -np.inf if feature.min is None else least >= feature.min)
+        and (most < np.inf if feature.max is None else most <= feature.max)
+    )
 
 
 def _severity(check: str, feature: Feature) -> Severity:
@@ -143,18 +161,8 @@ def _number_problems(
     if array.null_count == len(array):
         return
     values = array.to_numpy(zero_copy_only=False)  # a null is NaN here
-    least, most = values.min(), values.max()  # NaN, if there is one, in both
-    is_float = values.dtype == np.float64
-    if (
-        (low is None or least >= low)
-        and (high is None or most <= high)
-        and np.isfinite(least)
-        and np.isfinite(most)
-    ):
-        return
-    if is_float:
-        detail = "is infinite; send a finite number or none"
-        yield "non_finite", np.isinf(values), detail
+    infinite = np.isinf(values)
+    yield "non_finite", infinite, "is infinite; send a finite number or none"
     outside = np.zeros(len(values), np.bool_)
     if low is not None:
         outside |= values < low
@@ -169,20 +177,25 @@ def _number_problems(
         f"must be {between}; correct the unit or the sensor upstream, or change "
         f"{column.setting}.min and max"
     )
-    yield "range", outside & np.isfinite(values), detail
+    yield "range", outside & ~infinite, detail
 
 
 def _not_allowed(array: pa.Array, feature: Feature) -> Mask | None:
     assert feature.values is not None  # noqa: S101 - the caller has looked
-    texts = pa.array([text_of(value) for value in feature.values], pa.string())
-    allowed = typed(texts, feature.type)[0].drop_null()
-    found = pc.is_in(array, value_set=allowed)
+    texts = tuple(text_of(value) for value in feature.values)
+    found = pc.is_in(array, options=_lookup(texts, feature.type))
     if pc.all(found).as_py():
         return None
     mask: Mask = pc.and_(pc.is_valid(array), pc.invert(found)).to_numpy(
         zero_copy_only=False
     )
     return mask
+
+
+@lru_cache(maxsize=1024)
+def _lookup(texts: tuple[str | None, ...], kind: ColumnType) -> pc.SetLookupOptions:
+    allowed = typed(pa.array(texts, pa.string()), kind)[0].drop_null()
+    return pc.SetLookupOptions(value_set=allowed)
 
 
 def _not_matching(array: pa.Array, pattern: str) -> Mask | None:

@@ -114,23 +114,21 @@ def check(
         failures += found
     wrong = _any(failures, count)
     if contract.kind == "observations":
-        failures += _duplicates(batch.column("id"), wrong, known)
-        wrong = _any(failures, count)
+        again = _duplicates(batch.column("id"), wrong, known)
+        failures += again
+        wrong |= _any(again, count)
     good = _good_rows(batch, contract, columns)
     kept = good.filter(pa.array(~wrong)) if wrong.any() else good
+    more: list[Failure] = []
     if inspect is not None and kept.num_rows:
-        failures += [_of_all(failure, wrong) for failure in inspect(kept)]
-    after = _taken_out(failures, count)
+        more = [_of_all(failure, wrong) for failure in inspect(kept)]
+    failures += more
+    after = wrong | _any(more, count)
+    if any(f.severity == "reject" and f.mask.any() for f in failures):
+        after[:] = True
     if (after != wrong).any():  # the checks took more rows out
         kept = good.filter(pa.array(~after))
     return _parted(batch, kept, failures, after)
-
-
-def _taken_out(failures: Sequence[Failure], count: int) -> Mask:
-    wrong = _any(failures, count)
-    if any(f.severity == "reject" and f.mask.any() for f in failures):
-        wrong[:] = True
-    return wrong
 
 
 def _parted(

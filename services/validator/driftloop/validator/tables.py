@@ -1,6 +1,7 @@
 """What the validator remembers: learned contracts, ids in the dataset, counts."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from driftloop.contracts.pipeline import Feature
@@ -145,28 +146,28 @@ def note_rows(
     found : what a batch has of each of its ids.
     known : what the dataset had of them.
     """
-    added: list[tuple[int, bytes]] = []
-    changed: list[tuple[int, bytes]] = []
-    observations = labels = 0
-    for key, has in found.items():
-        before = known.get(key, 0)
-        after = before | has
-        if after == before:
-            continue
-        observations += (after & ~before) & OBSERVATION
+    added = {key: has for key, has in found.items() if key not in known}
+    changed = {
+        key: after
+        for key, before in known.items()
+        if (after := before | found.get(key, 0)) != before
+    }
+    new = Counter(added.values())
+    observations, labels = new[OBSERVATION] + new[BOTH], new[BOTH]
+    for key, after in changed.items():
+        observations += after & ~known[key] & OBSERVATION
         labels += after == BOTH
-        (changed if key in known else added).append((after, key))
     connection = session.connection()
     mark = _mark(connection)
     if added:
         connection.exec_driver_sql(
-            f"INSERT INTO validator_known (has, key) VALUES ({mark}, {mark})",  # noqa: S608 - marks alone
-            added,
+            f"INSERT INTO validator_known (key, has) VALUES ({mark}, {mark})",  # noqa: S608 - marks alone
+            list(added.items()),
         )
     if changed:
         connection.exec_driver_sql(
             f"UPDATE validator_known SET has = {mark} WHERE key = {mark}",  # noqa: S608 - marks alone
-            changed,
+            [(after, key) for key, after in changed.items()],
         )
     count = session.get(DatasetCount, pipeline) or DatasetCount(pipeline=pipeline)
     count.observation_count += observations
