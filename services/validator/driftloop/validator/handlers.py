@@ -40,7 +40,7 @@ from driftloop.validator.custom import CustomChecks
 from driftloop.validator.datasets import Datasets, Position
 from driftloop.validator.inference import Learned, learn
 from driftloop.validator.inspecting import Inspector
-from driftloop.validator.metrics import LABELS, ROWS, WARNINGS
+from driftloop.validator.metrics import LABELS, ROWS, STEPS, WARNINGS
 from driftloop.validator.schemas import Review
 from driftloop.validator.tables import (
     LABEL,
@@ -72,15 +72,17 @@ def on_batch_ingested(event: BatchIngested, deps: ValidatorDeps) -> Iterator[Eve
     contracts = _contracts(spec, learned)
     contract = contracts[event.kind]
     keys = row_keys(event.pipeline, event.rows.column("id").to_pylist())
-    known = known_rows(deps.session, list(dict.fromkeys(keys)))
+    with STEPS.labels("ids").time():
+        known = known_rows(deps.session, list(dict.fromkeys(keys)))
     stored = _stored(keys, known)
     inspector = None
     if event.kind == "observations":
         features = spec.data.features or learned.features
         inspector = Inspector(event, spec, deps.session, features, deps.custom)
-    checked = check(event.rows, contract, stored, inspector)
-    if inspector is not None:
-        inspector.accept(checked.good)
+    with STEPS.labels("checks").time():
+        checked = check(event.rows, contract, stored, inspector)
+        if inspector is not None:
+            inspector.accept(checked.good)
     good_count = checked.good.num_rows if checked.good else 0
     bad_count = event.rows.num_rows - good_count
     ROWS.labels(event.pipeline, event.kind, "validated").inc(good_count)
@@ -119,6 +121,8 @@ def _learned(event: BatchIngested, spec: PipelineSpec, deps: ValidatorDeps) -> L
     before = load_learned(deps.session, event.pipeline)
     after = learn(before, event.rows, spec, event.kind)
     if after != before:
+        before = load_learned(deps.session, event.pipeline, hold=True)
+        after = learn(before, event.rows, spec, event.kind)
         save_learned(deps.session, event.pipeline, after)
     return after
 
@@ -150,20 +154,22 @@ def _append(
     deps: ValidatorDeps,
 ) -> DatasetVersioned:
     meta = event.meta
-    dataset = deps.datasets.append(
-        event.pipeline,
-        event.kind,
-        rows,
-        Position(meta.topic, meta.partition, meta.offset),
-        {kind: contract.schema for kind, contract in contracts.items()},
-    )
+    with STEPS.labels("dataset").time():
+        dataset = deps.datasets.append(
+            event.pipeline,
+            event.kind,
+            rows,
+            Position(meta.topic, meta.partition, meta.offset),
+            {kind: contract.schema for kind, contract in contracts.items()},
+        )
     target = rows.column(contracts["labels"].columns[0].name)
     own = OBSERVATION if event.kind == "observations" else 0
     found = dict.fromkeys(keys, own | LABEL)
     if target.null_count:
         lacking = zip(keys, target.is_null().to_pylist(), strict=True)
         found |= {key: own for key, lacks_target in lacking if lacks_target}
-    count = note_rows(deps.session, event.pipeline, found, known)
+    with STEPS.labels("ids").time():
+        count = note_rows(deps.session, event.pipeline, found, known)
     early, met = _early_and_met(event.kind, found, known)
     LABELS.labels(event.pipeline, "before_row").inc(early)
     LABELS.labels(event.pipeline, "met_by_row").inc(met)

@@ -3,10 +3,12 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from driftloop.contracts.pipeline import Feature
 from driftloop.validator.inference import Learned
 from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import Field, Session, SQLModel
 
 LOOKUP_KEYS = 5_000
@@ -18,9 +20,9 @@ class LearnedRow(SQLModel, table=True):
 
     __tablename__ = "validator_learned"
     pipeline: str = Field(primary_key=True)
-    features: str
-    classes: str
-    row_count: int
+    features: str = "{}"
+    classes: str = "[]"
+    row_count: int = 0
 
 
 class KnownRow(SQLModel, table=True):
@@ -96,9 +98,31 @@ BOTH = OBSERVATION | LABEL
 marks the key of a ``unique`` check instead."""
 
 
-def load_learned(session: Session, pipeline: str) -> Learned:
-    """Return what the data of a pipeline have said so far."""
-    row = session.get(LearnedRow, pipeline)
+Row = TypeVar("Row", LearnedRow, DatasetCount, ReferenceRow)
+
+
+def held(session: Session, kind: type[Row], pipeline: str) -> Row:
+    """Return a pipeline's row, a new one where there is none, to be changed.
+
+    It is held to the transaction's end: replicas that have batches of one pipeline
+    at the same time take turns, and no change is lost. (An SQLite transaction holds
+    the whole database anyway.)
+    """
+    row = session.get(kind, pipeline, with_for_update=True, populate_existing=True)
+    if row is None and session.connection().dialect.name == "postgresql":
+        values = kind(pipeline=pipeline).model_dump()
+        session.execute(insert(kind).values(values).on_conflict_do_nothing())
+        row = session.get(kind, pipeline, with_for_update=True)
+    if row is None:
+        row = kind(pipeline=pipeline)
+        session.add(row)
+    return row
+
+
+def load_learned(session: Session, pipeline: str, *, hold: bool = False) -> Learned:
+    """Return what the data of a pipeline have said so far; ``hold``: to add to it."""
+    get = held if hold else Session.get
+    row = get(session, LearnedRow, pipeline)
     if row is None:
         return Learned()
     features = {
@@ -110,14 +134,11 @@ def load_learned(session: Session, pipeline: str) -> Learned:
 
 def save_learned(session: Session, pipeline: str, learned: Learned) -> None:
     """Write down what the data have said, as part of the transaction."""
-    row = session.get(LearnedRow, pipeline)
-    if row is None:
-        row = LearnedRow(pipeline=pipeline, features="", classes="", row_count=0)
+    row = held(session, LearnedRow, pipeline)
     features = {name: f.model_dump() for name, f in learned.features.items()}
     row.features = json.dumps(features)
     row.classes = json.dumps(learned.classes)
     row.row_count = learned.row_count
-    session.add(row)
 
 
 def known_rows(session: Session, keys: Sequence[bytes]) -> dict[bytes, int]:
@@ -169,10 +190,9 @@ def note_rows(
             f"UPDATE validator_known SET has = {mark} WHERE key = {mark}",  # noqa: S608 - marks alone
             [(after, key) for key, after in changed.items()],
         )
-    count = session.get(DatasetCount, pipeline) or DatasetCount(pipeline=pipeline)
+    count = held(session, DatasetCount, pipeline)
     count.observation_count += observations
     count.label_count += labels
-    session.add(count)
     return count
 
 
