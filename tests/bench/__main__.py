@@ -13,7 +13,7 @@ from tests.bench.figures import Figure, show_figures, write_figures
 PARTS = ("data", "chain")
 """Each is a module beside this one with ``run() -> Iterator[Figure]``."""
 RESULT = Path("build/bench.json")
-PART_TIMEOUT_S = 900
+PART_TIMEOUT_S = 1800
 
 
 def measure(part: str, console: Console) -> list[Figure]:
@@ -21,7 +21,8 @@ def measure(part: str, console: Console) -> list[Figure]:
     module = importlib.import_module(f"tests.bench.{part}")
     figures = []
     for figure in module.run():
-        console.print(f"  {figure.name}: {figure.ours:,.4g} {figure.unit}")
+        beside = f", {figure.ratio:.2g} times {figure.peer}" if figure.ratio else ""
+        console.print(f"  {figure.name}: {figure.ours:,.4g} {figure.unit}{beside}")
         figures.append(figure)
     return figures
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from driftloop.validator.core import Checked, check, contract_of
 from driftloop.validator.inspection import ShardState, Surroundings, inspect
 from driftloop.validator.reference import reference_of
 
+from tests.bench import stream
 from tests.bench.figures import Figure
 from tests.bench.peers import bare_polars, by_pandera, by_pydantic
 
@@ -50,10 +52,18 @@ JSON_ROWS = 20_000
 NUMBERS, INTEGERS, CATEGORIES = 24, 3, 3
 SEASONS = ["spring", "summer", "autumn", "winter"]
 BROKEN_SHARE = 0.01
+SMALL_ROWS = (24, 500)
 REPEATS = 15
 SEED = 20261121
 ARRIVED_AT = datetime(2026, 1, 3, tzinfo=UTC)
-PEERS = ("bare Polars masks", "pandera on Polars", "pydantic")
+PEERS = tuple(
+    f"{what} {version(package)}, one core"
+    for what, package in (
+        ("bare Polars masks", "polars"),
+        ("pandera on Polars", "pandera"),
+        ("pydantic", "pydantic"),
+    )
+)
 NS = 1e9
 MEMORY_BATCHES = 100
 MEMORY_AT = (1_000_000, 10_000_000)
@@ -75,28 +85,46 @@ def run() -> Iterator[Figure]:
     """Measure the part."""
     pa.set_cpu_count(1)
     yield from _peers()
+    yield from _small_batches()
     yield from _costs()
     yield from _memory()
     yield from _door()
+    yield from stream.through_kafka(PART, _spec(), batch_of)
 
 
 def _peers() -> Iterator[Figure]:
     """Yield the check of 30 columns beside others in the same run."""
     for name, broken in (("all rows right", 0.0), ("1 % broken", BROKEN_SHARE)):
-        batch = _batch(ROWS, broken)
-        frame = pl.DataFrame(pl.from_arrow(batch))
-        dicts = frame.head(JSON_ROWS).to_dicts()
-        ours, *rates = _rates(
-            [
-                (ROWS, Validation().take(batch)),
-                (ROWS, partial(bare_polars, frame, SEASONS)),
-                (ROWS, by_pandera(frame, SEASONS)),
-                (JSON_ROWS, by_pydantic(dicts, SEASONS)),
-            ]
-        )
-        what = f"check of 30 columns, {name}"
-        for peer, rate in zip(PEERS, rates, strict=True):
-            yield Figure(PART, what, "rows/CPU-s", ours, peer, rate)
+        batch = batch_of(ROWS, broken)
+        dicts = pl.DataFrame(pl.from_arrow(batch)).head(JSON_ROWS).to_dicts()
+        works = [*_on_frames(batch), (JSON_ROWS, by_pydantic(dicts, SEASONS))]
+        yield from _beside(f"check of 30 columns, {name}", works)
+
+
+def _small_batches() -> Iterator[Figure]:
+    """Yield the same for what a stream has: there the price of a batch counts."""
+    for rows in SMALL_ROWS:
+        batch = batch_of(rows, BROKEN_SHARE)
+        what = f"check of 30 columns, {rows} rows a batch"
+        yield from _beside(what, _on_frames(batch))
+
+
+def _on_frames(batch: pa.RecordBatch) -> list[tuple[int, Callable[[], object]]]:
+    """Return our work on a batch, then that of those who take a Polars frame."""
+    frame = pl.DataFrame(pl.from_arrow(batch))
+    return [
+        (len(frame), Validation().take(batch)),
+        (len(frame), partial(bare_polars, frame, SEASONS)),
+        (len(frame), by_pandera(frame, SEASONS)),
+    ]
+
+
+def _beside(
+    what: str, works: Sequence[tuple[int, Callable[[], object]]]
+) -> Iterator[Figure]:
+    ours, *rates = _rates(works)
+    for peer, rate in zip(PEERS, rates, strict=False):
+        yield Figure(PART, what, "rows/CPU-s", ours, peer, rate)
 
 
 class Validation:
@@ -113,7 +141,7 @@ class Validation:
         self.spec = _spec()
         features = self.spec.data.features
         self.contract = contract_of(self.spec, "observations", features, None)
-        first = check(_batch(2_000, 0.0), self.contract).good
+        first = check(batch_of(2_000, 0.0), self.contract).good
         assert first is not None
         self.reference = reference_of(first.slice(0, 1_000))
         self.state = ShardState()
@@ -139,7 +167,7 @@ class Validation:
 
 def _costs() -> Iterator[Figure]:
     """Yield what each check adds on 30 columns (27 numbers): ns a row."""
-    batch = _batch(ROWS, 0.0)
+    batch = batch_of(ROWS, 0.0)
     validations = [Validation(checks) for checks in [[], *([r] for r in LISTED)]]
     rates = _rates([(ROWS, validation.take(batch)) for validation in validations])
     bare, *rest = [NS / rate for rate in rates]
@@ -153,7 +181,7 @@ def _memory() -> Iterator[Figure]:
     validation = Validation()
     measured = {}
     for number in range(MEMORY_BATCHES):
-        validation(_batch(ROWS, BROKEN_SHARE, seed=number))
+        validation(batch_of(ROWS, BROKEN_SHARE, seed=number))
         rows = (number + 1) * ROWS
         if rows in MEMORY_AT:
             measured[rows] = _resident_mb()
@@ -251,7 +279,7 @@ def _columns(
     return columns
 
 
-def _batch(rows: int, broken: float, seed: int = SEED) -> pa.RecordBatch:
+def batch_of(rows: int, broken: float, seed: int = SEED) -> pa.RecordBatch:
     start = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp())
     seconds = np.arange(start, start + rows) * 1_000_000
     own = [

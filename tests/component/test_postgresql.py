@@ -7,10 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 from driftloop.contracts.base import Event
-from driftloop.contracts.events import RetrainRequested
+from driftloop.contracts.events import DatasetRef, RetrainRequested
+from driftloop.contracts.pipeline import parse_pipeline
 from driftloop.contracts.topics import SERVICES
 from driftloop.runtime import database
 from driftloop.runtime.database import WrongDatabaseError, open_database
@@ -18,6 +21,8 @@ from driftloop.runtime.errors import Reject
 from driftloop.runtime.handlers import Chunk, DeadLetter, Deps
 from driftloop.runtime.settings import Settings, load_settings
 from driftloop.runtime.transport import Message, Record
+from driftloop.validator.datasets import Datasets
+from driftloop.validator.tables import DatasetCount, ReferenceRow, load_learned
 from sqlalchemy import inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
@@ -26,6 +31,7 @@ from sqlmodel import Session
 from tests.component.support import wait_until
 from tests.servers import PostgresqlServer
 from tests.unit.runtime.bench import Bench, Effect, alert, on_retrain_requested
+from tests.unit.validator import test_handlers as validator
 
 TOPIC = RetrainRequested.topic()
 MakeBench = Callable[..., Bench]
@@ -239,6 +245,45 @@ def test_two_replicas_at_once_have_one_effect_of_a_chunk(tmp_path: Path, url: st
     assert len(published_ids(*benches)) == 1
     for bench in benches:
         bench.end()
+
+
+def test_two_validators_at_once_lose_nothing_of_a_pipeline(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows for the reference, what the data said, and the dataset's counts."""
+    spec = parse_pipeline("{name: shared, task: regression, data: {target: cnt}}")
+    benches = [
+        validator.Bench(tmp_path, spec, url=url, partition=number)
+        for number in range(2)
+    ]
+    first = validator.ingested("z", pipeline="shared", z=[1.0])
+    benches[0].handle(first)
+    both = threading.Barrier(2, timeout=1)
+    append = Datasets.append
+
+    def append_together(*given: Any) -> DatasetRef:
+        with suppress(threading.BrokenBarrierError):
+            both.wait()  # whoever is first gives the other the time to do the same
+        return append(*given)
+
+    monkeypatch.setattr(Datasets, "append", append_together)
+    failures = in_parallel(
+        *(
+            lambda bench=bench, ids=ids: bench.handle(
+                validator.ingested(ids, pipeline="shared", **{ids[0]: [1.0, 2.0]})
+            )
+            for bench, ids in zip(benches, ("ab", "cd"), strict=True)
+        )
+    )
+    assert failures == []
+    with Session(benches[0].engine) as session:
+        reference = session.get_one(ReferenceRow, "shared")
+        assert pa.ipc.open_stream(reference.rows).read_all().num_rows == 5
+        learned = load_learned(session, "shared")
+        assert (set(learned.features), learned.row_count) == ({"z", "a", "c"}, 5)
+        assert session.get_one(DatasetCount, "shared").observation_count == 5
+    for bench in benches:
+        bench.engine.dispose()
 
 
 def test_a_frozen_transaction_does_not_block_for_ever(

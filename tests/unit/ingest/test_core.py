@@ -8,6 +8,7 @@ from driftloop.contracts.pipeline import PipelineSpec, parse_pipeline
 from driftloop.ingest.core import (
     MAX_BATCH_BYTES,
     MAX_BATCH_ROWS,
+    MAX_JOINED_BYTES,
     Seen,
     batches,
     behind,
@@ -125,6 +126,27 @@ def test_neighbouring_json_messages_are_joined_in_order() -> None:
         for p, owners in joined_rows([one, two, table, one])
     ]
     assert pieces == [([0, 1, 1], ["a", "b", "c"]), ([2], "table"), ([3], ["a"])]
+
+
+def test_neighbouring_tables_of_one_schema_are_merged() -> None:
+    """Another schema, or one between them, keeps them apart."""
+    same, other = pa.table({"id": ["a", "b"]}), pa.table({"id": [1]})
+    given = [Parsed(t, range(1, len(t) + 1)) for t in (same, same, other, same)]
+    merged = [
+        (p.rows["id"].to_pylist(), p.numbers, owners)
+        for p, owners in joined_rows(given)
+    ]
+    assert merged == [
+        (["a", "b", "a", "b"], [1, 2, 1, 2], [0, 0, 1, 1]),
+        ([1], [1], [2]),
+        (["a", "b"], [1, 2], [3, 3]),
+    ]
+
+
+def test_a_large_table_stays_alone() -> None:
+    large = pa.table({"x": range(MAX_JOINED_BYTES // 8 + 1)})
+    given = [Parsed(large, range(len(large)))] * 2
+    assert [set(owners) for _, owners in joined_rows(given)] == [{0}, {1}]
 
 
 def test_a_column_of_two_types_becomes_text() -> None:

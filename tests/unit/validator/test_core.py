@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from driftloop.contracts.pipeline import parse_pipeline
+from driftloop.validator.columns import FEW_VALUES
 from driftloop.validator.core import Checked, Contract, check, contract_of
 
 SPEC = parse_pipeline(
@@ -211,3 +212,16 @@ def test_values_of_a_wrong_type_in_the_file_allow_nothing() -> None:
     contract = contract_of(spec, "observations", spec.data.features, None)
     checked = check(batch(hour=pa.array([2, 3])), contract)
     assert good_ids(checked) == ["r0"]
+
+
+@pytest.mark.parametrize("count", [1, FEW_VALUES, FEW_VALUES + 1])
+def test_few_and_many_values_allow_the_same(count: int) -> None:
+    names = [f"v{n}" for n in range(count)]
+    spec = parse_pipeline(
+        "{name: a, task: regression, data: {target: y, features: "
+        f"{{sky: {{type: category, nullable: true, values: {names}}}}}}}}}"
+    )
+    contract = contract_of(spec, "observations", spec.data.features, None)
+    checked = check(batch(sky=pa.array([names[-1], "no", None])), contract)
+    assert good_ids(checked) == ["r0", "r2"]
+    assert reasons(checked) == {("values", "sky"): (1, "no")}

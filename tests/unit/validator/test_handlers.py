@@ -44,9 +44,12 @@ TIME = datetime(2011, 1, 1, tzinfo=UTC)
 class Bench:
     """The handler with a database that can lose what was not committed."""
 
-    def __init__(self, path: Path, *specs: PipelineSpec) -> None:
-        self.path = path
-        self.engine = open_database(f"sqlite:///{path}/validator.db", TABLES)
+    def __init__(
+        self, path: Path, *specs: PipelineSpec, url: str | None = None, partition=0
+    ) -> None:
+        self.path, self.partition = path, partition
+        url = url or f"sqlite:///{path}/validator.db"
+        self.engine = open_database(url, TABLES)
         applied = {
             spec.name: PipelineApplied(pipeline=spec.name, spec=spec, applied_by="ann")
             for spec in specs
@@ -65,7 +68,10 @@ class Bench:
         if not killed:
             self.offset += 1
         offset = self.offset + killed
-        meta = Meta("e", TIME, "/ingest", Chain("c"), None, "batch-ingested", 0, offset)
+        meta = Meta(
+            "e", TIME, "/ingest", Chain("c"), None,
+            "batch-ingested", self.partition, offset,
+        )  # fmt: skip
         with Session(self.engine) as session:
             events = list(on_batch_ingested(event.with_meta(meta), self.deps(session)))
             if not killed:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,8 @@ from driftloop.ingest.formats import (
 MAX_BATCH_ROWS = 20_000
 MAX_BATCH_BYTES = 768 * 1024
 """Below the size from which rows travel by claim check, with room for the rest."""
+MAX_JOINED_BYTES = 1024 * 1024
+"""Of a message of columns that is merged with its neighbours."""
 MAX_ID_CHARS = 256
 DERIVED_ID_BYTES = 16
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -115,31 +118,35 @@ def typed_rows(parsed: Parsed, spec: PipelineSpec, kind: RowKind, source: str) -
 
 
 def joined_rows(parsed: Sequence[Parsed]) -> Iterator[tuple[Parsed, list[int]]]:
-    """Merge neighbouring messages of JSON rows, so that one row each costs little.
+    """Merge neighbouring messages of like rows, so that small ones cost little.
 
     Yields
     ------
     tuple
         The rows, and for each row the position of its message in ``parsed``.
     """
-    rows: list[Row] = []
-    numbers: list[int] = []
-    owners: list[int] = []
-    for position, message in enumerate(parsed):
-        if isinstance(message.rows, list):
-            rows += message.rows
-            numbers += message.numbers
-            owners += [position] * len(message.rows)
-            continue
-        if rows:
+    for _, neighbours in groupby(enumerate(parsed), key=_likeness):
+        run = list(neighbours)
+        owners = [position for position, message in run for _ in message.numbers]
+        if owners:
+            rows = _joined([message.rows for _, message in run])
+            numbers = [number for _, message in run for number in message.numbers]
             yield Parsed(rows, numbers), owners
-            rows, numbers, owners = [], [], []
-        yield (
-            Parsed(message.rows, message.numbers),
-            [position] * message.rows.num_rows,
-        )
-    if rows:
-        yield Parsed(rows, numbers), owners
+
+
+def _likeness(message: tuple[int, Parsed]) -> object:
+    """Return what neighbours share that are merged; a large table stays alone."""
+    position, (rows, *_) = message
+    if isinstance(rows, list):
+        return None
+    return rows.schema if rows.nbytes <= MAX_JOINED_BYTES else position
+
+
+def _joined(several: Sequence[list[Row] | pa.Table]) -> list[Row] | pa.Table:
+    tables = [rows for rows in several if isinstance(rows, pa.Table)]
+    if tables:
+        return pa.concat_tables(tables).combine_chunks()
+    return [row for rows in several for row in rows]
 
 
 def concatenated(tables: Sequence[pa.Table]) -> pa.Table:

@@ -2,18 +2,26 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache, reduce
+from math import isfinite, isnan, nan
+from operator import or_
 from typing import Literal
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 from driftloop.contracts.checks import Severity
 from driftloop.contracts.pipeline import Feature
-from driftloop.validator.values import Mask, text_of, typed
+from driftloop.validator.values import ColumnType, Mask, text_of, text_series, typed
 
 HARMLESS = frozenset({"range", "values", "pattern"})
 """Checks that a row may fail and still go on, typed as it has to be."""
+
+Ends = tuple[float, float]
+"""The least and the most of numbers; NaN, both, where a value is none."""
+NO_ENDS = (nan, nan)
+FEW_VALUES = 8
+"""Up to so many, comparing with each is quicker than looking up."""
 
 ARROW_TYPES = {
     "number": pa.float64(),
@@ -57,7 +65,8 @@ def check_column(
     """Return a column in its type and the rows that fail a check on it."""
     feature, count = column.feature, batch.num_rows
     kind = ARROW_TYPES[feature.type]
-    if column.name not in batch.schema.names:
+    at = batch.schema.get_field_index(column.name)
+    if at < 0:
         empty = pa.nulls(count, kind)
         if feature.nullable:
             return empty, []
@@ -68,16 +77,24 @@ def check_column(
         severity = _severity("missing", feature)
         failure = Failure("missing", column.name, every, detail, severity=severity)
         return empty, [failure]
-    given = batch.column(column.name)
+    given = batch.column(at)
     array, wrong_type = typed(given, feature.type)
+    ends = _ends(array) if feature.type in ("number", "integer") else NO_ENDS
     failures = [
         Failure(which, column.name, mask, detail, given, _severity(which, feature))
-        for which, mask, detail in _problems(array, wrong_type, column)
+        for which, mask, detail in _problems(array, wrong_type, ends, column)
         if mask is not None and mask.any()
     ]
-    if feature.type == "number" and feature.nullable:
+    if feature.type == "number" and feature.nullable and isnan(ends[0]):
         array = pc.if_else(pc.is_nan(array), None, array)
     return array, failures
+
+
+def _ends(array: pa.Array) -> Ends:
+    if array.null_count or not len(array):
+        return NO_ENDS
+    values = array.to_numpy()
+    return float(values.min()), float(values.max())  # NaN, if there is one, in both
 
 
 def _severity(check: str, feature: Feature) -> Severity:
@@ -87,7 +104,7 @@ def _severity(check: str, feature: Feature) -> Severity:
 
 
 def _problems(
-    array: pa.Array, wrong_type: Mask | None, column: Column
+    array: pa.Array, wrong_type: Mask | None, ends: Ends, column: Column
 ) -> Iterator[tuple[str, Mask | None, str]]:
     feature, setting = column.feature, column.setting
     if wrong_type is not None:
@@ -100,11 +117,11 @@ def _problems(
     if not feature.nullable:
         yield (
             "null",
-            _nulls(array, wrong_type),
+            _nulls(array, wrong_type, ends),
             f"has no value; send one, or set {setting}.nullable: true",
         )
     if feature.type in ("number", "integer"):
-        yield from _number_problems(array, column)
+        yield from _number_problems(array, ends, column)
     if feature.pattern is not None:
         yield (
             "pattern",
@@ -122,11 +139,11 @@ def _problems(
         )
 
 
-def _nulls(array: pa.Array, wrong_type: Mask | None) -> Mask | None:
+def _nulls(array: pa.Array, wrong_type: Mask | None, ends: Ends) -> Mask | None:
     """Rows without a value: null, or NaN, which is how some systems write it."""
     if pa.types.is_floating(array.type):
-        if not array.null_count and not np.isnan(array.to_numpy().min(initial=0)):
-            return None  # the least value of some with a NaN is NaN
+        if not isnan(ends[0]):
+            return None
         missing = pc.is_null(array, nan_is_null=True)
     elif array.null_count:
         missing = pc.is_null(array)
@@ -137,29 +154,24 @@ def _nulls(array: pa.Array, wrong_type: Mask | None) -> Mask | None:
 
 
 def _number_problems(
-    array: pa.Array, column: Column
+    array: pa.Array, ends: Ends, column: Column
 ) -> Iterator[tuple[str, Mask | None, str]]:
     low, high = column.feature.min, column.feature.max
-    if array.null_count == len(array):
+    is_below = low is not None and not ends[0] >= low  # or may be: NaN
+    is_above = high is not None and not ends[1] <= high
+    is_finite = all(map(isfinite, ends))
+    if array.null_count == len(array) or (is_finite and not is_below and not is_above):
         return
     values = array.to_numpy(zero_copy_only=False)  # a null is NaN here
-    least, most = values.min(), values.max()  # NaN, if there is one, in both
-    is_float = values.dtype == np.float64
-    if (
-        (low is None or least >= low)
-        and (high is None or most <= high)
-        and np.isfinite(least)
-        and np.isfinite(most)
-    ):
-        return
-    if is_float:
-        detail = "is infinite; send a finite number or none"
-        yield "non_finite", np.isinf(values), detail
     outside = np.zeros(len(values), np.bool_)
-    if low is not None:
+    if is_below:
         outside |= values < low
-    if high is not None:
+    if is_above:
         outside |= values > high
+    if not is_finite:
+        infinite = np.isinf(values)
+        yield "non_finite", infinite, "is infinite; send a finite number or none"
+        outside &= ~infinite
     between = " and ".join(
         f"{word} {limit:g}"
         for word, limit in (("at least", low), ("at most", high))
@@ -169,25 +181,34 @@ def _number_problems(
         f"must be {between}; correct the unit or the sensor upstream, or change "
         f"{column.setting}.min and max"
     )
-    yield "range", outside & np.isfinite(values), detail
+    yield "range", outside, detail
 
 
 def _not_allowed(array: pa.Array, feature: Feature) -> Mask | None:
     assert feature.values is not None  # noqa: S101 - the caller has looked
-    texts = pa.array([text_of(value) for value in feature.values], pa.string())
-    allowed = typed(texts, feature.type)[0].drop_null()
-    found = pc.is_in(array, value_set=allowed)
-    if pc.all(found).as_py():
+    texts = tuple(text_of(value) for value in feature.values if value is not None)
+    if feature.type == "category" and 0 < len(texts) <= FEW_VALUES:
+        given = text_series(array)
+        found = reduce(or_, (given == text for text in texts))  # null: null
+        return None if found.all() else (~found).fill_null(value=False).to_numpy()
+    is_in = pc.is_in(array, options=_lookup(texts, feature.type))
+    if pc.all(is_in).as_py():
         return None
-    mask: Mask = pc.and_(pc.is_valid(array), pc.invert(found)).to_numpy(
+    mask: Mask = pc.and_(pc.is_valid(array), pc.invert(is_in)).to_numpy(
         zero_copy_only=False
     )
     return mask
 
 
+@lru_cache(maxsize=1024)
+def _lookup(texts: tuple[str | None, ...], kind: ColumnType) -> pc.SetLookupOptions:
+    allowed = typed(pa.array(texts, pa.string()), kind)[0].drop_null()
+    return pc.SetLookupOptions(value_set=allowed)
+
+
 def _not_matching(array: pa.Array, pattern: str) -> Mask | None:
     """Rows whose text does not match as a whole; Rust's regex, in linear time."""
-    texts = pl.Series(pl.from_arrow(array))
+    texts = text_series(array)
     wrong = ~texts.str.contains(f"^(?:{pattern})$")
     if not wrong.any():
         return None

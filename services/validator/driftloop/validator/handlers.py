@@ -15,7 +15,7 @@ the two runs. Then the events follow the new file and the dataset keeps the rows
 the old one for this batch.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,7 +40,7 @@ from driftloop.validator.custom import CustomChecks
 from driftloop.validator.datasets import Datasets, Position
 from driftloop.validator.inference import Learned, learn
 from driftloop.validator.inspecting import Inspector
-from driftloop.validator.metrics import LABELS, ROWS, WARNINGS
+from driftloop.validator.metrics import LABELS, ROWS, STEPS, WARNINGS
 from driftloop.validator.schemas import Review
 from driftloop.validator.tables import (
     LABEL,
@@ -50,6 +50,7 @@ from driftloop.validator.tables import (
     note_rows,
     save_learned,
 )
+from driftloop.validator.values import Mask
 
 
 @dataclass(frozen=True)
@@ -71,15 +72,17 @@ def on_batch_ingested(event: BatchIngested, deps: ValidatorDeps) -> Iterator[Eve
     contracts = _contracts(spec, learned)
     contract = contracts[event.kind]
     keys = row_keys(event.pipeline, event.rows.column("id").to_pylist())
-    known = known_rows(deps.session, list(dict.fromkeys(keys)))
-    stored = np.array([bool(known.get(key, 0) & OBSERVATION) for key in keys])
+    with STEPS.labels("ids").time():
+        known = known_rows(deps.session, list(dict.fromkeys(keys)))
+    stored = _stored(keys, known)
     inspector = None
     if event.kind == "observations":
         features = spec.data.features or learned.features
         inspector = Inspector(event, spec, deps.session, features, deps.custom)
-    checked = check(event.rows, contract, stored, inspector)
-    if inspector is not None:
-        inspector.accept(checked.good)
+    with STEPS.labels("checks").time():
+        checked = check(event.rows, contract, stored, inspector)
+        if inspector is not None:
+            inspector.accept(checked.good)
     good_count = checked.good.num_rows if checked.good else 0
     bad_count = event.rows.num_rows - good_count
     ROWS.labels(event.pipeline, event.kind, "validated").inc(good_count)
@@ -88,7 +91,9 @@ def on_batch_ingested(event: BatchIngested, deps: ValidatorDeps) -> Iterator[Eve
         WARNINGS.labels(event.pipeline, warning.check).inc()
     versioned = None
     if checked.good is not None:
-        versioned = _append(event, checked.good, contracts, known, deps)
+        if checked.bad is not None:
+            keys = row_keys(event.pipeline, checked.good.column("id").to_pylist())
+        versioned = _append(event, checked.good, keys, contracts, known, deps)
         yield BatchValidated(
             pipeline=event.pipeline,
             shard=event.shard,
@@ -116,6 +121,8 @@ def _learned(event: BatchIngested, spec: PipelineSpec, deps: ValidatorDeps) -> L
     before = load_learned(deps.session, event.pipeline)
     after = learn(before, event.rows, spec, event.kind)
     if after != before:
+        before = load_learned(deps.session, event.pipeline, hold=True)
+        after = learn(before, event.rows, spec, event.kind)
         save_learned(deps.session, event.pipeline, after)
     return after
 
@@ -131,31 +138,38 @@ def _contracts(spec: PipelineSpec, learned: Learned) -> dict[RowKind, Contract]:
     }
 
 
+def _stored(keys: Sequence[bytes], known: Mapping[bytes, int]) -> Mask | None:
+    """Return which rows' ids the dataset has; None: no row's, as mostly."""
+    if not known:
+        return None
+    return np.array([bool(known.get(key, 0) & OBSERVATION) for key in keys])
+
+
 def _append(
     event: BatchIngested,
     rows: pa.RecordBatch,
+    keys: Sequence[bytes],
     contracts: dict[RowKind, Contract],
     known: dict[bytes, int],
     deps: ValidatorDeps,
 ) -> DatasetVersioned:
     meta = event.meta
-    dataset = deps.datasets.append(
-        event.pipeline,
-        event.kind,
-        rows,
-        Position(meta.topic, meta.partition, meta.offset),
-        {kind: contract.schema for kind, contract in contracts.items()},
-    )
-    target = contracts["labels"].columns[0].name
-    has_target = rows.column(target).is_valid().to_pylist()
+    with STEPS.labels("dataset").time():
+        dataset = deps.datasets.append(
+            event.pipeline,
+            event.kind,
+            rows,
+            Position(meta.topic, meta.partition, meta.offset),
+            {kind: contract.schema for kind, contract in contracts.items()},
+        )
+    target = rows.column(contracts["labels"].columns[0].name)
     own = OBSERVATION if event.kind == "observations" else 0
-    keys = row_keys(event.pipeline, rows.column("id").to_pylist())
-    with_target = own | LABEL
-    found = {
-        key: with_target if is_labelled else own
-        for key, is_labelled in zip(keys, has_target, strict=True)
-    }
-    count = note_rows(deps.session, event.pipeline, found, known)
+    found = dict.fromkeys(keys, own | LABEL)
+    if target.null_count:
+        lacking = zip(keys, target.is_null().to_pylist(), strict=True)
+        found |= {key: own for key, lacks_target in lacking if lacks_target}
+    with STEPS.labels("ids").time():
+        count = note_rows(deps.session, event.pipeline, found, known)
     early, met = _early_and_met(event.kind, found, known)
     LABELS.labels(event.pipeline, "before_row").inc(early)
     LABELS.labels(event.pipeline, "met_by_row").inc(met)
@@ -173,12 +187,12 @@ def _append(
 
 
 def _early_and_met(
-    kind: RowKind, found: Iterable[bytes], known: Mapping[bytes, int]
+    kind: RowKind, found: Mapping[bytes, int], known: Mapping[bytes, int]
 ) -> tuple[int, int]:
     """Count labels that came before their row, and rows that found theirs waiting."""
-    before = [known.get(key, 0) for key in found]
+    before = [has for key, has in known.items() if key in found]
     if kind == "labels":
-        return sum(not has & OBSERVATION for has in before), 0
+        return len(found) - sum(bool(has & OBSERVATION) for has in before), 0
     return 0, sum(bool(has & LABEL) and not has & OBSERVATION for has in before)
 
 

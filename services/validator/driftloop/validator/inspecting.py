@@ -20,6 +20,7 @@ from driftloop.validator.rules import unique_texts
 from driftloop.validator.tables import (
     ReferenceRow,
     ShardRow,
+    held,
     known_rows,
     note_keys,
 )
@@ -84,7 +85,6 @@ class Inspector:
             note_keys(self._session, self._keys(rule, texts))
         if self._row.profile is None:
             _grow(self._row, rows, self._spec.data.reference_rows)
-            self._session.add(self._row)
 
     def _keys(self, rule: Unique, texts: Iterable[str]) -> list[bytes]:
         scope = "\x1f".join([self._event.pipeline, "unique", *rule.columns])
@@ -101,8 +101,8 @@ def _reference_row(session: Session, spec: PipelineSpec) -> ReferenceRow:
     asked = repr((kinds, spec.data.reference_rows)).encode()
     made_for = blake2b(asked, digest_size=8).hexdigest()
     row = session.get(ReferenceRow, spec.name)
-    if row is None:
-        row = ReferenceRow(pipeline=spec.name)
+    if row is None or row.made_for != made_for or row.profile is None:
+        row = held(session, ReferenceRow, spec.name)  # this batch may add to it
     if row.made_for != made_for:
         row.made_for, row.rows, row.profile = made_for, b"", None
     return row

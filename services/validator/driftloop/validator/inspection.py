@@ -7,6 +7,7 @@ next one, and what they compare with is the :class:`~.reference.Reference`.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,7 @@ def inspect(
         What was found, with masks of (n_rows,), and the state for the next batch.
     """
     failures: list[Failure] = []
+    numbers = cache(partial(_numbers, rows, around))  # several rules want the same
     frame = pl.DataFrame(pl.from_arrow(rows)) if _wants_frame(checks) else None
     for rule in checks:
         if frame is not None and rule.check in _ON_FRAME:
@@ -92,7 +94,11 @@ def inspect(
         elif rule.check in _WITHOUT_REFERENCE:
             found = _without_reference(rule, rows, state, around)
         else:
-            found, state = _against_reference(rule, rows, state, around)
+            names = tuple(rule.columns or around.features)
+            if isinstance(rule, rules_of.Distribution):
+                found, state = _distribution(rule, rows, names, state, around.reference)
+            else:
+                found, state = _on_numbers(rule, numbers(names), state)
         failures += [_with_severity(failure, rule) for failure in found]
     newest = max(_newest(rows), state.newest or _LONG_AGO)
     return failures, state.model_copy(update={"newest": newest})
@@ -149,17 +155,18 @@ def _without_reference(
             yield from rules.repeated(rule, rows, texts, known)
 
 
-def _against_reference(
-    rule: Any, rows: pa.RecordBatch, state: ShardState, around: Surroundings
-) -> tuple[list[Failure], ShardState]:
-    names = rule.columns or list(around.features)
-    reference = around.reference
-    if isinstance(rule, rules_of.Distribution):
-        return _distribution(rule, rows, names, state, reference)
-    if reference is None:
-        return [], state
+def _numbers(
+    rows: pa.RecordBatch, around: Surroundings, names: tuple[str, ...]
+) -> list[sensors.NumberColumn]:
+    if around.reference is None:
+        return []
     units = {name: feature.unit for name, feature in around.features.items()}
-    columns = sensors.number_columns(rows, names, reference.numbers, units)
+    return sensors.number_columns(rows, names, around.reference.numbers, units)
+
+
+def _on_numbers(
+    rule: Any, columns: Sequence[sensors.NumberColumn], state: ShardState
+) -> tuple[list[Failure], ShardState]:
     if isinstance(rule, rules_of.UnitSlip):
         failures, clean = sensors.unit_slips(rule, columns, state.clean)
         return failures, state.model_copy(update={"clean": clean})

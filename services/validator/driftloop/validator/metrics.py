@@ -1,6 +1,7 @@
 """Metrics of the validator beside those of the runtime."""
 
-from prometheus_client import Counter
+from driftloop.runtime.metrics import LATENCY_BUCKETS
+from prometheus_client import Counter, Histogram
 
 ROWS = Counter(
     "driftloop_validator_rows_total",
@@ -18,4 +19,11 @@ LABELS = Counter(
     "Labels that came before_row, and rows whose label was there before them "
     "(met_by_row); the difference still waits",
     ["pipeline", "when"],
+)
+STEPS = Histogram(
+    "driftloop_validator_step_seconds",
+    "Time of one batch in a step: ids (which ones are known, and noting them), checks, "
+    "dataset (the append)",
+    ["step"],
+    buckets=LATENCY_BUCKETS,
 )

@@ -6,6 +6,7 @@ not made for: codes with few values, columns that are one value most of the time
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 import pyarrow as pa
@@ -80,16 +81,17 @@ def number_columns(
     ----------
     units : of the columns, as far as the pipeline file says them.
     """
+    there = set(rows.schema.names)
     return [
         NumberColumn(
             name,
-            rows.column(name),
-            floats(rows.column(name)),
+            array := rows.column(name),
+            floats(array),
             profiles[name],
             is_temperature(name, units.get(name)),
         )
         for name in names
-        if name in rows.schema.names
+        if name in there
         and name in profiles
         and profiles[name].distinct >= MIN_DISTINCT
     ]
@@ -132,14 +134,13 @@ def unit_slips(
     if not columns:
         return [], after
     starts = _block_starts(len(columns[0].values))
-    medians, spreads = _block_figures(columns, starts)
+    blocks = _block_figures(columns, starts)
     failures = []
     for at, column in enumerate(columns):
         mask = np.zeros(len(column.values), np.bool_)
         said = ""
-        for block, (start, end) in enumerate(starts):
-            figures = float(medians[at, block]), float(spreads[at, block])
-            if not np.isfinite(figures).all():
+        for (start, end), figures in zip(starts, blocks[at], strict=True):
+            if not all(map(isfinite, figures)):
                 continue
             is_whole = end - start >= BLOCK_ROWS
             last = after.get(column.name)
@@ -165,16 +166,18 @@ def _block_starts(count: int) -> list[tuple[int, int]]:
 
 def _block_figures(
     columns: Sequence[NumberColumn], starts: Sequence[tuple[int, int]]
-) -> tuple[Floats, Floats]:
-    """Return medians and spreads, (n_columns, n_blocks), of values spread evenly."""
+) -> list[list[tuple[float, float]]]:
+    """Return each column's blocks' median and spread, of values spread evenly."""
     size = min(BLOCK_ROWS, max(end - start for start, end in starts))
     picked = np.stack(
         [np.linspace(start, end - 1, size).astype(np.intp) for start, end in starts]
     )
     values = np.stack([column.values[picked] for column in columns])
     few = np.isfinite(values).sum(axis=-1) < MIN_BLOCK_ROWS
-    medians, spreads = block_figures(values)
-    return np.where(few, np.nan, medians), np.where(few, np.nan, spreads)
+    both = [
+        np.where(few, np.nan, figures).tolist() for figures in block_figures(values)
+    ]
+    return [list(zip(*of_column, strict=True)) for of_column in zip(*both, strict=True)]
 
 
 def _slip(

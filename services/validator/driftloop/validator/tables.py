@@ -1,11 +1,14 @@
 """What the validator remembers: learned contracts, ids in the dataset, counts."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from driftloop.contracts.pipeline import Feature
 from driftloop.validator.inference import Learned
 from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import Field, Session, SQLModel
 
 LOOKUP_KEYS = 5_000
@@ -17,9 +20,9 @@ class LearnedRow(SQLModel, table=True):
 
     __tablename__ = "validator_learned"
     pipeline: str = Field(primary_key=True)
-    features: str
-    classes: str
-    row_count: int
+    features: str = "{}"
+    classes: str = "[]"
+    row_count: int = 0
 
 
 class KnownRow(SQLModel, table=True):
@@ -95,9 +98,31 @@ BOTH = OBSERVATION | LABEL
 marks the key of a ``unique`` check instead."""
 
 
-def load_learned(session: Session, pipeline: str) -> Learned:
-    """Return what the data of a pipeline have said so far."""
-    row = session.get(LearnedRow, pipeline)
+Row = TypeVar("Row", LearnedRow, DatasetCount, ReferenceRow)
+
+
+def held(session: Session, kind: type[Row], pipeline: str) -> Row:
+    """Return a pipeline's row, a new one where there is none, to be changed.
+
+    It is held to the transaction's end: replicas that have batches of one pipeline
+    at the same time take turns, and no change is lost. (An SQLite transaction holds
+    the whole database anyway.)
+    """
+    row = session.get(kind, pipeline, with_for_update=True, populate_existing=True)
+    if row is None and session.connection().dialect.name == "postgresql":
+        values = kind(pipeline=pipeline).model_dump()
+        session.execute(insert(kind).values(values).on_conflict_do_nothing())
+        row = session.get(kind, pipeline, with_for_update=True)
+    if row is None:
+        row = kind(pipeline=pipeline)
+        session.add(row)
+    return row
+
+
+def load_learned(session: Session, pipeline: str, *, hold: bool = False) -> Learned:
+    """Return what the data of a pipeline have said so far; ``hold``: to add to it."""
+    get = held if hold else Session.get
+    row = get(session, LearnedRow, pipeline)
     if row is None:
         return Learned()
     features = {
@@ -109,14 +134,11 @@ def load_learned(session: Session, pipeline: str) -> Learned:
 
 def save_learned(session: Session, pipeline: str, learned: Learned) -> None:
     """Write down what the data have said, as part of the transaction."""
-    row = session.get(LearnedRow, pipeline)
-    if row is None:
-        row = LearnedRow(pipeline=pipeline, features="", classes="", row_count=0)
+    row = held(session, LearnedRow, pipeline)
     features = {name: f.model_dump() for name, f in learned.features.items()}
     row.features = json.dumps(features)
     row.classes = json.dumps(learned.classes)
     row.row_count = learned.row_count
-    session.add(row)
 
 
 def known_rows(session: Session, keys: Sequence[bytes]) -> dict[bytes, int]:
@@ -145,33 +167,32 @@ def note_rows(
     found : what a batch has of each of its ids.
     known : what the dataset had of them.
     """
-    added: list[tuple[int, bytes]] = []
-    changed: list[tuple[int, bytes]] = []
-    observations = labels = 0
-    for key, has in found.items():
-        before = known.get(key, 0)
-        after = before | has
-        if after == before:
-            continue
-        observations += (after & ~before) & OBSERVATION
+    added = {key: has for key, has in found.items() if key not in known}
+    changed = {
+        key: after
+        for key, before in known.items()
+        if (after := before | found.get(key, 0)) != before
+    }
+    new = Counter(added.values())
+    observations, labels = new[OBSERVATION] + new[BOTH], new[BOTH]
+    for key, after in changed.items():
+        observations += after & ~known[key] & OBSERVATION
         labels += after == BOTH
-        (changed if key in known else added).append((after, key))
     connection = session.connection()
     mark = _mark(connection)
     if added:
         connection.exec_driver_sql(
-            f"INSERT INTO validator_known (has, key) VALUES ({mark}, {mark})",  # noqa: S608 - marks alone
-            added,
+            f"INSERT INTO validator_known (key, has) VALUES ({mark}, {mark})",  # noqa: S608 - marks alone
+            list(added.items()),
         )
     if changed:
         connection.exec_driver_sql(
             f"UPDATE validator_known SET has = {mark} WHERE key = {mark}",  # noqa: S608 - marks alone
-            changed,
+            [(after, key) for key, after in changed.items()],
         )
-    count = session.get(DatasetCount, pipeline) or DatasetCount(pipeline=pipeline)
+    count = held(session, DatasetCount, pipeline)
     count.observation_count += observations
     count.label_count += labels
-    session.add(count)
     return count
 
 

@@ -32,6 +32,11 @@ def text_of(value: Any) -> str | None:
     return str(value)
 
 
+def text_series(array: pa.Array) -> pl.Series:
+    """Return a column of text for Polars, whose own texts are views, too: no copy."""
+    return pl.Series(pl.from_arrow(pc.cast(array, pa.string_view())))
+
+
 def typed(array: pa.Array, kind: ColumnType) -> tuple[pa.Array, Mask | None]:
     """Return the column as ``kind`` and the rows whose value is of no such type.
 
