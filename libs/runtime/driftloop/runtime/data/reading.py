@@ -8,6 +8,7 @@ import polars as pl
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from driftloop.contracts.events import DatasetRef, TableRef
+from driftloop.runtime.data.vacuum import vacuumed
 
 MIB = 1024 * 1024
 
@@ -45,6 +46,9 @@ def read_table(ref: TableRef, options: Mapping[str, str] | None) -> pl.DataFrame
     table = open_table(ref, options)
     try:
         rows = pl.from_arrow(table.to_pyarrow_dataset().to_table())
+    except FileNotFoundError as error:
+        text = vacuumed(ref, options) or _gone(ref, error)
+        raise DatasetError(text) from error
     except (DeltaError, OSError) as error:
         raise DatasetError(_gone(ref, error)) from error
     assert isinstance(rows, pl.DataFrame)  # noqa: S101 - from_arrow of a table
