@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,169 +11,27 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
-from driftloop.contracts.base import Chain, Event, Meta
-from driftloop.contracts.events import (
-    BatchIngested,
-    DatasetMaintained,
-    DatasetRef,
-    DatasetVersioned,
-    MaintenanceRequested,
-    PipelineApplied,
-    RowKind,
-    Span,
-    TrainingFailed,
-    TrainingStarted,
-    Trigger,
-)
-from driftloop.contracts.pipeline import PipelineSpec, Retention, parse_pipeline
-from driftloop.runtime.data.reading import DatasetError, read_table, read_version
-from driftloop.runtime.data.vacuum import SPARE
-from driftloop.runtime.database import open_database
+from deltalake import DeltaTable, write_deltalake
+from driftloop.contracts.events import TrainingFailed
+from driftloop.contracts.pipeline import PipelineFileError, Retention, parse_pipeline
+from driftloop.runtime.data.reading import DatasetError
+from driftloop.runtime.data.vacuum import plan_vacuum
 from driftloop.runtime.errors import Reject, Retry
-from driftloop.runtime.handlers import handler_table
-from driftloop.runtime.state import StateView
 from driftloop.trainer import dataset as trainer_dataset
 from driftloop.validator import maintenance
-from driftloop.validator.datasets import Datasets
-from driftloop.validator.handlers import HANDLERS, ValidatorDeps
-from driftloop.validator.tables import TABLES
-from sqlmodel import Session
 
-NAME = "bikes"
-BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
-DAY = timedelta(days=1)
-FILE = (
-    f"{{name: {NAME}, task: regression, "
-    "data: {target: cnt, features: {temp: {}}}}"
+from tests.unit.validator.upkeep import (
+    BEGIN,
+    DAY,
+    NAME,
+    TRIGGER,
+    Bench,
+    content,
+    folder,
+    ids,
+    rows_of,
+    spec_of,
 )
-
-
-def spec_of(keep_days: float | None, *, vacuums: bool = True) -> PipelineSpec:
-    """Return a pipeline that keeps no version that nobody needs, however young."""
-    spec = parse_pipeline(FILE)
-    no_age = -SPARE / DAY if vacuums else None
-    rules = Retention.model_construct(keep_days=keep_days, keep_versions_days=no_age)
-    data = spec.data.model_copy(update={"retention": rules})
-    return spec.model_copy(update={"data": data})
-
-
-class Bench:
-    """The validator's handlers over real tables, with time in our hands."""
-
-    def __init__(self, path: Path, spec: PipelineSpec) -> None:
-        self.path = path
-        self.spec = spec
-        self.engine = open_database(f"sqlite:///{path}/validator.db", TABLES)
-        self.datasets = self.open()
-        self.offset = -1
-        self.now = datetime(2024, 6, 1, tzinfo=UTC)
-        self.known = True
-
-    def open(self) -> Datasets:
-        return Datasets(lambda pipeline, kind: str(self.path / pipeline / kind))
-
-    def restart(self) -> None:
-        """Forget everything that a process holds in its memory."""
-        self.datasets = self.open()
-
-    def handle(self, event: Event, *, killed: bool = False) -> list[Any]:
-        """Handle a message; ``killed``: the process ends before its commit."""
-        if not killed:
-            self.offset += 1
-        offset = self.offset + killed
-        meta = Meta(
-            f"e{offset}", self.now, "/", Chain("c"), None, "batch-ingested", 0, offset
-        )
-        applied = PipelineApplied(pipeline=NAME, spec=self.spec, applied_by="ann")
-        handler = handler_table(HANDLERS).by_topic[event.topic()]
-        with Session(self.engine) as session:
-            deps = ValidatorDeps(
-                session=session,
-                pipelines=StateView(PipelineApplied, {NAME: applied}),
-                datasets=self.datasets,
-                are_references_known=lambda _: self.known,
-            )
-            events = list(handler(event.with_meta(meta), deps))
-            if not killed:
-                session.commit()
-        return events
-
-    def batch(
-        self,
-        day: float,
-        *ids: str,
-        kind: RowKind = "observations",
-        value: float | None = None,
-        revision: int = 0,
-        killed: bool = False,
-    ) -> DatasetVersioned:
-        """Handle rows of one day; return the version that they became."""
-        event = rows_of(day, ids, kind, value, revision)
-        found = self.handle(event, killed=killed)
-        self.told = [e for e in found if isinstance(e, DatasetMaintained)]
-        return next(e for e in found if isinstance(e, DatasetVersioned))
-
-    def train(self, job: str, dataset: DatasetRef) -> None:
-        span = Span(start=BEGIN, end=BEGIN)
-        self.handle(
-            TrainingStarted(
-                pipeline=NAME, job_id=job, trigger=TRIGGER, dataset=dataset,
-                train_span=span, holdout_span=span,
-            )
-        )  # fmt: skip
-
-    def maintain(self) -> DatasetMaintained:
-        found = self.handle(MaintenanceRequested(pipeline=NAME, requested_by="ann"))
-        assert isinstance(found[-1], DatasetMaintained)
-        return found[-1]
-
-
-TRIGGER = Trigger(event_id="e", event_type="t", reason="first_model")
-
-
-def rows_of(
-    day: float,
-    ids: tuple[str, ...],
-    kind: RowKind,
-    value: float | None = None,
-    revision: int = 0,
-) -> BatchIngested:
-    moment = BEGIN + day * DAY
-    columns: dict[str, Any] = {
-        "id": list(ids),
-        "event_time": pa.array([moment] * len(ids), pa.timestamp("us", "UTC")),
-        "source": ["s"] * len(ids),
-        "cnt": pa.array([value] * len(ids), pa.float64()),
-    }
-    if kind == "labels":
-        columns["revision"] = [revision] * len(ids)
-    else:
-        columns["temp"] = [1.0] * len(ids)
-    return BatchIngested(
-        pipeline=NAME,
-        shard="s",
-        kind=kind,
-        row_count=len(ids),
-        span=Span(start=moment, end=moment),
-        watermark=moment,
-    ).with_rows(pa.RecordBatch.from_pydict(columns))
-
-
-def ids(dataset: DatasetRef, kind: RowKind = "observations") -> list[str]:
-    ref = dataset.observations if kind == "observations" else dataset.labels
-    assert ref is not None
-    return sorted(read_table(ref, None)["id"].to_list())
-
-
-def content(dataset: DatasetRef) -> str:
-    """Return all that a version says, in one order."""
-    rows = read_version(dataset, "cnt", None).sort("id")
-    return rows.select(sorted(rows.columns)).write_json()
-
-
-def folder(bench: Bench) -> Path:
-    return bench.path / NAME / "observations"
 
 
 @pytest.fixture
@@ -384,3 +243,45 @@ def test_old_log_entries_stay(bench: Bench) -> None:
     entries = sorted((folder(bench) / "_delta_log").glob("*.json"))
     assert json.loads(entries[0].read_text().splitlines()[0])
     assert len(entries) == DeltaTable(ref.uri).version() + 1
+
+
+def test_a_file_that_no_commit_names_goes_once_it_is_old(bench: Bench) -> None:
+    rules = Retention(keep_versions_days=1)
+    data = bench.spec.data.model_copy(update={"retention": rules})
+    bench.spec = bench.spec.model_copy(update={"data": data})
+    bench.batch(0, "a")
+    left = folder(bench) / "part-1.parquet"
+    left.write_bytes(b"its append was killed")
+    old = (datetime.now(UTC) - 3 * DAY).timestamp()
+    os.utime(left, (old, old))
+    assert bench.maintain().observations.freed_bytes == 21
+    assert not left.exists()
+
+
+def test_versions_are_kept_from_the_one_that_held_at_the_moment(tmp_path: Path) -> None:
+    uri = str(tmp_path)
+    moments = [datetime.now(UTC)]
+    for n in range(3):
+        write_deltalake(uri, pa.table({"id": [str(n)]}), mode="append")
+        moments.append(datetime.now(UTC) + timedelta(milliseconds=5))
+        while datetime.now(UTC) < moments[-1]:
+            pass
+    table = DeltaTable(uri)
+    plans = [plan_vacuum(table, None, {0, 1}, DAY, at + DAY) for at in moments]
+    assert [plan.kept_from for plan in plans] == [0, 0, 1, 2]
+    assert [plan.kept for plan in plans] == [(), (), (0,), (0, 1)]
+
+
+def test_a_policy_that_drops_what_training_asks_for_is_refused() -> None:
+    text = (
+        "{name: p, task: regression, train: {window_days: 60}, "
+        "data: {target: y, retention: {keep_days: %d}}}"
+    )
+    assert parse_pipeline(text % 60).data.retention.keep_days == 60
+    with pytest.raises(PipelineFileError, match=r"raise keep_days or lower"):
+        parse_pipeline(text % 30)
+    with pytest.raises(PipelineFileError, match="keep_versions_days"):
+        parse_pipeline(
+            "{name: p, task: regression, "
+            "data: {target: y, retention: {keep_versions_days: 0.5}}}"
+        )

@@ -216,7 +216,8 @@ class Datasets:
                 ),
             )
         except CommitFailedError:
-            # Another process wrote this partition's batches since we looked.
+            # Another process wrote this partition's batches, or dropped rows, since
+            # we looked.
             opened.refresh()
             if not opened.has(position):
                 raise

@@ -96,7 +96,7 @@ def on_batch_ingested(event: BatchIngested, deps: ValidatorDeps) -> Iterator[Eve
     versioned, upkeep = None, _maintenance(event, spec, deps)
     if checked.good is not None:
         if event.kind == "observations":
-            upkeep.note_batch(event.span.start)
+            upkeep.note_batch(_span(checked.good).start)
         if upkeep.drop():
             known = known_rows(deps.session, list(dict.fromkeys(keys)))
         versioned = _append(event, checked.good, contracts, known, deps)

@@ -171,9 +171,9 @@ class Maintenance:
         last = self._row.vacuumed_at
         if not last:
             self._row.vacuumed_at = self.now.isoformat()  # there is nothing old yet
-        if not is_now and (
-            not last or self.now < datetime.fromisoformat(last) + VACUUM_EVERY
-        ):
+        is_due = last and self.now >= datetime.fromisoformat(last) + VACUUM_EVERY
+        # Which rows went is in the version before; it stays until it is stored here.
+        if not is_now and (not is_due or self._cutoff is not None):
             return "not_due"
         if not self.are_references_known(self.session):
             return "references_unknown"
