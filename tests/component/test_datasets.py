@@ -13,6 +13,8 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
+from driftloop.cli.context import Installation
+from driftloop.cli.datasets import upkeep
 from driftloop.contracts.events import (
     DatasetMaintained,
     DatasetRef,
@@ -133,20 +135,9 @@ def test_datasets_are_found_by_the_log_and_read_from_s3(
 def test_the_validator_keeps_up_a_dataset_when_it_is_asked(
     own_kafka: KafkaNode, tmp_path: Path
 ) -> None:
-    """The validator as a process: nothing goes before it has read every training."""
-    environment = os.environ | {
-        "DRIFTLOOP_BROKER": own_kafka.bootstrap,
-        "DRIFTLOOP_HOME": str(tmp_path),
-    }
-
-    def run(*words: str) -> Any:
-        done = subprocess.run(
-            [COMMAND, "datasets", *words, "--json"],
-            env=environment, capture_output=True, text=True, timeout=150, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
+    """By its process, its topics and the functions of the command line."""
+    settings = Settings(home=tmp_path, broker=own_kafka.bootstrap)
+    there = Installation(tmp_path, own_kafka.bootstrap, "", "", settings)
     spec = parse_pipeline(
         "{name: bikes, task: regression, data: {target: cnt, features: {temp: {}}, "
         "retention: {keep_days: 10, keep_versions_days: 1}}}"
@@ -154,25 +145,22 @@ def test_the_validator_keeps_up_a_dataset_when_it_is_asked(
     applied = PipelineApplied(pipeline=spec.name, spec=spec, applied_by="ann")
     with (
         open_events(own_kafka.bootstrap, tmp_path) as events,
-        ServiceProcess("validator", own_kafka.bootstrap, tmp_path) as validator,
+        ServiceProcess("validator", own_kafka.bootstrap, tmp_path),
     ):
         events.publish(applied, "applied")
         events.publish(rows_of(0, ("a", "b"), "observations"), "first")
         first = awaited(events, DatasetVersioned, lambda e: e.added_count == 2)
         events.publish(started_on(first.dataset), "training")
         events.publish(rows_of(12, ("c",), "observations"), "second")
-        validator.kill()
-        validator.start()
         last = awaited(events, DatasetVersioned, lambda e: e.added_count == 1)
         assert last.observation_count == 1
-        would = run("maintain", "bikes", "--dry-run")
-        told = run("maintain", "bikes")
-        for name in ("dropped_count", "vacuumed_count", "kept_from", "kept"):
-            assert told["observations"][name] == would["observations"][name]
-        assert told["vacuum"] == "done"
-        assert run("show", "bikes")["maintained"][-1] == told
         by_policy = awaited(events, DatasetMaintained, lambda e: not e.requested_by)
         assert by_policy.observations.dropped_count == 2
+        would = upkeep.dry_run(there, "bikes")
+        told = upkeep.maintain(there, "bikes")
+    assert told["vacuum"] == would["vacuum"] == "done"
+    for name in ("dropped_count", "vacuumed_count", "kept_from", "kept"):
+        assert told["observations"][name] == would["observations"][name]
 
 
 def awaited(events: Events, kind: type[E], is_it: Callable[[E], bool]) -> E:
@@ -199,16 +187,23 @@ def test_messages_that_are_not_handled_are_known(
     own_kafka: KafkaNode, tmp_path: Path
 ) -> None:
     topics = (TrainingStarted.topic(), ModelTrained.topic())
-    engine = open_database(f"sqlite:///{tmp_path}/some.db")
     ref = DatasetRef(observations=TableRef(uri="/t", version=1))
     with open_events(own_kafka.bootstrap, tmp_path) as events:
         events.publish(started_on(ref), "training")
+        wait_until(lambda: events.of(TrainingStarted), "the training is in the log")
+    engine = open_database(f"sqlite:///{tmp_path}/some.db")
     with Session(engine) as session:
         connection = session.connection()
-        assert not has_handled(connection, own_kafka.bootstrap, topics)
+
+        def is_done() -> bool:
+            return has_handled(connection, own_kafka.bootstrap, topics)
+
         for partition in range(PARTITIONS):
             advance(connection, topics[0], partition, 10)
-        assert has_handled(connection, own_kafka.bootstrap, topics)
+        wait_until(is_done, "all is handled; a new topic may have no leader yet")
         assert not has_handled(connection, "127.0.0.1:1", topics)
-        assert has_handled(connection, own_kafka.bootstrap, topics[1:])  # empty
+        session.rollback()
+    with Session(engine) as session:  # the broker says the same as a moment ago
+        assert not has_handled(session.connection(), own_kafka.bootstrap, topics)
+        assert has_handled(session.connection(), own_kafka.bootstrap, topics[1:])
     engine.dispose()
