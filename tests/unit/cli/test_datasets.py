@@ -303,6 +303,7 @@ def test_show_tells_what_upkeep_left(shop: Shop) -> None:
     shop.tell(e.DatasetMaintained(pipeline="bikes", observations=table, vacuum="done"))
     found = shop.json("show", "bikes")
     assert [one["is_kept"] for one in found["history"]] == [False, False, True]
+    assert [one["version"] for one in found["history"]] == ["1.0", "1.1", "2.1"]
     text = shop.run("show", "bikes")
     assert "not kept" in text
     assert "5 files (2.0 KiB) go" in text

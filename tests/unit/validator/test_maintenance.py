@@ -16,9 +16,11 @@ from driftloop.contracts.events import TrainingFailed
 from driftloop.contracts.pipeline import PipelineFileError, Retention, parse_pipeline
 from driftloop.runtime.data.reading import DatasetError
 from driftloop.runtime.data.vacuum import plan_vacuum
+from driftloop.runtime.database import open_database
 from driftloop.runtime.errors import Reject, Retry
 from driftloop.trainer import dataset as trainer_dataset
 from driftloop.validator import maintenance
+from driftloop.validator.tables import TABLES
 
 from tests.unit.validator.upkeep import (
     BEGIN,
@@ -187,6 +189,14 @@ def test_no_file_goes_before_every_reference_is_known(bench: Bench) -> None:
     assert bench.maintain().vacuum == "done"
     with pytest.raises(DatasetError, match="was vacuumed"):
         ids(first.dataset)
+
+
+def test_a_new_database_does_not_know_what_was_told(bench: Bench) -> None:
+    bench.batch(0, "a")
+    bench.batch(11, "b")
+    bench.engine.dispose()
+    bench.engine = open_database(f"sqlite:///{bench.path}/new.db", TABLES)
+    assert bench.maintain().vacuum == "references_unknown"
 
 
 def test_files_go_once_a_day_by_themselves(bench: Bench) -> None:

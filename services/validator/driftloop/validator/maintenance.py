@@ -81,7 +81,13 @@ class Maintenance:
         self._row.labels = dataset.labels.version if dataset.labels else None
 
     def drop(self) -> bool:
-        """Let rows go that have become too old; return whether any went.
+        """Let rows go that have become too old.
+
+        Returns
+        -------
+        bool
+            Whether any went, now or by another replica a moment ago: what was known
+            of ids may have changed.
 
         Raises
         ------
@@ -92,8 +98,12 @@ class Maintenance:
             return False
         newest = datetime.fromisoformat(self._row.newest)
         cutoff = cutoff_of(newest, self.rules.keep_days)
-        if self._row.cutoff and cutoff <= datetime.fromisoformat(self._row.cutoff):
+        if self._is_done(cutoff):
             return False
+        self.session.flush()
+        self.session.refresh(self._row, with_for_update=True)  # one replica at a time
+        if self._is_done(cutoff):
+            return True
         try:
             return self._drop(cutoff)
         except (DeltaError, OSError) as error:
@@ -101,6 +111,10 @@ class Maintenance:
             logger.warning("old rows stay", pipeline=self.pipeline, error=str(error))
             self.datasets.forget()
             return False
+
+    def _is_done(self, cutoff: datetime) -> bool:
+        done = self._row.cutoff
+        return bool(done) and cutoff <= datetime.fromisoformat(done)
 
     def _drop(self, cutoff: datetime) -> bool:
         observations = self.datasets.table(self.pipeline, "observations")
@@ -175,7 +189,8 @@ class Maintenance:
         # Which rows went is in the version before; it stays until it is stored here.
         if not is_now and (not is_due or self._cutoff is not None):
             return "not_due"
-        if not self.are_references_known(self.session):
+        is_told = self._row.observations is not None  # else: a new database
+        if not is_told or not self.are_references_known(self.session):
             return "references_unknown"
         try:
             for kind in KINDS:

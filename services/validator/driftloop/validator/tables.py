@@ -95,7 +95,7 @@ class MaintenanceRow(SQLModel, table=True):
     newest : begin of the newest batch, event time.
     cutoff : rows before it were dropped.
     vacuumed_at : time of the event with which old files went last.
-    observations, labels : versions that were told last.
+    observations, labels : versions that were told last; None: none was.
     """
 
     __tablename__ = "validator_maintenance"
@@ -103,7 +103,7 @@ class MaintenanceRow(SQLModel, table=True):
     newest: str = ""
     cutoff: str = ""
     vacuumed_at: str = ""
-    observations: int = 0
+    observations: int | None = None
     labels: int | None = None
 
 

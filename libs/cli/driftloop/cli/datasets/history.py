@@ -89,9 +89,10 @@ class History:
         """Whether no vacuum has taken files of a version, as far as the log tells."""
         dataset = version.event.dataset
         vacuums = [m for m in self.maintained if m.vacuum == "done"]
+        labels = [m.labels for m in vacuums if m.labels and dataset.labels]
         return _is_kept(
             dataset.observations.version, [m.observations for m in vacuums]
-        ) and _is_kept(_labels(dataset), [m.labels for m in vacuums if m.labels])
+        ) and _is_kept(_labels(dataset), labels)
 
     @property
     def latest(self) -> Version:
