@@ -13,11 +13,14 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
-from driftloop.contracts.events import DatasetRef, RowKind
+from driftloop.contracts.events import DatasetRef, RowKind, TableRef
+from driftloop.runtime.data.reading import DatasetError, read_table
+from driftloop.runtime.data.vacuum import SPARE, plan_vacuum, vacuum, vacuumed
 from driftloop.runtime.datasets import storage_options, table_uri
 from driftloop.runtime.errors import Retry
 from driftloop.runtime.settings import Settings
 from driftloop.validator.datasets import Datasets, Position
+from driftloop.validator.retention import drop_rows, dropped_ids
 from pydantic import SecretStr
 
 from tests.servers import S3Server
@@ -175,6 +178,65 @@ def test_a_commit_does_not_replace_another_one(
     with suppress(DeltaError):
         write_deltalake(stale, rows("late"), mode="append")
     assert s3.client().get_object(bucket, name).data == before
+
+
+def upkept(settings: Settings, kept: DatasetRef) -> TableRef:
+    """Drop all rows, delete what ``kept`` does not need; return the newest version."""
+    options = storage_options(settings)
+    table = open_datasets(settings).table(PIPELINE, OBSERVATIONS)
+    assert table is not None
+    assert drop_rows(table, datetime(2011, 1, 2, tzinfo=UTC), None)
+    age, now = -SPARE, datetime.now(UTC)
+    plan = plan_vacuum(table, options, {kept.observations.version}, age, now)
+    assert sum(plan.sizes.values()) > 0
+    vacuum(table, plan, age)
+    return TableRef(uri=kept.observations.uri, version=table.version())
+
+
+def test_files_go_and_a_version_that_is_referred_to_stays(settings: Settings) -> None:
+    datasets, options = open_datasets(settings), storage_options(settings)
+    first, second = append(datasets, 0), append(datasets, 1)
+    newest = upkept(settings, first)
+    assert read_table(newest, options).height == 0
+    assert ids_of(settings, first) == expected_ids("batch-0-0")
+    assert vacuumed(first.observations, options) is None
+    with pytest.raises(DatasetError, match="version 2 was vacuumed; kept are 1, all"):
+        read_table(second.observations, options)
+    with pytest.raises(Retry, match="concurrent"):
+        append(datasets, 2)  # a process that has seen nothing of it looks anew
+    third = append(datasets, 2)
+    assert ids_of(settings, third) == expected_ids("batch-0-2")
+
+
+def test_replicas_that_append_during_upkeep_lose_and_double_nothing(
+    settings: Settings,
+) -> None:
+    count = 6
+    first = append(open_datasets(settings), 0, partition=9)
+    with ThreadPoolExecutor(3) as pool:
+        work = [pool.submit(append_many, settings, n, count) for n in range(2)]
+        upkeep = pool.submit(drop_at_once, settings)
+        for each in work:
+            each.result(90)
+        dropped = upkeep.result(90)
+    last = append(open_datasets(settings), 1, partition=9)
+    names = [f"batch-{p}-{n}" for p in range(2) for n in range(count)]
+    every = expected_ids("batch-9-0", "batch-9-1", *names)
+    assert sorted([*ids_of(settings, last), *dropped]) == every
+    assert set(expected_ids("batch-9-0")) <= set(dropped)
+    assert ids_of(settings, first) == expected_ids("batch-9-0")
+
+
+def drop_at_once(settings: Settings) -> list[str]:
+    """Drop the rows that are there now; those on their way come after it."""
+    cutoff = datetime(2011, 1, 2, tzinfo=UTC)
+    for _ in range(RACES):
+        table = open_datasets(settings).table(PIPELINE, OBSERVATIONS)
+        assert table is not None
+        with suppress(DeltaError):
+            drop_rows(table, cutoff, None)
+            return dropped_ids(table, storage_options(settings), cutoff)
+    raise AssertionError("it always lost")
 
 
 def test_a_server_that_is_away_is_a_passing_fault(own_s3: S3Server) -> None:

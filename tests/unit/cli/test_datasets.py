@@ -9,13 +9,13 @@ import polars as pl
 import pytest
 from driftloop.cli import app as command_line
 from driftloop.cli.context import CommandError, Installation
-from driftloop.cli.datasets import reports, work
+from driftloop.cli.datasets import reports, upkeep, work
 from driftloop.cli.datasets.command import parse_time
 from driftloop.cli.datasets.history import histories
 from driftloop.cli.log import Entry
 from driftloop.contracts import events as e
 from driftloop.contracts.base import Chain, Event, Meta
-from driftloop.contracts.pipeline import parse_pipeline
+from driftloop.contracts.pipeline import Retention, parse_pipeline
 from driftloop.runtime.settings import Settings
 from typer.testing import CliRunner
 
@@ -280,3 +280,54 @@ def registered(version: int, job: str) -> e.ModelRegistered:
         ),
         gate=[],
     )  # fmt: skip
+
+
+def test_a_dry_run_says_what_would_go(shop: Shop) -> None:
+    assert shop.json("maintain", "bikes", "--dry-run")["vacuum"] == "not_wanted"
+    rules = {"keep_days": 1, "keep_versions_days": 1}
+    spec = SPEC.model_copy(
+        update={"data": SPEC.data.model_copy(update={"retention": Retention(**rules)})}
+    )
+    shop.tell(e.PipelineApplied(pipeline="bikes", spec=spec, applied_by="ann"))
+    found = shop.json("maintain", "bikes", "--dry-run")
+    assert found["cutoff"] is not None
+    assert found["observations"]["dropped_count"] == 0  # 40 hours and 30 more
+    assert found["observations"]["kept_from"] == 0  # every version is young
+    assert "kept versions: all from 0 on" in shop.run("maintain", "bikes", "--dry-run")
+
+
+def test_show_tells_what_upkeep_left(shop: Shop) -> None:
+    table = e.TableMaintained(
+        version=9, file_count=1, vacuumed_count=5, freed_bytes=2048, kept_from=2
+    )
+    shop.tell(e.DatasetMaintained(pipeline="bikes", observations=table, vacuum="done"))
+    found = shop.json("show", "bikes")
+    assert [one["is_kept"] for one in found["history"]] == [False, False, True]
+    assert [one["version"] for one in found["history"]] == ["1.0", "1.1", "2.1"]
+    text = shop.run("show", "bikes")
+    assert "not kept" in text
+    assert "5 files (2.0 KiB) go" in text
+
+
+def test_maintain_asks_and_waits_for_the_answer(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = e.TableMaintained(version=9, file_count=1, dropped_count=3)
+    asked: list[e.MaintenanceRequested] = []
+
+    def publish(_: object, event: e.MaintenanceRequested) -> str:
+        asked.append(event)
+        answer = e.DatasetMaintained(
+            pipeline="bikes", observations=table, vacuum="not_due", requested_by="ann"
+        )
+        meta = Meta("m", DAY, "/s", Chain("m"), causation_id="asked")
+        shop.told.append(Entry(answer.with_meta(meta), meta))
+        return "asked"
+
+    monkeypatch.setattr(upkeep, "publish_event", publish)
+    monkeypatch.setattr(upkeep, "read_log", shop.read_log)
+    assert shop.json("maintain", "bikes")["observations"]["dropped_count"] == 3
+    assert [event.pipeline for event in asked] == ["bikes"]
+    monkeypatch.setattr(upkeep, "ANSWER_S", 0)
+    with pytest.raises(CommandError, match="has not answered"):
+        shop.run("maintain", "bikes")

@@ -69,6 +69,15 @@ def _drift(event: e.DriftDetected) -> str:
     return f"{event.cause.replace('_', ' ')} ({advice}): {event.explanation}"
 
 
+def _maintained(event: e.DatasetMaintained) -> str:
+    tables = [event.observations, *([event.labels] if event.labels else [])]
+    rows = sum(table.dropped_count for table in tables)
+    files = sum(table.vacuumed_count for table in tables)
+    freed = sum(table.freed_bytes for table in tables)
+    since = f" before {event.cutoff:%Y-%m-%d}" if event.cutoff else ""
+    return f"{rows:,} rows{since} dropped, {files:,} files ({freed:,} bytes) deleted"
+
+
 DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
     e.PipelineApplied: lambda x: f"by {x.applied_by}",
     e.BatchIngested: _rows,
@@ -79,6 +88,8 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
         f"version {x.dataset.observations.version}: {x.observation_count:,} rows, "
         f"{x.label_count:,} labelled"
     ),
+    e.MaintenanceRequested: lambda x: f"by {x.requested_by}",
+    e.DatasetMaintained: _maintained,
     e.SchemaProposed: _proposed,
     e.SchemaAccepted: lambda x: (
         f"schema {x.version} with {len(x.columns)} columns by {x.accepted_by}"

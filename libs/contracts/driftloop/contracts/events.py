@@ -178,6 +178,49 @@ class DatasetVersioned(Event):
     span: Span
 
 
+class MaintenanceRequested(Event):
+    """A person asks that a dataset is tidied up now, by its pipeline's policy."""
+
+    requested_by: str
+
+
+VacuumOutcome = Literal["done", "not_due", "not_wanted", "references_unknown", "failed"]
+
+
+class TableMaintained(Value):
+    """What became of one table."""
+
+    version: int = Field(ge=0, description="after it")
+    dropped_count: int = Field(
+        default=0, ge=0, description="rows that the newest version no longer has"
+    )
+    file_count: int = Field(ge=0, description="of the newest version, after it")
+    vacuumed_count: int = Field(default=0, ge=0, description="files deleted")
+    freed_bytes: int = Field(default=0, ge=0)
+    kept_from: int = Field(
+        default=0, ge=0, description="this version and all later ones are kept"
+    )
+    kept: list[int] = Field(
+        default_factory=list, description="older versions that a training refers to"
+    )
+
+
+class DatasetMaintained(Event):
+    """Old rows or files of a dataset went, by the pipeline's ``data.retention``."""
+
+    observations: TableMaintained
+    labels: TableMaintained | None = None
+    cutoff: UtcTime | None = Field(
+        default=None, description="rows of an earlier event time were dropped"
+    )
+    vacuum: VacuumOutcome = Field(
+        description="not_wanted: the pipeline keeps every version; references_unknown: "
+        "trainings not read yet may refer to versions; failed: the service's log says "
+        "why. It is tried again"
+    )
+    requested_by: str | None = Field(default=None, description="None: by the policy")
+
+
 class SchemaProposed(Event):
     """The data ask for a schema: the first one, or another than holds now.
 

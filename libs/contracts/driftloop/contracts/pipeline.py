@@ -83,6 +83,23 @@ class Feature(Section):
         return self
 
 
+class Retention(Section):
+    """What of a dataset may go; nothing by default."""
+
+    keep_days: float | None = Field(
+        default=None,
+        gt=0,
+        description="rows older than the newest batch by more go from new versions, "
+        "a whole UTC day at a time; empty: all are kept",
+    )
+    keep_versions_days: float | None = Field(
+        default=None,
+        ge=1,
+        description="older versions can no longer be read, but for those that a model "
+        "was trained on (by the clock, not event time); empty: all are kept",
+    )
+
+
 class DataSection(Section):
     """Which columns there are and what they mean."""
 
@@ -123,6 +140,9 @@ class DataSection(Section):
     sources: list[PullSource] = Field(
         default_factory=list,
         description="where ingest fetches rows by itself",
+    )
+    retention: Retention = Field(
+        default=Retention(), description="what of the dataset may go"
     )
     reference_rows: int = Field(
         default=1000,
@@ -367,6 +387,17 @@ class PipelineSpec(Section):
                         f"checks: {check.check} names column {name!r}, which is not "
                         f"under data.features; {hint}"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _training_window_is_kept(self) -> "PipelineSpec":
+        kept, window = self.data.retention.keep_days, self.train.window_days
+        if kept is not None and window is not None and window > kept:
+            raise ValueError(
+                f"train.window_days {window:g} asks for rows that "
+                f"data.retention.keep_days {kept:g} drops; raise keep_days or lower "
+                "window_days"
+            )
         return self
 
     @model_validator(mode="after")

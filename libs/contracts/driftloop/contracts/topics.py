@@ -65,6 +65,8 @@ TOPICS: tuple[Topic, ...] = (
     Topic(e.BatchValidated, ("validator",), ("scorer", "monitor"), ROWS_RETENTION),
     Topic(e.BatchRejected, ("validator",), ("monitor",), ROWS_RETENTION),
     Topic(e.DatasetVersioned, ("validator",), ("trainer",)),
+    Topic(e.MaintenanceRequested, ("people",), ("validator",)),
+    Topic(e.DatasetMaintained, ("validator",), ()),
     Topic(e.SchemaProposed, ("validator",), ()),
     Topic(e.SchemaAccepted, ("people", "validator"), ("validator",), compacted=True),
     Topic(e.BatchScored, ("scorer",), ("monitor",), ROWS_RETENTION),
@@ -78,11 +80,11 @@ TOPICS: tuple[Topic, ...] = (
     Topic(e.AlertRaised, ("validator", "monitor", "trainer", "deployer"), ()),
     # training
     Topic(e.RetrainRequested, ("people", "registry"), ("trainer",)),
-    Topic(e.TrainingStarted, ("trainer",), ()),
+    Topic(e.TrainingStarted, ("trainer",), ("validator",)),
     Topic(e.TrainingSkipped, ("trainer",), ()),
     Topic(e.TrainingProgressed, ("trainer",), (), PROGRESS_RETENTION),
-    Topic(e.TrainingFailed, ("trainer",), ()),
-    Topic(e.ModelTrained, ("trainer",), ("registry",)),
+    Topic(e.TrainingFailed, ("trainer",), ("validator",)),
+    Topic(e.ModelTrained, ("trainer",), ("registry", "validator")),
     # registry
     Topic(e.ModelRegistered, ("registry",), ()),
     Topic(e.ApprovalRequested, ("registry",), ()),

@@ -26,6 +26,8 @@ SHOWN_REASONS = 5
 
 DECISIONS: dict[type[Event], str] = {
     e.PipelineApplied: "plain",
+    e.MaintenanceRequested: "person",
+    e.DatasetMaintained: "quiet",
     e.SchemaProposed: "person",
     e.SchemaAccepted: "plain",
     e.DriftDetected: "warn",

@@ -9,7 +9,8 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from driftloop.contracts.events import DatasetRef, Span, TableRef
 from driftloop.contracts.pipeline import DataSection
-from driftloop.runtime.errors import Retry
+from driftloop.runtime.data.vacuum import vacuumed
+from driftloop.runtime.errors import Reject, Retry
 
 LATER = "driftloop label"
 """Column of a join; no pipeline's column has a space."""
@@ -35,6 +36,8 @@ def read_rows(
     ------
     Retry
         When a table cannot be read (yet).
+    Reject
+        When the version was vacuumed.
     """
     target = data.target
     rows = _with_targets(
@@ -63,6 +66,8 @@ def labelled_span(
     ------
     Retry
         When a table cannot be read (yet).
+    Reject
+        When the version was vacuumed.
     """
     target = data.target
     columns = ["id", "event_time", target]
@@ -141,5 +146,10 @@ def _table(
         rows = table.to_pyarrow_dataset()
         wanted = [n for n in columns or rows.schema.names if n in rows.schema.names]
         return rows.to_table(columns=wanted, filter=condition)
+    except FileNotFoundError as error:
+        text = vacuumed(ref, storage_options)
+        if text is None:
+            raise Retry(f"dataset {ref.uri} version {ref.version}: {error}") from error
+        raise Reject(text) from error
     except (DeltaError, OSError) as error:
         raise Retry(f"dataset {ref.uri} version {ref.version}: {error}") from error

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from driftloop.contracts.events import SchemaAccepted
+from driftloop.contracts.events import ModelTrained, SchemaAccepted, TrainingStarted
+from driftloop.runtime.backlog import has_handled
 from driftloop.runtime.datasets import storage_options, table_uri
 from driftloop.runtime.service import Parts, Runtime, Service
 from driftloop.validator.custom import CustomChecks
@@ -12,6 +13,9 @@ from driftloop.validator.datasets import Datasets
 from driftloop.validator.handlers import HANDLERS, ValidatorDeps
 from driftloop.validator.settings import ValidatorSettings
 from driftloop.validator.tables import TABLES
+
+REFERENCES = (TrainingStarted.topic(), ModelTrained.topic())
+"""What tells which dataset versions are in use."""
 
 
 @contextmanager
@@ -26,6 +30,9 @@ def build(runtime: Runtime[ValidatorSettings]) -> Iterator[Parts[ValidatorDeps]]
             datasets=datasets,
             custom=CustomChecks(settings.check_modules),
             schemas=runtime.state(SchemaAccepted),
+            are_references_known=lambda session: has_handled(
+                session.connection(), settings.broker, REFERENCES, settings.kafka_config
+            ),
         )
     )
 

@@ -11,7 +11,7 @@ about 10 ms at 25 files, 40 ms at 300 (deltalake 1.6.6, 24 rows of 13 columns).
 Compaction merges them: at :data:`COMPACT_APPENDS` appends, files below the least
 size of :data:`TARGET_BYTES` that leaves at most :data:`MAX_FILES`. Rising sizes
 keep a row from being written over and over. Files that were merged stay, so that
-old versions can be read: nothing here ever vacuums.
+old versions can be read, until ``maintenance.py`` vacuums them.
 """
 
 from collections.abc import Callable, Mapping
@@ -50,6 +50,7 @@ PARQUET = WriterProperties(dictionary_page_size_limit=16 * KIB)
 """A column of more than some 2,000 different numbers is written as it is: files of
 50,000 rows of 24 random numbers get 15 % smaller and take a quarter of the time
 (deltalake 1.6.6)."""
+KINDS: tuple[RowKind, ...] = ("observations", "labels")
 logger = log(__name__)
 
 
@@ -109,7 +110,7 @@ class Datasets:
         storage_options: dict[str, str] | None = None,
     ) -> None:
         self._uri_of = uri_of
-        self._options = storage_options
+        self.options = storage_options
         self._open: dict[tuple[str, RowKind], _Open] = {}
 
     def append(
@@ -141,6 +142,9 @@ class Datasets:
             labels = self._open.get((pipeline, "labels")) or self._existing(
                 pipeline, "labels"
             )
+            other = observations if kind == "labels" else labels
+            if other is not None:  # another process may have written to it
+                other.table.update_incremental()
             return DatasetRef(
                 observations=_ref(observations.table),
                 labels=_ref(labels.table) if labels else None,
@@ -151,6 +155,34 @@ class Datasets:
             self._open.clear()  # whatever it was, look at the tables anew
             raise Retry(f"datasets: {error}") from error
 
+    def table(self, pipeline: str, kind: RowKind) -> DeltaTable | None:
+        """Return a table at its newest version; None: there is none yet.
+
+        For the thread that appends; what it commits is seen by the next append.
+
+        Raises
+        ------
+        DeltaError, OSError
+            When the store is away.
+        """
+        opened = self._open.get((pipeline, kind)) or self._existing(pipeline, kind)
+        if opened is None:
+            return None
+        opened.refresh()
+        return opened.table
+
+    def forget(self) -> None:
+        """Look at every table anew: something went wrong with one."""
+        self._open.clear()
+
+    def compact(self, pipeline: str) -> None:
+        """Merge small files now; a failure costs speed only."""
+        for kind in KINDS:
+            opened = self._open.get((pipeline, kind)) or self._existing(pipeline, kind)
+            if opened is not None:
+                opened.refresh()
+                self._compact(opened)
+
     def read(self, ref: TableRef) -> pl.DataFrame:
         """Return all rows of a table at one version.
 
@@ -160,7 +192,7 @@ class Datasets:
             When the store is away.
         """
         try:
-            return read_table(ref, self._options)
+            return read_table(ref, self.options)
         except DatasetError as error:
             raise Retry(f"datasets: {error}") from error
 
@@ -195,7 +227,8 @@ class Datasets:
                 ),
             )
         except CommitFailedError:
-            # Another process wrote this partition's batches since we looked.
+            # Another process wrote this partition's batches, or dropped rows, since
+            # we looked.
             opened.refresh()
             if not opened.has(position):
                 raise
@@ -211,7 +244,7 @@ class Datasets:
                 _nullable(schema),
                 mode="ignore",  # another process may be first
                 configuration=CONFIGURATION,
-                storage_options=self._options,
+                storage_options=self.options,
             )
             opened = self._open[pipeline, kind] = _Open(table, COMPACT_APPENDS)
         return opened
@@ -219,7 +252,7 @@ class Datasets:
     def _existing(self, pipeline: str, kind: RowKind) -> _Open | None:
         try:
             table = DeltaTable(
-                self._uri_of(pipeline, kind), storage_options=self._options
+                self._uri_of(pipeline, kind), storage_options=self.options
             )
         except TableNotFoundError:
             return None

@@ -27,19 +27,24 @@ from driftloop.contracts.events import (
     BatchRejected,
     BatchValidated,
     DatasetVersioned,
+    MaintenanceRequested,
+    ModelTrained,
     RowKind,
     SchemaAccepted,
     Span,
+    TrainingFailed,
+    TrainingStarted,
 )
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.contracts.rows import row_keys
-from driftloop.runtime.handlers import Deps
+from driftloop.runtime.handlers import Chunk, Deps, EventHandler
 from driftloop.runtime.state import StateView
 from driftloop.validator.core import Checked, Contract, check, contract_of
 from driftloop.validator.custom import CustomChecks
 from driftloop.validator.datasets import Datasets, Position
 from driftloop.validator.inference import Learned, learn
 from driftloop.validator.inspecting import Inspector
+from driftloop.validator.maintenance import AreReferencesKnown, Maintenance
 from driftloop.validator.metrics import LABELS, ROWS, STEPS, WARNINGS
 from driftloop.validator.schemas import Review
 from driftloop.validator.tables import (
@@ -47,6 +52,7 @@ from driftloop.validator.tables import (
     OBSERVATION,
     known_rows,
     load_learned,
+    note_job,
     note_rows,
     save_learned,
 )
@@ -62,6 +68,7 @@ class ValidatorDeps(Deps):
     schemas: StateView[SchemaAccepted] = field(
         default_factory=lambda: StateView(SchemaAccepted)
     )
+    are_references_known: AreReferencesKnown = lambda _: False
 
 
 def on_batch_ingested(event: BatchIngested, deps: ValidatorDeps) -> Iterator[Event]:
@@ -89,8 +96,12 @@ def on_batch_ingested(event: BatchIngested, deps: ValidatorDeps) -> Iterator[Eve
     ROWS.labels(event.pipeline, event.kind, "quarantined").inc(bad_count)
     for warning in checked.warnings:
         WARNINGS.labels(event.pipeline, warning.check).inc()
-    versioned = None
+    versioned, upkeep = None, _maintenance(event, spec, deps)
     if checked.good is not None:
+        if event.kind == "observations":
+            upkeep.note_batch(_span(checked.good).start)
+        if upkeep.drop():
+            known = known_rows(deps.session, list(dict.fromkeys(keys)))
         if checked.bad is not None:
             keys = row_keys(event.pipeline, checked.good.column("id").to_pylist())
         versioned = _append(event, checked.good, keys, contracts, known, deps)
@@ -109,6 +120,52 @@ def on_batch_ingested(event: BatchIngested, deps: ValidatorDeps) -> Iterator[Eve
     if versioned is not None:
         yield versioned
     yield from review.events(versioned, deps.datasets)
+    if versioned is not None:
+        upkeep.note_version(versioned.dataset)
+        yield from upkeep.finish()
+
+
+def on_maintenance_requested(
+    event: MaintenanceRequested, deps: ValidatorDeps
+) -> Iterator[Event]:
+    """Let old rows and files go now, and merge small files."""
+    upkeep = _maintenance(event, deps.pipeline(event.pipeline), deps)
+    upkeep.drop()
+    deps.datasets.compact(event.pipeline)
+    yield from upkeep.finish(event.requested_by)
+
+
+def on_training_started(event: TrainingStarted, deps: ValidatorDeps) -> Iterator[Event]:
+    """Keep the version that a training refers to."""
+    note_job(deps.session, event.pipeline, event.job_id, event.dataset)
+    yield from ()
+
+
+def on_training_failed(event: TrainingFailed, deps: ValidatorDeps) -> Iterator[Event]:
+    """Let the version of a training that made no model go."""
+    note_job(deps.session, event.pipeline, event.job_id, has_failed=True)
+    yield from ()
+
+
+def on_model_trained(event: ModelTrained, deps: ValidatorDeps) -> Iterator[Event]:
+    """Keep the version that a model refers to for ever."""
+    note_job(deps.session, event.pipeline, event.job_id, event.dataset, has_model=True)
+    yield from ()
+
+
+def _maintenance(
+    event: BatchIngested | MaintenanceRequested,
+    spec: PipelineSpec,
+    deps: ValidatorDeps,
+) -> Maintenance:
+    return Maintenance(
+        event.pipeline,
+        spec.data.retention,
+        event.meta.time,
+        deps.session,
+        deps.datasets,
+        deps.are_references_known,
+    )
 
 
 def _review(event: BatchIngested, spec: PipelineSpec, deps: ValidatorDeps) -> Review:
@@ -216,4 +273,10 @@ def _span(rows: pa.RecordBatch) -> Span:
     return Span(start=ends["min"].as_py(), end=ends["max"].as_py())
 
 
-HANDLERS = [on_batch_ingested]
+HANDLERS: list[EventHandler | Chunk] = [
+    on_batch_ingested,
+    on_maintenance_requested,
+    on_training_started,
+    on_training_failed,
+    on_model_trained,
+]

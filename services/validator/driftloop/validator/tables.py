@@ -5,11 +5,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+from driftloop.contracts.events import DatasetRef, RowKind
 from driftloop.contracts.pipeline import Feature
 from driftloop.validator.inference import Learned
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
-from sqlmodel import Field, Session, SQLModel
+from sqlmodel import Field, Session, SQLModel, select
 
 LOOKUP_KEYS = 5_000
 """Ids asked for in one statement; SQLite takes at most 32,766."""
@@ -89,13 +90,54 @@ class ShardRow(SQLModel, table=True):
     state: str = ""
 
 
-TABLES = (LearnedRow, KnownRow, DatasetCount, ReferenceRow, ShardRow, SchemaRow)
+class MaintenanceRow(SQLModel, table=True):
+    """How far a dataset's maintenance is; see ``maintenance.py``.
+
+    Attributes
+    ----------
+    newest : begin of the newest batch, event time.
+    cutoff : rows before it were dropped.
+    vacuumed_at : time of the event with which old files went last.
+    observations, labels : versions that were told last; None: none was.
+    """
+
+    __tablename__ = "validator_maintenance"
+    pipeline: str = Field(primary_key=True)
+    newest: str = ""
+    cutoff: str = ""
+    vacuumed_at: str = ""
+    observations: int | None = None
+    labels: int | None = None
 
 
-OBSERVATION, LABEL, UNIQUE = 1, 2, 4
+class JobRow(SQLModel, table=True):
+    """The dataset version that a training refers to.
+
+    Attributes
+    ----------
+    has_failed : it has made no model, so nothing refers to the version.
+    """
+
+    __tablename__ = "validator_job"
+    pipeline: str = Field(primary_key=True)
+    job_id: str = Field(primary_key=True)
+    observations: int | None = None
+    labels: int | None = None
+    has_model: bool = False
+    has_failed: bool = False
+
+
+TABLES = (
+    LearnedRow, KnownRow, DatasetCount, ReferenceRow, ShardRow, SchemaRow,
+    MaintenanceRow, JobRow,
+)  # fmt: skip
+
+
+OBSERVATION, LABEL, UNIQUE, DROPPED = 1, 2, 4, 8
 BOTH = OBSERVATION | LABEL
 """What a dataset has of an id, as bits: plain numbers, for there are many. ``UNIQUE``
-marks the key of a ``unique`` check instead."""
+marks the key of a ``unique`` check instead. ``DROPPED``: its row was there and went
+with its age; the id stays taken."""
 
 
 Row = TypeVar("Row", LearnedRow, DatasetCount, ReferenceRow)
@@ -194,6 +236,54 @@ def note_rows(
     count.observation_count += observations
     count.label_count += labels
     return count
+
+
+def note_dropped(session: Session, pipeline: str, keys: Sequence[bytes]) -> None:
+    """Take rows that went with their age out of the counts, each once."""
+    count = held(session, DatasetCount, pipeline)
+    connection = session.connection()
+    mark = _mark(connection)
+    for start in range(0, len(keys), LOOKUP_KEYS):
+        known = known_rows(session, keys[start : start + LOOKUP_KEYS])
+        gone = {k: h for k, h in known.items() if h & OBSERVATION and not h & DROPPED}
+        if gone:
+            connection.exec_driver_sql(
+                f"UPDATE validator_known SET has = {mark} WHERE key = {mark}",  # noqa: S608 - marks alone
+                [(has | DROPPED, key) for key, has in gone.items()],
+            )
+        count.observation_count -= len(gone)
+        count.label_count -= sum(has == BOTH for has in gone.values())
+
+
+def note_job(
+    session: Session,
+    pipeline: str,
+    job_id: str,
+    dataset: DatasetRef | None = None,
+    *,
+    has_model: bool = False,
+    has_failed: bool = False,
+) -> None:
+    """Write down what is known of a training; its events may come in any order."""
+    row = session.get(JobRow, (pipeline, job_id))
+    row = row or JobRow(pipeline=pipeline, job_id=job_id)
+    if dataset is not None:
+        row.observations = dataset.observations.version
+        row.labels = dataset.labels.version if dataset.labels else None
+    row.has_model = row.has_model or has_model
+    row.has_failed = row.has_failed or has_failed
+    session.add(row)
+
+
+def referred_versions(
+    session: Session, told: MaintenanceRow, kind: RowKind
+) -> set[int]:
+    """Return versions of a table that a training, or the last event, refers to."""
+    query = select(JobRow).where(JobRow.pipeline == told.pipeline)
+    rows: list[JobRow | MaintenanceRow] = [told]
+    rows += [job for job in session.exec(query) if job.has_model or not job.has_failed]
+    found = {getattr(row, kind) for row in rows}
+    return {version for version in found if version is not None}
 
 
 def note_keys(session: Session, keys: Sequence[bytes]) -> None:

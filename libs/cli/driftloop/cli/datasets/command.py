@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 from driftloop.cli.context import CommandError, connect
-from driftloop.cli.datasets import reports, views, work
+from driftloop.cli.datasets import reports, upkeep, views, work
 from driftloop.cli.datasets.history import LATEST
 from driftloop.cli.options import HOME, Home, Json, console, print_json
 
@@ -123,6 +123,25 @@ def report(
     if file is not None:
         reports.write(found, file)
         console(as_json).print(f"{found['title']}: {file}", soft_wrap=True)
+
+
+@datasets_app.command()
+def maintain(
+    pipeline: Pipeline,
+    is_dry: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would go.")
+    ] = False,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Let old rows and files go now, by the pipeline's data.retention."""
+    work_on = upkeep.dry_run if is_dry else upkeep.maintain
+    found = work_on(connect(home), pipeline)
+    if as_json:
+        print_json(found)
+    else:
+        title = "a dry run of the upkeep" if is_dry else "upkeep"
+        console().print(views.maintenance_view(found, title))
 
 
 def parse_time(text: str) -> datetime:

@@ -13,11 +13,14 @@ from datetime import datetime
 from driftloop.cli.context import CommandError
 from driftloop.cli.log import Entry
 from driftloop.contracts.events import (
+    DatasetMaintained,
     DatasetRef,
     DatasetVersioned,
     ModelRegistered,
     ModelTrained,
     PipelineApplied,
+    TableMaintained,
+    TrainingFailed,
     TrainingStarted,
 )
 from driftloop.contracts.pipeline import PipelineSpec
@@ -25,7 +28,9 @@ from driftloop.contracts.pipeline import PipelineSpec
 TOPICS = (
     "pipeline-applied",
     "dataset-versioned",
+    "dataset-maintained",
     "training-started",
+    "training-failed",
     "model-trained",
     "model-registered",
 )
@@ -65,11 +70,29 @@ class History:
     Attributes
     ----------
     models : model versions by the dataset version that they were trained on.
+    trained : the version of each training that has not failed.
+    maintained : what upkeep did, oldest first.
     """
 
     spec: PipelineSpec
     versions: Sequence[Version]
     models: dict[str, list[int]]
+    trained: Sequence[DatasetRef] = ()
+    maintained: Sequence[DatasetMaintained] = ()
+
+    @property
+    def referred(self) -> list[DatasetRef]:
+        """Versions that are kept: those of trainings, and the newest."""
+        return [*self.trained, self.latest.event.dataset]
+
+    def is_kept(self, version: Version) -> bool:
+        """Whether no vacuum has taken files of a version, as far as the log tells."""
+        dataset = version.event.dataset
+        vacuums = [m for m in self.maintained if m.vacuum == "done"]
+        labels = [m.labels for m in vacuums if m.labels and dataset.labels]
+        return _is_kept(
+            dataset.observations.version, [m.observations for m in vacuums]
+        ) and _is_kept(_labels(dataset), labels)
 
     @property
     def latest(self) -> Version:
@@ -102,6 +125,14 @@ class History:
         return found[-1]
 
 
+def _is_kept(version: int, tables: Iterable[TableMaintained]) -> bool:
+    return all(
+        version >= table.kept_from or version in table.kept
+        for table in tables
+        if table.vacuumed_count
+    )
+
+
 def _is_named(version: Version, observations: str, labels: str | None) -> bool:
     dataset = version.event.dataset
     if dataset.observations.version != int(observations):
@@ -113,7 +144,9 @@ def histories(entries: Iterable[Entry]) -> dict[str, History]:
     """Return the dataset of each pipeline that has one, by name."""
     specs: dict[str, PipelineSpec] = {}
     versions: dict[str, list[Version]] = {}
-    trained: dict[str, DatasetRef] = {}
+    trained: dict[str, tuple[str, DatasetRef]] = {}
+    failed: dict[str, bool] = {}
+    maintained: dict[str, list[DatasetMaintained]] = {}
     registered: dict[str, dict[int, str]] = {}
     for entry in entries:
         event = entry.event
@@ -123,7 +156,13 @@ def histories(entries: Iterable[Entry]) -> dict[str, History]:
             version = Version(event, entry.meta.time, entry.meta.id)
             versions.setdefault(event.pipeline, []).append(version)
         elif isinstance(event, TrainingStarted | ModelTrained):
-            trained[event.job_id] = event.dataset
+            trained[event.job_id] = event.pipeline, event.dataset
+            if isinstance(event, ModelTrained):
+                failed[event.job_id] = False
+        elif isinstance(event, TrainingFailed):
+            failed.setdefault(event.job_id, True)
+        elif isinstance(event, DatasetMaintained):
+            maintained.setdefault(event.pipeline, []).append(event)
         elif isinstance(event, ModelRegistered):
             jobs = registered.setdefault(event.pipeline, {})
             jobs[event.version] = event.job_id
@@ -132,6 +171,12 @@ def histories(entries: Iterable[Entry]) -> dict[str, History]:
             specs[name],
             sorted({v.event_id: v for v in found}.values(), key=_order),
             _models(registered.get(name, {}), trained),
+            [
+                dataset
+                for job, (pipeline, dataset) in trained.items()
+                if pipeline == name and not failed.get(job)
+            ],
+            maintained.get(name, []),
         )
         for name, found in sorted(versions.items())
         if name in specs
@@ -144,10 +189,10 @@ def _order(version: Version) -> tuple[int, int, datetime]:
 
 
 def _models(
-    jobs: dict[int, str], trained: dict[str, DatasetRef]
+    jobs: dict[int, str], trained: dict[str, tuple[str, DatasetRef]]
 ) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for model, job in sorted(jobs.items()):
         if job in trained:
-            found.setdefault(name_of(trained[job]), []).append(model)
+            found.setdefault(name_of(trained[job][1]), []).append(model)
     return found

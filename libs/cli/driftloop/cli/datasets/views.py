@@ -79,7 +79,10 @@ def version_view(found: dict[str, Any], every: bool) -> RenderableType:
             f"{profile.distinct_count:,}",
             values_text(profile),
         )
-    return Group(table, history_table(found["history"], every))
+    parts: list[RenderableType] = [table, history_table(found["history"], every)]
+    if found["maintained"]:
+        parts.append(maintenance_view(found["maintained"][-1], "last upkeep"))
+    return Group(*parts)
 
 
 def values_text(profile: ColumnProfile) -> Text:
@@ -133,9 +136,43 @@ def history_table(versions: Sequence[dict[str, Any]], every: bool) -> Table:
             f"{one['observations']:,}",
             f"{one['labels']:,}",
             f"{one['start'][:16]} to {one['end'][:16]}".replace("T", " "),
-            ", ".join(f"v{model}" for model in one["models"]),
+            ", ".join(f"v{model}" for model in one["models"])
+            or ("" if one["is_kept"] else "not kept"),
+            style="" if one["is_kept"] else "dim",
         )
     return table
+
+
+VACUUMS = {
+    "not_due": "files: not looked at, that is done once a day",
+    "not_wanted": "files: all are kept (data.retention.keep_versions_days)",
+    "references_unknown": "files: none went, trainings are still being read",
+    "failed": "files: none went, the validator's log says why",
+}
+
+
+def maintenance_view(found: dict[str, Any], title: str) -> RenderableType:
+    """Return what upkeep did, or would do, in a few lines."""
+    lines: list[RenderableType] = [Text(f"{title} of {found['pipeline']}", "bold")]
+    if found["cutoff"]:
+        lines.append(Text(f"rows before {found['cutoff'][:10]} (UTC) go"))
+    for kind in ("observations", "labels"):
+        table = found[kind]
+        if table is None:
+            continue
+        parts = [f"{kind}: {table['dropped_count']:,} rows"]
+        if found["vacuum"] == "done":
+            parts.append(
+                f"{table['vacuumed_count']:,} files "
+                f"({bytes_text(table['freed_bytes'])}) go"
+            )
+            kept = [*map(str, table["kept"]), f"all from {table['kept_from']} on"]
+            parts.append(f"kept versions: {', '.join(kept)}")
+        parts.append(f"{table['file_count']:,} files in version {table['version']}")
+        lines.append(Text("; ".join(parts)))
+    if found["vacuum"] in VACUUMS:
+        lines.append(Text(VACUUMS[found["vacuum"]], style="dim"))
+    return Group(*lines)
 
 
 def difference_view(found: dict[str, Any]) -> RenderableType:

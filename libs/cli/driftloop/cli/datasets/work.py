@@ -98,6 +98,7 @@ def shown(
         "target": target,
         "columns": {n: p.model_dump(mode="json") for n, p in profiles.items()},
         "history": [version_json(found, one) for one in found.versions],
+        "maintained": [m.model_dump(mode="json") for m in found.maintained],
     }
 
 
@@ -115,6 +116,7 @@ def version_json(found: History, version: Version) -> dict[str, Any]:
         "start": event.span.start.isoformat(),
         "end": event.span.end.isoformat(),
         "models": found.models.get(version.name, []),
+        "is_kept": found.is_kept(version),
         "event_id": version.event_id,
     }
 

@@ -1,15 +1,19 @@
 """Rows of a dataset version, with the labels that were known at a moment."""
 
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
-from driftloop.contracts.events import DatasetRef, TableRef
+from driftloop.contracts.events import DatasetRef, TableMaintained, TableRef
+from driftloop.runtime.data.vacuum import plan_vacuum, vacuumed
 
 MIB = 1024 * 1024
+TIMES = pa.timestamp("us", "UTC")
 
 
 class DatasetError(Exception):
@@ -45,6 +49,9 @@ def read_table(ref: TableRef, options: Mapping[str, str] | None) -> pl.DataFrame
     table = open_table(ref, options)
     try:
         rows = pl.from_arrow(table.to_pyarrow_dataset().to_table())
+    except FileNotFoundError as error:
+        text = vacuumed(ref, options) or _gone(ref, error)
+        raise DatasetError(text) from error
     except (DeltaError, OSError) as error:
         raise DatasetError(_gone(ref, error)) from error
     assert isinstance(rows, pl.DataFrame)  # noqa: S101 - from_arrow of a table
@@ -68,6 +75,49 @@ def size_bytes(ref: TableRef, options: Mapping[str, str] | None) -> int:
     """
     actions: Any = open_table(ref, options).get_add_actions(flatten=True)
     return sum(int(size.as_py()) for size in actions["size_bytes"])
+
+
+def previewed(
+    ref: TableRef,
+    options: Mapping[str, str] | None,
+    versions: Collection[int],
+    age: timedelta | None,
+    cutoff: datetime | None,
+) -> TableMaintained:
+    """Return what maintenance would do with a table's newest version now.
+
+    Parameters
+    ----------
+    versions : those that somebody refers to.
+    age : how long a version is kept after a newer one has come; None: for ever.
+    cutoff : rows before it would go (labels that are older than their row stay
+        with it); None: none would.
+
+    Raises
+    ------
+    DatasetError
+        When it cannot be read.
+    """
+    try:
+        table = DeltaTable(ref.uri, storage_options=dict(options) if options else None)
+        plan = None
+        if age is not None:
+            plan = plan_vacuum(table, options, versions, age, datetime.now(UTC))
+        dropped = 0
+        if cutoff is not None:
+            is_older = pc.field("event_time") < pa.scalar(cutoff, TIMES)
+            dropped = table.to_pyarrow_dataset().count_rows(filter=is_older)
+    except (DeltaError, OSError) as error:
+        raise DatasetError(f"{ref.uri}: {error}") from error
+    return TableMaintained(
+        version=table.version(),
+        dropped_count=dropped,
+        file_count=len(table.file_uris()),
+        vacuumed_count=len(plan.sizes) if plan else 0,
+        freed_bytes=sum(plan.sizes.values()) if plan else 0,
+        kept_from=plan.kept_from if plan else 0,
+        kept=list(plan.kept) if plan else [],
+    )
 
 
 def read_version(
