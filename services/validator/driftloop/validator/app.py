@@ -6,6 +6,7 @@ from functools import partial
 
 from driftloop.contracts.events import SchemaAccepted
 from driftloop.runtime.datasets import storage_options, table_uri
+from driftloop.runtime.payloads import open_payloads
 from driftloop.runtime.service import Parts, Runtime, Service
 from driftloop.validator.custom import CustomChecks
 from driftloop.validator.datasets import Datasets
@@ -26,6 +27,7 @@ def build(runtime: Runtime[ValidatorSettings]) -> Iterator[Parts[ValidatorDeps]]
             datasets=datasets,
             custom=CustomChecks(settings.check_modules),
             schemas=runtime.state(SchemaAccepted),
+            payloads=open_payloads(settings),
         )
     )
 

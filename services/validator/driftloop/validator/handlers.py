@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from driftloop.contracts.attachments import MAX_PAYLOAD_BYTES
 from driftloop.contracts.base import Event
 from driftloop.contracts.events import (
     BatchIngested,
@@ -33,7 +34,9 @@ from driftloop.contracts.events import (
 )
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.contracts.rows import row_keys
+from driftloop.runtime.errors import Retry
 from driftloop.runtime.handlers import Deps
+from driftloop.runtime.payloads import PayloadStore
 from driftloop.runtime.state import StateView
 from driftloop.validator.core import Checked, Contract, check, contract_of
 from driftloop.validator.custom import CustomChecks
@@ -41,6 +44,7 @@ from driftloop.validator.datasets import Datasets, Position
 from driftloop.validator.inference import Learned, learn
 from driftloop.validator.inspecting import Inspector
 from driftloop.validator.metrics import LABELS, ROWS, WARNINGS
+from driftloop.validator.payloads import Payloads, references
 from driftloop.validator.schemas import Review
 from driftloop.validator.tables import (
     LABEL,
@@ -61,6 +65,7 @@ class ValidatorDeps(Deps):
     schemas: StateView[SchemaAccepted] = field(
         default_factory=lambda: StateView(SchemaAccepted)
     )
+    payloads: PayloadStore | None = None
 
 
 def on_batch_ingested(event: BatchIngested, deps: ValidatorDeps) -> Iterator[Event]:
@@ -73,13 +78,15 @@ def on_batch_ingested(event: BatchIngested, deps: ValidatorDeps) -> Iterator[Eve
     keys = row_keys(event.pipeline, event.rows.column("id").to_pylist())
     known = known_rows(deps.session, list(dict.fromkeys(keys)))
     stored = np.array([bool(known.get(key, 0) & OBSERVATION) for key in keys])
-    inspector = None
+    inspector = payloads = None
     if event.kind == "observations":
+        payloads = _payloads(event, spec, deps)
         features = spec.data.features or learned.features
         inspector = Inspector(event, spec, deps.session, features, deps.custom)
-    checked = check(event.rows, contract, stored, inspector)
+    checked = check(event.rows, contract, stored, inspector, payloads)
     if inspector is not None:
-        inspector.accept(checked.good)
+        good = checked.good
+        inspector.accept(good and good.drop_columns([*contract.attachments]))
     good_count = checked.good.num_rows if checked.good else 0
     bad_count = event.rows.num_rows - good_count
     ROWS.labels(event.pipeline, event.kind, "validated").inc(good_count)
@@ -104,6 +111,26 @@ def on_batch_ingested(event: BatchIngested, deps: ValidatorDeps) -> Iterator[Eve
     if versioned is not None:
         yield versioned
     yield from review.events(versioned, deps.datasets)
+
+
+def _payloads(
+    event: BatchIngested, spec: PipelineSpec, deps: ValidatorDeps
+) -> Payloads | None:
+    """Look at what the batch refers to: its URIs and digests came with it.
+
+    Raises
+    ------
+    Retry
+        When the store is away.
+    """
+    attachments = spec.data.attachments
+    if not attachments:
+        return None
+    if deps.payloads is None:
+        raise Retry("there is no store of payloads")
+    own = (r for r in references(event.rows, [*attachments]) if r.pipeline == spec.name)
+    found = deps.payloads.look_at_all(own, MAX_PAYLOAD_BYTES)
+    return Payloads(spec.name, attachments, found)
 
 
 def _review(event: BatchIngested, spec: PipelineSpec, deps: ValidatorDeps) -> Review:
