@@ -1,6 +1,7 @@
 """Rows with payloads through ingest and validator, killed anywhere."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,18 @@ import pytest
 from deltalake import DeltaTable
 from driftloop.contracts.events import BatchRejected, BatchValidated
 from driftloop.contracts.payloads import read_reference
+from driftloop.contracts.pipeline import parse_pipeline
 from driftloop.contracts.topics import TOPICS, dead_letter_topic
+from driftloop.monitor.handlers import _kinds
+from driftloop.trainer.dataset import read_rows
+from driftloop.trainer.encoding import learn_encoding
 
 from tests.unit.chain.data import PARTITIONS, DataChain, Killed
 from tests.unit.payloads import SEEN_AS, SPEC, data_uri, digest, png, row
 
 PICTURES = [png(bytes([65 + number])) for number in range(3)]
 STEPS = 40
+DAY = datetime(2024, 5, 1, tzinfo=UTC)
 
 
 def rows() -> list[dict[str, Any]]:
@@ -200,3 +206,27 @@ def test_warn_lets_rows_go_on_without_what_is_lost(tmp_path: Path) -> None:
     assert isinstance(entry.event, BatchValidated)
     (warning,) = entry.event.warnings
     assert (warning.check, warning.field) == ("payload", "photo")
+
+
+def test_payloads_are_no_features(tmp_path: Path) -> None:
+    """Also where features are inferred: not learned, not proposed, not trained on."""
+    spec = parse_pipeline(
+        "{name: shop, task: regression, data: {target: price, attachments: "
+        "{photo: {media_types: [image/png]}}}}"
+    )
+    chain = DataChain(tmp_path, spec)
+    chain.send("shop", [row(n, photo=data_uri(png()), price=n) for n in range(30)])
+    work(chain)
+    chain.send("shop", [{**row(1), "price": 7.0}], "labels")
+    work(chain)
+    event = chain.latest("shop")
+    span = event.span.model_copy(update={"start": DAY, "end": DAY + timedelta(days=1)})
+    rows = read_rows(event.dataset, span, spec.data, None)
+    assert rows.num_rows == 30
+    encoding = learn_encoding(rows, {}, "price")
+    assert {each.name for each in encoding.inputs} == {"weight", "customer_id"}
+    proposed = [e.event for e in chain.log("schema-proposed")]
+    assert not [e for e in proposed if "photo" in e.columns]  # type: ignore[attr-defined]  # proposals
+    (entry, *_) = chain.log("batch-validated")
+    assert isinstance(entry.event, BatchValidated)
+    assert set(_kinds(spec, entry.event.rows)) == {"weight", "customer_id", "extra"}

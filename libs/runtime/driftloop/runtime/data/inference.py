@@ -42,7 +42,7 @@ def feature_of(profile: ColumnProfile, with_rules: bool = True) -> Feature:
     low, high = _range(profile) if with_rules else (None, None)
     kind = profile.type
     return Feature(
-        type="category" if kind in ("time", "payload") else kind,
+        type="category" if kind == "time" or kind == "payload" else kind,  # noqa: PLR1714 - mypy narrows by it
         min=low,
         max=high,
         values=_values(profile) if with_rules else None,
