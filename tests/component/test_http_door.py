@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import schemathesis
 from driftloop.contracts.events import PipelineApplied
+from driftloop.contracts.payloads import SUFFIXES
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.local.kafka import KafkaNode
 from driftloop.runtime.admin import create_topics
@@ -56,6 +57,7 @@ FIRST_WAVE_MIB = 256
 """1,000 connections with 64 KiB each, the consumer's buffers, the database's cache."""
 SECOND_WAVE_MIB = 64
 IN_WORK_BYTES = 4 * 1024 * 1024
+NOTE = {"media_types": ["text/plain", "image/png"], "max_bytes": 2000}
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -113,6 +115,10 @@ media_type(
         lambda rows: b"id,event_time,temp\n" + rows
     ),
 )
+PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 30
+for kind in (*SUFFIXES, "application/octet-stream"):
+    if kind != "text/plain":  # which schemathesis knows
+        media_type(kind, st.one_of(st.binary(max_size=3000), st.just(PNG)))
 media_type("application/vnd.apache.parquet", damaged(parquet))
 media_type("application/vnd.apache.arrow.stream", damaged(arrow))
 
@@ -127,7 +133,11 @@ class Stage:
 
     def apply(self, name: str) -> None:
         spec = PipelineSpec.model_validate(
-            {"name": name, "task": "regression", "data": {"target": "cnt"}}
+            {
+                "name": name,
+                "task": "regression",
+                "data": {"target": "cnt", "attachments": {"note": NOTE}},
+            }
         )
         event = PipelineApplied(pipeline=name, spec=spec, applied_by="ada")
         self.log.publish(with_id(event, f"applied-{name}"))
@@ -207,6 +217,7 @@ def test_whatever_openapi_allows_or_not_is_answered(
     assert answers[422]
     if mode == GenerationMode.POSITIVE:
         assert answers[202]
+        assert answers[201]
     assert stage.ingest.is_ready()
 
 

@@ -44,6 +44,7 @@ from driftloop.validator.schemas import AUTOMATIC
 from support.cluster import committed_lag
 
 from tests.component.processes import Log, ServiceProcess, with_id
+from tests.unit.payloads import SEEN_AS, data_uri, digest, png
 from tests.unit.support import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(400)]
@@ -509,3 +510,54 @@ def test_without_a_broker_the_http_door_says_so(
         wait_until(
             lambda: ingest.client.post(url, json=row(2)).status_code == 202, CAUGHT_UP_S
         )
+
+
+def test_payloads_go_into_the_dataset_by_reference(
+    stage: Stage, unique_name: Callable[[str], str]
+) -> None:
+    """By upload, within rows of both doors, and one that nobody has stored."""
+    name = unique_name("shop")
+    attachments = {"photo": {"media_types": ["image/png"], "max_bytes": 10_000}}
+    data = {"target": "cnt", "features": FEATURES, "attachments": attachments}
+    spec = PipelineSpec.model_validate(
+        {"name": name, "task": "regression", "data": data}
+    )
+    event = PipelineApplied(pipeline=name, spec=spec, applied_by="ada")
+    stage.log.publish(with_id(event, f"applied-{name}"))
+    url = f"/v1/pipelines/{name}"
+    post = stage.ingest.client.post
+    uploaded = png(b"uploaded")
+    wait_until(
+        lambda: post(f"{url}/payloads", content=uploaded).status_code == 201,
+        CAUGHT_UP_S,
+    )
+    inline, by_topic, lost = png(b"by http"), png(b"by topic"), "ab" * 32
+    rows = [row(1, photo=digest(uploaded)), row(2, photo=data_uri(inline))]
+    assert post(f"{url}/observations", json=rows).status_code == 202
+    stage.send(name, json.dumps(row(3, photo=data_uri(by_topic))).encode())
+    stage.send(name, json.dumps(row(4, photo=lost)).encode())
+    stage.send(name, b'{"id": "r5", "photo": "' + data_uri(png(b"cut off")).encode())
+    stage.wait_until_caught_up()
+    table = DeltaTable(str(stage.home / "datasets" / name / "observations"))
+    found = {one["id"]: one["photo"] for one in table.to_pyarrow_table().to_pylist()}
+    assert found == {
+        f"r{n}": {
+            "sha256": digest(content),
+            "size_bytes": len(content),
+            "media_type": "image/png",
+            "uri": f"payload:{name}/sha256/{digest(content)}",
+        }
+        for n, content in ((1, uploaded), (2, inline), (3, by_topic))
+    }
+    rejected = stage.read(BatchRejected, name)
+    assert [r.example for e in rejected for r in e.reasons] == [f"missing: {lost}"]
+    (letter,) = stage.dead_letters("ingest", name)
+    assert letter["value"] == ""
+    seen = [
+        path
+        for path in stage.home.rglob("*")
+        if path.is_file()
+        and "payloads" not in path.parts
+        and any(text.encode() in path.read_bytes() for text in SEEN_AS)
+    ]
+    assert not seen  # logs, traces, databases, tables

@@ -14,6 +14,7 @@ from driftloop.contracts.base import Event
 from driftloop.contracts.events import BlobRef, RetrainRequested
 from driftloop.runtime import artifacts
 from driftloop.runtime.artifacts import (
+    AbsentError,
     ArtifactStore,
     StoreRefusedError,
     check_store,
@@ -78,6 +79,29 @@ def test_the_same_bytes_are_one_object(
     assert objects(s3, settings) == [f"artifacts/sha256/{digest[:2]}/{digest}"]
     store.put(b"other")
     assert len(objects(s3, settings)) == 2
+
+
+def test_a_file_streams_in_and_out_and_can_be_removed(
+    settings: Settings, s3: S3Server
+) -> None:
+    """In parts larger than what S3 takes at once; a room has objects of its own."""
+    data = random.Random(3).randbytes(12 * MIB)
+    room = open_store(settings, "payloads/shop")
+    ref = room.put_file(io.BytesIO(data))
+    assert (ref.sha256, ref.size_bytes) == (hashlib.sha256(data).hexdigest(), len(data))
+    assert b"".join(room.parts(ref.uri, ref.sha256)) == data
+    names = objects(s3, settings)
+    assert names == [f"artifacts/payloads/shop/sha256/{ref.sha256[:2]}/{ref.sha256}"]
+    assert [(one.sha256, one.size_bytes) for one in room.stored()] == [
+        (ref.sha256, len(data))
+    ]
+    with pytest.raises(AbsentError):
+        next(open_store(settings).parts(ref.uri, ref.sha256))  # another room
+    room.delete(ref.sha256)
+    room.delete(ref.sha256)
+    with pytest.raises(AbsentError, match="NoSuchKey"):
+        next(room.parts(ref.uri, ref.sha256))
+    assert not [*room.stored()]
 
 
 def test_put_by_many_at_once(settings: Settings, s3: S3Server) -> None:

@@ -8,6 +8,7 @@ from driftloop.contracts.checks import CHECKS, DEFAULT_CHECKS, kind_of
 LINE = re.compile(r"^\| `(\w+)` \| .* \| ([\w-]+) \| `?(\w+)`? \|$", re.MULTILINE)
 OF_COLUMNS = {
     "missing", "type", "null", "non_finite", "range", "values", "pattern", "duplicate",
+    "payload",
 }  # fmt: skip
 
 

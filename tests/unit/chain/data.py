@@ -16,6 +16,7 @@ import orjson
 from deltalake import DeltaTable
 from driftloop.cli.log import Entry
 from driftloop.contracts.events import (
+    BlobRef,
     DatasetRef,
     DatasetVersioned,
     PipelineApplied,
@@ -31,6 +32,7 @@ from driftloop.runtime.drivers.memory import MemoryBroker, MemoryPublisher
 from driftloop.runtime.envelope import decode
 from driftloop.runtime.handlers import Deps, handler_table
 from driftloop.runtime.outbox import OutboxRelay
+from driftloop.runtime.payloads import PayloadStore
 from driftloop.runtime.runner import Runner
 from driftloop.runtime.state import StateView
 from driftloop.runtime.transport import Record
@@ -40,6 +42,8 @@ from driftloop.validator.tables import TABLES as VALIDATOR_TABLES
 from opentelemetry.trace import NoOpTracer
 from sqlalchemy import event as sql_events
 from sqlmodel import Session
+
+from tests.unit.ingest.door import KEYS
 
 PARTITIONS = 2
 DOORS: dict[RowKind, str] = {
@@ -80,6 +84,16 @@ class FusedPublisher(MemoryPublisher):
         self._fuse.step("after publishing")
 
 
+class FusedStore(FolderStore):
+    fuse: Fuse
+
+    def put(self, data: bytes) -> BlobRef:
+        self.fuse.step("before storing a payload")
+        ref = super().put(data)
+        self.fuse.step("after storing a payload")
+        return ref
+
+
 class FusedDatasets(Datasets):
     fuse: Fuse
 
@@ -97,6 +111,7 @@ class DataChain:
         self.path = path
         self.fuse = Fuse()
         self.store = FolderStore(path / "artifacts")
+        self.payloads = PayloadStore(self._room)
         names = [topic.name for topic in TOPICS]
         names += [dead_letter_topic(name) for name in ("ingest", "validator")]
         self.broker = MemoryBroker(dict.fromkeys(names, PARTITIONS))
@@ -104,6 +119,11 @@ class DataChain:
             spec.name: PipelineApplied(pipeline=spec.name, spec=spec, applied_by="ann")
             for spec in specs
         }
+
+    def _room(self, name: str) -> FolderStore:
+        room = FusedStore(self.path / "artifacts" / name)
+        room.fuse = self.fuse
+        return room
 
     def uri(self, pipeline: str, kind: RowKind) -> str:
         return str(self.path / "datasets" / pipeline / kind)
@@ -117,8 +137,18 @@ class DataChain:
         partition: int | None = None,
     ) -> None:
         """Publish a message as upstream does."""
+        self.send_bytes(pipeline, orjson.dumps(rows), kind, source, partition)
+
+    def send_bytes(
+        self,
+        pipeline: str,
+        value: bytes,
+        kind: RowKind = "observations",
+        source: str = "pump",
+        partition: int | None = None,
+    ) -> None:
+        """Publish a message that may be broken."""
         key = f"{pipeline}/{source}".encode()
-        value = orjson.dumps(rows)
         self.broker.append([Record(DOORS[kind], key, value, (), partition)])
 
     def work(self, service: str, chunk: int = 100) -> None:
@@ -174,12 +204,19 @@ class DataChain:
         pipelines = StateView(PipelineApplied, self.applied)
         if service == "ingest":
             return ingest.IngestDeps(
-                session=session, pipelines=pipelines, patience=ingest.Patience(0)
+                session=session,
+                pipelines=pipelines,
+                patience=ingest.Patience(0),
+                privacy_keys=KEYS,
+                payloads=self.payloads,
             )
         datasets = FusedDatasets(self.uri)
         datasets.fuse = self.fuse
         return validator.ValidatorDeps(
-            session=session, pipelines=pipelines, datasets=datasets
+            session=session,
+            pipelines=pipelines,
+            datasets=datasets,
+            payloads=self.payloads,
         )
 
     def log(self, *topics: str) -> list[Entry]:

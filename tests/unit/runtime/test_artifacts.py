@@ -1,9 +1,11 @@
 """Content-addressed objects: the folder store (S3 is tried on a real server)."""
 
+import io
+import os
 from pathlib import Path
 
 import pytest
-from driftloop.runtime.artifacts import FolderStore, uri_of
+from driftloop.runtime.artifacts import AbsentError, FolderStore, uri_of
 from driftloop.runtime.errors import Reject, Retry
 
 
@@ -49,3 +51,34 @@ def test_only_the_minted_location_is_read(tmp_path: Path, uri: str) -> None:
 def test_a_missing_object_is_a_passing_fault(tmp_path: Path) -> None:
     with pytest.raises(Retry):
         FolderStore(tmp_path).get(uri_of("a" * 64), "a" * 64)
+
+
+def test_a_file_is_the_same_object_as_its_bytes(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    file = io.BytesIO(b"picture")
+    file.read()  # wherever it stands
+    ref = store.put_file(file)
+    assert ref == store.put(b"picture")
+    assert b"".join(store.parts(ref.uri, ref.sha256)) == b"picture"
+    assert [one.sha256 for one in store.stored()] == [ref.sha256]
+
+
+def test_what_is_put_again_is_young_again(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    store.put(b"picture")
+    [path] = [p for p in tmp_path.rglob("*") if p.is_file()]
+    os.utime(path, (0, 0))
+    [old] = store.stored()
+    store.put(b"picture")
+    [young] = store.stored()
+    assert old.put_at.year == 1970 < young.put_at.year
+
+
+def test_what_was_deleted_is_absent(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    ref = store.put(b"picture")
+    store.delete(ref.sha256)
+    store.delete(ref.sha256)
+    with pytest.raises(AbsentError):
+        next(store.parts(ref.uri, ref.sha256))
+    assert not [*store.stored()]

@@ -140,6 +140,12 @@ def publish(
     speed: Annotated[
         float | None, typer.Option(min=0.001, help="Days of event time per second.")
     ] = None,
+    payloads: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the files that rows name; default: that of the rows' file."
+        ),
+    ] = None,
     home: Home = HOME,
     as_json: Json = False,
 ) -> None:
@@ -150,6 +156,7 @@ def publish(
         timedelta(hours=batch_hours),
         None if label_delay_hours is None else timedelta(hours=label_delay_hours),
         Pace(rate, speed * day_s if speed else None),
+        payloads,
     )
     report = data.publish(connect(home), path, pipeline, how, _console(as_json))
     if as_json:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from getpass import getuser
@@ -21,6 +22,7 @@ from driftloop.cli.log import (
     follow_log,
     read_log,
 )
+from driftloop.cli.payloads import Uploads
 from driftloop.cli.publish import (
     Pace,
     Part,
@@ -57,12 +59,14 @@ class How:
     ----------
     batch : event time in one message.
     label_delay : how long after its row a label is sent; None: with the row.
+    payloads : folder of the files that rows name; None: that of the rows' file.
     """
 
     source: str
     batch: timedelta
     label_delay: timedelta | None
     pace: Pace
+    payloads: Path | None = None
 
     @property
     def key(self) -> str:
@@ -160,7 +164,7 @@ def publish(
                 if state.is_complete():
                     console.print(f"{file.name} is already published")
                     continue
-                run = _FileRun(file, digest, state, sender, bar)
+                run = _FileRun(file, digest, state, sender, bar, installation)
                 reports.append(_publish_file(run, spec, how))
                 if len(files) > 1:
                     state.complete()
@@ -198,6 +202,7 @@ class _FileRun:
     state: FileProgress
     sender: Publisher
     bar: Progress
+    installation: Installation
 
 
 def _publish_file(run: _FileRun, spec: PipelineSpec, how: How) -> dict[str, Any]:
@@ -210,6 +215,7 @@ def _publish_file(run: _FileRun, spec: PipelineSpec, how: How) -> dict[str, Any]
             f"{run.file.name}: going on after message {start} of {len(parts)}"
         )
     rows = 0
+    to_send = _uploads(run, spec, how, parts[start:])
     task = run.bar.add_task(run.file.name, total=len(parts), completed=start)
 
     def sent(part: Part) -> None:
@@ -221,7 +227,7 @@ def _publish_file(run: _FileRun, spec: PipelineSpec, how: How) -> dict[str, Any]
 
     send(
         parts[start:],
-        lambda part: record_of(part, spec.name, how.source, run.digest),
+        lambda part: record_of(to_send(part), spec.name, how.source, run.digest),
         run.sender,
         how.pace,
         sent,
@@ -232,6 +238,23 @@ def _publish_file(run: _FileRun, spec: PipelineSpec, how: How) -> dict[str, Any]
         "messages": len(parts) - start,
         "rows": rows,
     }
+
+
+def _uploads(
+    run: _FileRun, spec: PipelineSpec, how: How, parts: list[Part]
+) -> Callable[[Part], Part]:
+    """Return what uploads a part's payloads just before the part itself is sent."""
+    if not spec.data.attachments:
+        return lambda part: part
+    folder = how.payloads or run.file.parent
+    bar = run.bar
+    task = bar.add_task("payloads", total=None, visible=False)
+    uploads = Uploads(
+        run.installation, spec, folder, lambda: bar.update(task, advance=1)
+    )
+    count = sum(map(len, uploads.names(parts).values()))
+    bar.update(task, total=count, visible=count > 0)
+    return uploads.sent
 
 
 def watch(

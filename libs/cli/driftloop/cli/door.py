@@ -5,7 +5,7 @@ on loopback or by TLS, and come out on the topic treated.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from types import MappingProxyType
 
@@ -20,6 +20,27 @@ KINDS = MappingProxyType(
     {"observation-arrived": "observations", "label-arrived": "labels"}
 )
 BUSY = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS})
+
+
+def patiently(send: Callable[[], httpx.Response]) -> httpx.Response:
+    """Send a request, again and again while the door has no room for it.
+
+    Raises
+    ------
+    PublishError
+        When ingest does not answer, or stays busy.
+    """
+    for attempt in range(RETRIES + 1):
+        try:
+            response = send()
+        except httpx.HTTPError as error:
+            raise PublishError(f"ingest does not answer: {error}") from error
+        if response.status_code not in BUSY:
+            break
+        if attempt == RETRIES:
+            raise PublishError(problem_of(response))
+        time.sleep(float(response.headers.get("retry-after", RETRY_S)))
+    return response
 
 
 class DoorPublisher:
@@ -44,28 +65,21 @@ class DoorPublisher:
     def _send(self, record: Record, timeout_s: float) -> None:
         headers = {name: value.decode() for name, value in record.headers}
         pipeline, _, source = (record.key or b"").decode().partition("/")
-        for attempt in range(RETRIES + 1):
-            try:
-                response = self._client.post(
-                    f"/v1/pipelines/{pipeline}/{KINDS[record.topic]}",
-                    params={"source": source},
-                    headers={
-                        "content-type": headers["content-type"],
-                        "ce-specversion": "1.0",
-                        "ce-id": headers["ce_id"],
-                        "ce-source": headers["ce_source"],
-                        "ce-type": headers["ce_type"],
-                    },
-                    content=record.value,
-                    timeout=timeout_s,
-                )
-            except httpx.HTTPError as error:
-                raise PublishError(f"ingest does not answer: {error}") from error
-            if response.status_code not in BUSY or attempt == RETRIES:
-                break
-            time.sleep(float(response.headers.get("retry-after", RETRY_S)))
-        if response.status_code in BUSY:
-            raise PublishError(problem_of(response))
+        response = patiently(
+            lambda: self._client.post(
+                f"/v1/pipelines/{pipeline}/{KINDS[record.topic]}",
+                params={"source": source},
+                headers={
+                    "content-type": headers["content-type"],
+                    "ce-specversion": "1.0",
+                    "ce-id": headers["ce_id"],
+                    "ce-source": headers["ce_source"],
+                    "ce-type": headers["ce_type"],
+                },
+                content=record.value,
+                timeout=timeout_s,
+            )
+        )
         if response.is_error:
             hint = (
                 "; take a smaller --batch-hours"

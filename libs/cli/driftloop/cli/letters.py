@@ -102,7 +102,7 @@ def dead_letter_table(found: Sequence[Letter]) -> Table:
 def replay(installation: Installation, service: str, letter_id: str | None) -> int:
     """Publish dead letters to the topic they came from, with their first headers.
 
-    Letters without a value (of a pipeline with privacy rules) are left out.
+    Letters without a value (which may hold what nobody may read) are left out.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def replay(installation: Installation, service: str, letter_id: str | None) -> i
     empty = [letter for letter in chosen if letter.message.value is None]
     if empty and letter_id:
         raise CommandError(
-            f"{letter_id} holds no value, as its pipeline has privacy rules; let "
+            f"{letter_id} holds no value, as nobody may read it here; let "
             f"{empty[0].topic}/{empty[0].partition}/{empty[0].offset} be sent again "
             "upstream"
         )

@@ -287,6 +287,9 @@ class SubjectErased(Event):
     subject: SubjectId
     key_count: int = Field(ge=0, description="0: there was none, or it was gone")
     token_count: int = Field(ge=0)
+    payload_count: int = Field(
+        default=0, ge=0, description="deleted, as they were nobody else's"
+    )
     requested_by: str
 
 

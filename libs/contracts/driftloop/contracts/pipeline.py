@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
+from driftloop.contracts.attachments import Attachment, check_attachments
 from driftloop.contracts.base import NAME_PATTERN, Section
 from driftloop.contracts.checks import (
     CHECKS,
@@ -118,6 +119,10 @@ class DataSection(Section):
         default_factory=dict,
         description="empty: inferred from the first data, and shown",
     )
+    attachments: dict[str, Attachment] = Field(
+        default_factory=dict,
+        description="columns that refer to images, texts and sounds by digest",
+    )
     evolution: Literal["propose", "accept"] = Field(
         default="propose",
         description="of an inferred schema: propose: a person accepts a new column or "
@@ -199,6 +204,12 @@ class DataSection(Section):
                 f"target {self.target!r} is a name driftloop uses for every row; "
                 "rename the column upstream"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _attachments_are_told_apart(self) -> "DataSection":
+        taken = {*RESERVED_COLUMNS, self.id, self.time, self.target, *self.features}
+        check_attachments(self.attachments, taken, self.privacy)
         return self
 
     @model_validator(mode="after")

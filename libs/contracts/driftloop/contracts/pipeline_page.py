@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
+from driftloop.contracts.attachments import Attachment
 from driftloop.contracts.base import Section
 from driftloop.contracts.checks import CHECKS, Check, kind_of
 from driftloop.contracts.pipeline import Feature, PipelineSpec
@@ -60,6 +61,20 @@ features:
 Rows that break this go to quarantine with the check, the field and an offending value;
 the good rows of the batch go on. A fault in many rows of a window is reported as such,
 and no model is trained because of it.
+"""
+
+ATTACHMENTS_EXAMPLE = """\
+`data.attachments` maps each column that refers to a payload to what is right for it
+([events.md](events.md#images-texts-and-sounds)):
+
+```yaml
+attachments:
+  photo: {media_types: [image/png, image/jpeg], max_bytes: 2000000, required: true}
+  complaint: {media_types: [text/plain, application/pdf], subject: customer_id}
+```
+
+It travels with the row into the dataset and is no input of a model. `subject` needs
+no rule under `privacy`.
 """
 
 PRIVACY_EXAMPLE = """\
@@ -123,6 +138,8 @@ def pipeline_page() -> str:
         lines += ["", f"## {name}", "", _promise(section), "", *_table(section, name)]
         if name == "data":
             lines += ["", "### data.features", "", FEATURE_EXAMPLE, *_table(Feature)]
+            lines += ["", "### data.attachments", "", ATTACHMENTS_EXAMPLE]
+            lines += _table(Attachment)
             lines += ["", "### data.privacy", "", PRIVACY_EXAMPLE]
             lines += _table(PrivacyRule)
             lines += ["", "### data.sources", "", SOURCES_EXAMPLE]

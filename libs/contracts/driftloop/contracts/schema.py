@@ -7,7 +7,7 @@ from driftloop.contracts.base import Value
 from driftloop.contracts.pipeline import Feature
 from pydantic import Field
 
-ColumnKind = Literal["number", "integer", "category", "boolean", "time"]
+ColumnKind = Literal["number", "integer", "category", "boolean", "time", "payload"]
 
 
 class Frequency(Value):
@@ -39,9 +39,12 @@ class ColumnProfile(Value):
     row_count: int = Field(ge=0)
     null_count: int = Field(ge=0, description="null, or NaN")
     distinct_count: int = Field(ge=0)
-    spread: Spread | None = Field(default=None, description="of numbers")
+    spread: Spread | None = Field(
+        default=None, description="of numbers, and of payloads' sizes"
+    )
     frequent: list[Frequency] = Field(
-        default_factory=list, description="of categories and booleans, most first"
+        default_factory=list,
+        description="of categories, booleans and payloads' media types, most first",
     )
 
     @property

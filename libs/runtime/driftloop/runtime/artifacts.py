@@ -8,12 +8,14 @@ import hashlib
 import io
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from driftloop.contracts.events import BlobRef
@@ -30,8 +32,11 @@ PASSING_CODES = frozenset({"OperationAborted", "RequestTimeout", "SlowDown"})
 
 Source: Amazon S3 API reference, "Error responses".
 """
+ABSENT_CODES = frozenset({"NoSuchKey", "NoSuchObject"})
+READ_BYTES = 256 * 1024
 logger = log(__name__)
 URI_PATTERN = re.compile(r"artifact:sha256/([0-9a-f]{64})")
+DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def uri_of(digest: str) -> str:
@@ -48,6 +53,18 @@ def _name_of(uri: str, sha256: str) -> str:
     if match is None or match[1] != sha256:
         raise Reject(f"not an artifact of digest {sha256}: {uri!r}", field="uri")
     return f"sha256/{sha256[:2]}/{sha256}"
+
+
+class AbsentError(Retry):
+    """The store answers, and does not have the object (yet)."""
+
+
+class Stored(NamedTuple):
+    """An object that is there, and when it was put last."""
+
+    sha256: str
+    size_bytes: int
+    put_at: datetime
 
 
 class ArtifactStore(Protocol):
@@ -75,6 +92,30 @@ class ArtifactStore(Protocol):
         """
         ...
 
+    def put_file(self, file: BinaryIO) -> BlobRef:
+        """Store a file's bytes, never all of them in memory; as :meth:`put`."""
+        ...
+
+    def parts(self, uri: str, sha256: str) -> Iterator[bytes]:
+        """Return the object's bytes piece by piece, for the reader to verify.
+
+        Raises
+        ------
+        AbsentError
+            When the store answers and does not have the object.
+        Retry
+            When the store is away.
+        """
+        ...
+
+    def delete(self, sha256: str) -> None:
+        """Remove an object; one that is not there is removed already."""
+        ...
+
+    def stored(self) -> Iterator[Stored]:
+        """Return every object of the store."""
+        ...
+
 
 def _verified(data: bytes, uri: str, sha256: str) -> bytes:
     found = hashlib.sha256(data).hexdigest()
@@ -88,6 +129,18 @@ def _ref(data: bytes) -> BlobRef:
     return BlobRef(uri=uri_of(digest), sha256=digest, size_bytes=len(data))
 
 
+def _ref_of_file(file: BinaryIO) -> BlobRef:
+    """Read a file from its beginning; it stands at its beginning again afterwards."""
+    file.seek(0)
+    digest = hashlib.sha256()
+    while part := file.read(READ_BYTES):
+        digest.update(part)
+    size = file.tell()
+    file.seek(0)
+    name = digest.hexdigest()
+    return BlobRef(uri=uri_of(name), sha256=name, size_bytes=size)
+
+
 class FolderStore:
     """Objects as files below ``root``."""
 
@@ -95,20 +148,53 @@ class FolderStore:
         self._root = root
 
     def put(self, data: bytes) -> BlobRef:
-        ref = _ref(data)
+        return self._put(_ref(data), io.BytesIO(data))
+
+    def put_file(self, file: BinaryIO) -> BlobRef:
+        return self._put(_ref_of_file(file), file)
+
+    def _put(self, ref: BlobRef, data: BinaryIO) -> BlobRef:
         path = self._root / _name_of(ref.uri, ref.sha256)
-        if path.exists():
-            return ref
         try:
+            if path.exists():
+                with suppress(PermissionError):
+                    path.touch()  # as old as the last time that it was put
+                return ref
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-                file.write(data)
+                shutil.copyfileobj(data, file, READ_BYTES)
                 file.flush()
                 os.fsync(file.fileno())
             Path(file.name).replace(path)
         except OSError as error:
             raise Retry(f"artifact store: {error}") from error
         return ref
+
+    def parts(self, uri: str, sha256: str) -> Iterator[bytes]:
+        path = self._root / _name_of(uri, sha256)
+        try:
+            with path.open("rb") as file:
+                while part := file.read(READ_BYTES):
+                    yield part
+        except FileNotFoundError as error:
+            raise AbsentError(f"artifact store: {error}") from error
+        except OSError as error:
+            raise Retry(f"artifact store: {error}") from error
+
+    def delete(self, sha256: str) -> None:
+        try:
+            (self._root / _name_of(uri_of(sha256), sha256)).unlink(missing_ok=True)
+        except OSError as error:
+            raise Retry(f"artifact store: {error}") from error
+
+    def stored(self) -> Iterator[Stored]:
+        for path in sorted((self._root / "sha256").glob("??/*")):
+            if not DIGEST.fullmatch(path.name):
+                continue  # one that is being written
+            with suppress(FileNotFoundError):
+                found = path.stat()
+                put_at = datetime.fromtimestamp(found.st_mtime, UTC)
+                yield Stored(path.name, found.st_size, put_at)
 
     def get(self, uri: str, sha256: str) -> bytes:
         path = self._root / _name_of(uri, sha256)
@@ -132,11 +218,41 @@ class S3Store:
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
 
     def put(self, data: bytes) -> BlobRef:
-        ref = _ref(data)
+        return self._put(_ref(data), io.BytesIO(data))
+
+    def put_file(self, file: BinaryIO) -> BlobRef:
+        return self._put(_ref_of_file(file), file)
+
+    def _put(self, ref: BlobRef, data: BinaryIO) -> BlobRef:
         name = self._prefix + _name_of(ref.uri, ref.sha256)
         with _s3_faults():
-            self._client.put_object(self._bucket, name, io.BytesIO(data), len(data))
+            self._client.put_object(self._bucket, name, data, ref.size_bytes)
         return ref
+
+    def parts(self, uri: str, sha256: str) -> Iterator[bytes]:
+        name = self._prefix + _name_of(uri, sha256)
+        with _s3_faults():
+            response = self._client.get_object(self._bucket, name)
+            try:
+                yield from response.stream(READ_BYTES)
+            finally:
+                response.close()
+                response.release_conn()
+
+    def delete(self, sha256: str) -> None:
+        name = self._prefix + _name_of(uri_of(sha256), sha256)
+        with suppress(AbsentError), _s3_faults():
+            self._client.remove_object(self._bucket, name)
+
+    def stored(self) -> Iterator[Stored]:
+        prefix = f"{self._prefix}sha256/"
+        with _s3_faults():
+            for found in self._client.list_objects(
+                self._bucket, prefix=prefix, recursive=True
+            ):
+                name = str(found.object_name).rpartition("/")[2]
+                if DIGEST.fullmatch(name):
+                    yield Stored(name, int(found.size), found.last_modified)
 
     def get(self, uri: str, sha256: str) -> bytes:
         name = self._prefix + _name_of(uri, sha256)
@@ -190,13 +306,18 @@ def _s3_faults() -> Iterator[None]:
         yield
     except S3Error as error:
         message = str(error.message).rstrip(".")
-        raise Retry(f"artifact store: {error.code}: {message}") from error
+        kind = AbsentError if error.code in ABSENT_CODES else Retry
+        raise kind(f"artifact store: {error.code}: {message}") from error
     except (MinioException, HTTPError, OSError) as error:
         raise Retry(f"artifact store: {error}") from error
 
 
-def open_store(settings: Settings) -> ArtifactStore:
+def open_store(settings: Settings, room: str = "") -> ArtifactStore:
     """Return the store that the settings name.
+
+    Parameters
+    ----------
+    room : a part of it with objects of its own; empty: the store itself.
 
     Raises
     ------
@@ -205,11 +326,11 @@ def open_store(settings: Settings) -> ArtifactStore:
     """
     url = settings.artifacts_url
     if url is None:
-        return FolderStore(settings.home / "artifacts")
+        return FolderStore(settings.home / "artifacts" / room)
     if not url.startswith("s3://"):
-        return FolderStore(Path(url))
+        return FolderStore(Path(url) / room)
     place = urlsplit(url)
-    return S3Store(open_s3(settings), place.netloc, place.path)
+    return S3Store(open_s3(settings), place.netloc, f"{place.path.rstrip('/')}/{room}")
 
 
 def open_s3(settings: Settings) -> Any:

@@ -27,10 +27,10 @@ def without_values(error: Exception) -> Reject:
     >>> str(without_values(Reject("'ada' is no time", field="at", plain="no time")))
     'at: no time'
     >>> str(without_values(ValueError("ada")))
-    'ValueError; more is kept back, as the pipeline has privacy rules'
+    'ValueError; more is kept back, as the pipeline has privacy rules or attachments'
     """
     kept_back = f"{type(error).__name__}; more is kept back, as the pipeline has "
-    plain = getattr(error, "plain", None) or f"{kept_back}privacy rules"
+    plain = getattr(error, "plain", None) or f"{kept_back}privacy rules or attachments"
     return Reject(plain, field=getattr(error, "field", None), plain=plain)
 
 

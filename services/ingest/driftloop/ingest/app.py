@@ -6,12 +6,15 @@ from contextlib import contextmanager
 from driftloop.ingest.api import Door, router
 from driftloop.ingest.handlers import HANDLERS, IngestDeps, Patience
 from driftloop.ingest.keys import open_keys
+from driftloop.ingest.payload_door import PayloadDoor
+from driftloop.ingest.payloads_api import router as payloads_router
 from driftloop.ingest.privacy_door import PrivacyDoor
 from driftloop.ingest.pulling import Puller
 from driftloop.ingest.settings import IngestSettings
 from driftloop.ingest.sources_api import router as sources_router
 from driftloop.ingest.subjects import router as subjects_router
 from driftloop.ingest.tables import TABLES
+from driftloop.runtime.payloads import open_payloads
 from driftloop.runtime.service import Parts, Runtime, Service
 
 
@@ -19,14 +22,23 @@ from driftloop.runtime.service import Parts, Runtime, Service
 def build(runtime: Runtime[IngestSettings]) -> Iterator[Parts[IngestDeps]]:
     """Connect the handlers and the HTTP door to this process."""
     keys = open_keys(runtime.settings)
+    store = open_payloads(runtime.settings)
     deps = IngestDeps(
         session=runtime.session,
         pipelines=runtime.pipelines,
         patience=Patience(runtime.settings.unknown_pipeline_grace_seconds),
         privacy_keys=keys,
+        payloads=store,
     )
+    payloads = PayloadDoor(store, runtime.engine, keys)
     privacy = PrivacyDoor(runtime.engine, keys)
-    door = Door(runtime.settings, runtime.publisher, runtime.pipelines, privacy)
+    door = Door(
+        runtime.settings,
+        runtime.publisher,
+        runtime.pipelines,
+        privacy,
+        payloads.attached,
+    )
     people = subjects_router(
         runtime.settings, runtime.publisher, runtime.store, runtime.pipelines, privacy
     )
@@ -37,8 +49,14 @@ def build(runtime: Runtime[IngestSettings]) -> Iterator[Parts[IngestDeps]]:
         runtime.pipelines,
         privacy,
         runtime.stopping,
+        payloads.attached,
     )
-    routers = [router(door), sources_router(puller), people]
+    routers = [
+        router(door),
+        payloads_router(door, store),
+        sources_router(puller),
+        people,
+    ]
     yield Parts(deps, routers=routers, background=[puller.run])
 
 

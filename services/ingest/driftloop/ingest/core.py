@@ -92,7 +92,7 @@ def typed_rows(parsed: Parsed, spec: PipelineSpec, kind: RowKind, source: str) -
     bad = list(_bad_rows(parsed, reasons))
     columns = _columns(parsed.rows, spec, kind)
     count = len(ids)
-    hashed = [*columns.items(), (spec.data.time, times)]
+    hashed = [*_hashed(columns, spec).items(), (spec.data.time, times)]
     texts = row_texts(hashed, count)
     final_ids = [
         given or _digest(f"{source}\0{text}", DERIVED_ID_BYTES).hex()
@@ -212,12 +212,17 @@ def behind(
     return late, int((lag > 0).sum()) - late
 
 
-def batches(table: pa.Table) -> Iterator[pa.RecordBatch]:
-    """Cut a table into record batches of a size that travels well."""
+def batches(table: pa.Table, most: int | None = None) -> Iterator[pa.RecordBatch]:
+    """Cut a table into record batches of a size that travels well.
+
+    Parameters
+    ----------
+    most : rows that a batch may have; None: as many as travel well.
+    """
     if not table.num_rows:
         return
     row_bytes = max(1, table.nbytes // table.num_rows)
-    size = max(1, min(MAX_BATCH_ROWS, MAX_BATCH_BYTES // row_bytes))
+    size = max(1, min(most or MAX_BATCH_ROWS, MAX_BATCH_BYTES // row_bytes))
     for start in range(0, table.num_rows, size):
         piece = table.slice(start, size).combine_chunks()
         schema = pa.schema([*ROW_FIELDS, *list(piece.schema)[len(ROW_FIELDS) :]])
@@ -254,7 +259,7 @@ def _columns(
     declared: dict[str, Any] = {data.target: target_kind}
     if kind == "observations":
         features = {name: feature.type for name, feature in data.features.items()}
-        declared = features | declared
+        declared = dict.fromkeys(data.attachments, "category") | features | declared
     present = _names(rows)
     own = {data.id, data.time}
     is_open = kind == "observations" and not data.features
@@ -270,6 +275,20 @@ def _columns(
     if extra:
         found["extra"] = _extra(rows, sorted(extra))
     return found
+
+
+def _hashed(columns: dict[str, pa.Array], spec: PipelineSpec) -> dict[str, pa.Array]:
+    """Return the columns that tell one row from another.
+
+    Of an attachment that is its digest: a row is the same whether it names a media
+    type or not.
+    """
+    bare = {
+        name: pc.replace_substring_regex(columns[name], " .*$", "")
+        for name in spec.data.attachments
+        if name in columns
+    }
+    return columns | bare
 
 
 def _names(rows: list[Row] | pa.Table) -> dict[str, None]:

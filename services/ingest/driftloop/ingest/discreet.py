@@ -1,6 +1,7 @@
 """What of a raw message may stand in dead letters, logs and traces.
 
-Of a pipeline with privacy rules: where the message is and what kind of thing is wrong
+Of a pipeline with attachments no value that may hold a payload. Of one with privacy
+rules more: where the message is and what kind of thing is wrong
 with it, so that upstream can mend and send it again. Nothing that upstream wrote: not
 the value, not the record's key, and no header that is not of a fixed form.
 """
@@ -13,6 +14,7 @@ from driftloop.contracts.base import NAME_PATTERN
 from driftloop.contracts.events import PipelineApplied
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.contracts.topics import BY_NAME
+from driftloop.ingest.attaching import has_attachments, may_hold_payload
 from driftloop.ingest.keys import PrivacyKeys
 from driftloop.runtime.envelope import Attributes, attributes_of
 from driftloop.runtime.errors import Reject
@@ -21,7 +23,7 @@ from driftloop.runtime.transport import Message
 SOURCE = re.compile(r"[\w.-]{1,64}", re.ASCII)
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-KEPT_BACK = "what is wrong is kept back, as the pipeline has privacy rules"
+KEPT_BACK = "what is wrong is kept back, as it may hold what nobody may read"
 KNOWN_REASONS = (
     "the record has no value",
     "header values must be UTF-8 text",
@@ -99,7 +101,7 @@ def told(
     else:
         is_open = not any(has_rules(each.spec) for each in pipelines.values())
     if is_open:
-        return message
+        return _without_payloads(message, applied, pipelines)
     headers = dict(_safe_headers(message, attributes, keys))
     if applied is not None:
         headers["ce_subject"] = applied.pipeline
@@ -109,6 +111,18 @@ def told(
         value=None,
         headers=tuple((name, text.encode()) for name, text in headers.items()),
     )
+
+
+def _without_payloads(
+    message: Message,
+    applied: PipelineApplied | None,
+    pipelines: Mapping[str, PipelineApplied],
+) -> Message:
+    """Return the message without its value, where that may hold a payload."""
+    specs = [applied.spec] if applied else [each.spec for each in pipelines.values()]
+    if any(map(has_attachments, specs)) and may_hold_payload(message.value):
+        return replace(message, value=None)
+    return message
 
 
 def _safe_headers(

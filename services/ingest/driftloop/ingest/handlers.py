@@ -26,6 +26,7 @@ from driftloop.contracts.events import (
 )
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.contracts.rows import row_keys
+from driftloop.ingest.attaching import attach, has_attachments, most_rows
 from driftloop.ingest.core import (
     batches,
     behind,
@@ -39,6 +40,7 @@ from driftloop.ingest.errors import FormatError
 from driftloop.ingest.formats import BadRow, Parsed, parse
 from driftloop.ingest.keys import PrivacyKeys
 from driftloop.ingest.metrics import NOTED_ROWS, PRIVATE_ROWS, ROWS
+from driftloop.ingest.owners import Owners
 from driftloop.ingest.privacy import treat
 from driftloop.ingest.tables import (
     advance_time,
@@ -50,6 +52,7 @@ from driftloop.ingest.vault import DatabaseVault
 from driftloop.runtime.envelope import Attributes, attributes_of, meta_of
 from driftloop.runtime.errors import Reject, Retry
 from driftloop.runtime.handlers import Chunk, DeadLetter, Deps, EventHandler
+from driftloop.runtime.payloads import PayloadStore
 from driftloop.runtime.transport import Message
 
 DEFAULT_SOURCE = "upstream"
@@ -83,6 +86,7 @@ class IngestDeps(Deps):
 
     patience: Patience
     privacy_keys: PrivacyKeys | None = None
+    payloads: PayloadStore | None = None
 
     def told(self, message: Message) -> Message:
         return told(message, self.pipelines, self.privacy_keys)
@@ -252,6 +256,28 @@ def _allowed(
     return treat(parsed, spec, deps.privacy_keys, vault, arrival.treated)
 
 
+def _attached(
+    parsed: Parsed, spec: PipelineSpec, is_done: bool, deps: IngestDeps
+) -> Parsed:
+    """Return rows with references in place of payloads, which are stored.
+
+    Parameters
+    ----------
+    is_done : whether the HTTP door has noted whose payloads they are.
+
+    Raises
+    ------
+    Retry
+        When the store is away, or this process has no privacy key.
+    """
+    if not has_attachments(spec):
+        return parsed
+    if deps.payloads is None or deps.privacy_keys is None:
+        raise Retry("there is no store of payloads, or no privacy key")
+    owners = None if is_done else Owners(deps.session, deps.privacy_keys)
+    return attach(parsed, spec, deps.payloads, owners).parsed
+
+
 def _batched(
     kind: RowKind,
     pipeline: str,
@@ -270,7 +296,8 @@ def _batched(
     for _, group in groupby(arrivals, key=lambda arrival: arrival.treated):
         run = list(group)
         for raw, owners in joined_rows([arrival.parsed for arrival in run]):
-            parsed = _allowed(raw, run[0], spec, deps)
+            attached = _attached(raw, spec, bool(run[0].treated), deps)
+            parsed = _allowed(attached, run[0], spec, deps)
             typed = typed_rows(parsed, spec, kind, source)
             tables.append(typed.table)
             contents += typed.contents
@@ -293,7 +320,7 @@ def _batched(
         table = table.append_column("revision", revisions)
     origin = _origin(deps.told(arrivals[0].message))
     watermark = newest_time(deps.session, pipeline, kind, source)
-    for rows in batches(table):
+    for rows in batches(table, most_rows(spec)):
         span = _span(rows)
         late, out_of_order = behind(rows["event_time"], watermark, spec)
         watermark = max(watermark or span.end, span.end)
@@ -356,11 +383,18 @@ def on_erasure_requested(
         raise Retry("there is no privacy key; set DRIFTLOOP_PRIVACY_KEY")
     vault = DatabaseVault(deps.session, deps.privacy_keys)
     key_count, token_count = vault.erase(event.pipeline, event.subject)
+    owners = Owners(deps.session, deps.privacy_keys)
+    released = owners.release(event.pipeline, event.subject)
+    for sha256 in released:
+        if deps.payloads is None:
+            raise Retry("there is no store of payloads")
+        deps.payloads.delete(event.pipeline, sha256)
     yield SubjectErased(
         pipeline=event.pipeline,
         subject=event.subject,
         key_count=key_count,
         token_count=token_count,
+        payload_count=len(released),
         requested_by=event.requested_by,
     )
 

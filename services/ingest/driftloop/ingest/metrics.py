@@ -33,3 +33,8 @@ PULL_PROBLEMS = Counter(
     "Looks at a source that failed, and files that could not be read",
     ["pipeline", "source"],
 )
+PAYLOADS = Counter(
+    "driftloop_ingest_payloads_total",
+    "Payloads that the store took, by how they came: upload, or inline (in a row)",
+    ["pipeline", "way"],
+)

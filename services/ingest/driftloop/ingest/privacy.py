@@ -88,6 +88,7 @@ def treat(
     data = spec.data
     rules = {n: r for n, r in data.privacy.items() if n not in done}
     kept = {data.id, data.time, data.target, *data.features}
+    kept |= data.attachments.keys() - data.privacy.keys()
     kept |= {name for name, rule in data.privacy.items() if rule.action != "drop"}
     new: dict[str, Texts] = {}
     for name, rule in rules.items():

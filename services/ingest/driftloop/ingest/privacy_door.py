@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass, replace
 
-import pyarrow as pa
 from driftloop.contracts.pipeline import PipelineSpec
-from driftloop.contracts.rows import CONTENT_TYPE as ARROW_TYPE
 from driftloop.ingest.discreet import TRACEPARENT, UUID
-from driftloop.ingest.formats import NDJSON_TYPE, Parsed, row_json
+from driftloop.ingest.formats import Parsed
 from driftloop.ingest.keys import PrivacyKeys
 from driftloop.ingest.privacy import treat
+from driftloop.ingest.records import rewritten
 from driftloop.ingest.vault import DatabaseVault
 from driftloop.runtime.envelope import Attributes
 from driftloop.runtime.transport import Record
@@ -65,17 +64,11 @@ class PrivacyDoor:
         traceparent = attributes.get("traceparent")
         if traceparent and TRACEPARENT.fullmatch(traceparent):
             values["traceparent"] = traceparent
-        if isinstance(parsed.rows, list):
-            data = b"\n".join(map(row_json, parsed.rows))
-            return Attributes(values, NDJSON_TYPE, data)
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, parsed.rows.schema) as writer:
-            writer.write_table(parsed.rows)
-        return Attributes(values, ARROW_TYPE, sink.getvalue().to_pybytes())
+        return rewritten(values, parsed)
 
     def sealed(self, record: Record, spec: PipelineSpec) -> Record:
         """Return the record with the proof that the rules were applied."""
-        columns = sorted(spec.data.privacy)
+        columns = sorted({*spec.data.privacy, *spec.data.attachments})
         seal = self.keys.seal(record.topic, spec.name, columns, record.value or b"")
         return replace(
             record,

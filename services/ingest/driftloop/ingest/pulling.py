@@ -16,6 +16,7 @@ from typing import Any
 from driftloop.contracts.events import PipelineApplied
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.contracts.sources import PullSource, SqlTable
+from driftloop.ingest.attaching import has_attachments
 from driftloop.ingest.core import MAX_BATCH_BYTES
 from driftloop.ingest.discreet import has_rules
 from driftloop.ingest.encodings import TooLargeError
@@ -32,9 +33,10 @@ from driftloop.ingest.formats import NDJSON_TYPE, BadRow, Parsed, parse, row_jso
 from driftloop.ingest.metrics import PULL_PROBLEMS, PULLED
 from driftloop.ingest.privacy_door import PrivacyDoor
 from driftloop.ingest.pull_tables import Held, LeaseLostError, give_back, take
-from driftloop.ingest.records import records_of
+from driftloop.ingest.records import records_of, rewritten
 from driftloop.ingest.settings import IngestSettings
 from driftloop.ingest.sql_tables import new_pages, open_source
+from driftloop.ingest.taking import Attach
 from driftloop.runtime.envelope import Attributes
 from driftloop.runtime.telemetry import log
 from driftloop.runtime.transport import Publisher, PublishError, Record
@@ -82,6 +84,7 @@ class Puller:
     pipelines: Mapping[str, PipelineApplied]
     privacy: PrivacyDoor
     stopping: threading.Event
+    attach: Attach | None = None
     states: dict[tuple[str, str], State] = field(default_factory=dict)
 
     def run(self) -> None:
@@ -274,6 +277,11 @@ class Puller:
         spec, source = state.spec, state.source
         is_private = has_rules(spec)
         bad = parsed.bad
+        if has_attachments(spec) and self.attach and len(parsed.numbers):
+            attached = self.attach(parsed, spec)
+            parsed = attached.parsed
+            if attached.is_changed:
+                attributes = rewritten(attributes.values, parsed)
         if is_private:
             parsed = self.privacy.treated(parsed, spec)
             attributes = self.privacy.own_attributes(attributes, parsed)

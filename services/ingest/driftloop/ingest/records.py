@@ -71,6 +71,22 @@ def records_of(
     return records
 
 
+def rewritten(values: dict[str, str], parsed: Parsed) -> Attributes:
+    """Return the attributes of a message whose rows are not those that came."""
+    if isinstance(parsed.rows, list):
+        data = b"\n".join(map(row_json, parsed.rows))
+        return Attributes(values, NDJSON_TYPE, data)
+    return Attributes(values, ARROW_TYPE, _stream(parsed.rows))
+
+
+def _stream(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
 def _pieces(parsed: Parsed) -> Iterator[tuple[str, bytes]]:
     """Cut a large request into messages that the broker takes."""
     if isinstance(parsed.rows, list):
@@ -80,10 +96,7 @@ def _pieces(parsed: Parsed) -> Iterator[tuple[str, bytes]]:
     row_bytes = max(1, table.nbytes // table.num_rows)
     size = max(1, MAX_BATCH_BYTES // row_bytes)
     for start in range(0, table.num_rows, size):
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table.slice(start, size))
-        yield ARROW_TYPE, sink.getvalue().to_pybytes()
+        yield ARROW_TYPE, _stream(table.slice(start, size))
 
 
 def _ndjson_pieces(parsed: Parsed) -> Iterator[tuple[str, bytes]]:

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from driftloop.contracts.events import PipelineApplied, RowKind
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.ingest.admission import Admission, BusyError, Place
+from driftloop.ingest.attaching import Attached, has_attachments, refused_rows
 from driftloop.ingest.core import typed_rows
 from driftloop.ingest.discreet import has_rules, source_name
 from driftloop.ingest.encodings import ENCODINGS, PLAIN, TooLargeError, decoded
@@ -33,7 +34,7 @@ from driftloop.ingest.formats import (
 )
 from driftloop.ingest.metrics import BUSY, IN_WORK
 from driftloop.ingest.privacy_door import PrivacyDoor
-from driftloop.ingest.records import records_of
+from driftloop.ingest.records import records_of, rewritten
 from driftloop.ingest.settings import IngestSettings
 from driftloop.runtime.envelope import STRUCTURED_TYPE, Attributes, attributes_of
 from driftloop.runtime.errors import Reject
@@ -55,6 +56,8 @@ SENDERS = 32
 """Threads; each waits for Kafka most of the time."""
 
 T = TypeVar("T")
+Attach = Callable[[Parsed, PipelineSpec], Attached]
+"""Puts references in place of payloads; see ``payload_door.py``."""
 
 
 class Accepted(BaseModel):
@@ -76,11 +79,13 @@ class Door:
         publisher: Publisher,
         pipelines: StateView[PipelineApplied],
         privacy: PrivacyDoor | None = None,
+        attach: Attach | None = None,
     ) -> None:
         self.settings = settings
         self.publisher = publisher
         self.pipelines = pipelines
         self.privacy = privacy
+        self.attach = attach
         self.admission = Admission(
             settings.max_requests_in_work, settings.max_bytes_in_work
         )
@@ -99,20 +104,17 @@ async def take(
         With the status and a text that says what to do.
     """
     encoding = _encoding(request)
-    applied = door.pipelines.get(name)
-    if applied is None:
-        known = ", ".join(sorted(door.pipelines)) or "none"
-        raise HTTPException(404, f"no pipeline {name!r} is applied; applied: {known}")
+    spec = spec_of(door, name)
+    size = announced(request)
+    _check_size(size, door.settings.max_body_bytes)
     try:
-        with door.admission.place(_announced(request, door.settings)) as place:
+        with door.admission.place(size) as place:
             body = await _body(request, place, door.settings)
             if encoding:
                 body = await _decoded(door, body, encoding, place)
             IN_WORK.set(door.admission.bytes)
-            given = _Given(
-                dict(request.headers), body, applied.spec, kind, source, door.privacy
-            )
-            prepared = await _in(door.parsers, partial(_prepare, given))
+            given = _Given(dict(request.headers), body, spec, kind, source, door)
+            prepared = await within(door.parsers, partial(_prepare, given))
             del body, given
             if isinstance(prepared, Response):
                 return prepared
@@ -133,8 +135,24 @@ async def take(
         IN_WORK.set(door.admission.bytes)
 
 
-async def _in(threads: ThreadPoolExecutor, call: Callable[[], T]) -> T:
+async def within(threads: ThreadPoolExecutor, call: Callable[[], T]) -> T:
+    """Return what a call gives in one of these threads."""
     return await asyncio.get_running_loop().run_in_executor(threads, call)
+
+
+def spec_of(door: Door, name: str) -> PipelineSpec:
+    """Return a pipeline's file.
+
+    Raises
+    ------
+    HTTPException
+        When it is not applied.
+    """
+    applied = door.pipelines.get(name)
+    if applied is None:
+        known = ", ".join(sorted(door.pipelines)) or "none"
+        raise HTTPException(404, f"no pipeline {name!r} is applied; applied: {known}")
+    return applied.spec
 
 
 def _encoding(request: Request) -> str | None:
@@ -150,12 +168,17 @@ def _encoding(request: Request) -> str | None:
     return given
 
 
-def _announced(request: Request, settings: IngestSettings) -> int:
-    """Return the length that the sender announces; 0: it does not say."""
+def announced(request: Request) -> int:
+    """Return the length that the sender announces; 0: it does not say.
+
+    Raises
+    ------
+    HTTPException
+        When it is no number.
+    """
     text = request.headers.get("content-length", "0")
     if not text.isdecimal():
         raise HTTPException(400, f"content-length {text[:80]!r} is no number")
-    _check_size(int(text), settings.max_body_bytes)
     return int(text)
 
 
@@ -189,7 +212,7 @@ async def _decoded(door: Door, body: bytes, encoding: str, place: Place) -> byte
     limit = door.settings.max_decoded_bytes
     place.resize(len(body) + limit)
     try:
-        body = await _in(door.parsers, partial(decoded, body, encoding, limit))
+        body = await within(door.parsers, partial(decoded, body, encoding, limit))
     except FormatError as error:
         raise HTTPException(422, str(error)) from error
     except TooLargeError as error:
@@ -207,7 +230,7 @@ class _Given:
     spec: PipelineSpec
     kind: RowKind
     source: str
-    privacy: PrivacyDoor | None
+    door: Door
 
 
 def _prepare(given: _Given) -> tuple[Accepted, list[Record]] | Response:
@@ -224,9 +247,11 @@ def _prepare(given: _Given) -> tuple[Accepted, list[Record]] | Response:
         parsed = parse(attributes.data or b"", attributes.content_type)
         source = _source_of(attributes, parsed) or given.source
         private = _private(given)
+        attached = _attached(given, parsed)
+        parsed = attached.parsed
         if private:
             source, parsed = source_name(source), private.treated(parsed, spec)
-        bad = [*parsed.bad]
+        bad = [*parsed.bad, *refused_rows(attached)]
         if len(parsed.numbers):
             bad += [row for _, row in typed_rows(parsed, spec, kind, source).bad]
         if bad:
@@ -235,6 +260,8 @@ def _prepare(given: _Given) -> tuple[Accepted, list[Record]] | Response:
             raise HTTPException(422, "there are no rows in the request")
         if private:
             attributes = private.own_attributes(attributes, parsed)
+        elif attached.is_changed:
+            attributes = rewritten(attributes.values, parsed)
         records = records_of(attributes, parsed, spec.name, kind, source)
         if private:
             records = [private.sealed(record, spec) for record in records]
@@ -256,9 +283,18 @@ def _private(given: _Given) -> PrivacyDoor | None:
     """Return what applies the privacy rules; None: the pipeline has none."""
     if not has_rules(given.spec):
         return None
-    if given.privacy is None:
+    if given.door.privacy is None:
         raise HTTPException(503, "there is no privacy key; set DRIFTLOOP_PRIVACY_KEY")
-    return given.privacy
+    return given.door.privacy
+
+
+def _attached(given: _Given, parsed: Parsed) -> Attached:
+    """Return the rows with references in place of payloads."""
+    if not has_attachments(given.spec) or not len(parsed.numbers):
+        return Attached(parsed)
+    if given.door.attach is None:
+        raise HTTPException(503, "there is no store of payloads")
+    return given.door.attach(parsed, given.spec)
 
 
 async def _publish(door: Door, records: list[Record]) -> None:
@@ -271,7 +307,7 @@ async def _publish(door: Door, records: list[Record]) -> None:
         door.publisher.publish(records, timeout_s=left_s)
 
     try:
-        await _in(door.senders, send)
+        await within(door.senders, send)
     except PublishError as error:
         raise HTTPException(
             503,

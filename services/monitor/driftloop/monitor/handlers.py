@@ -189,7 +189,7 @@ def _kinds(spec: PipelineSpec, rows: pa.RecordBatch | pa.Table) -> dict[str, Kin
     }
     if declared:
         return declared
-    left_out = {"id", "event_time", "source", spec.data.target}
+    left_out = {"id", "event_time", "source", spec.data.target, *spec.data.attachments}
     return {
         field.name: _kind_of(field.type)
         for field in rows.schema

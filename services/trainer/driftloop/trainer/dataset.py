@@ -1,6 +1,6 @@
 """Rows with known targets from the recorded versions of the Delta tables."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 
 import pyarrow as pa
@@ -41,7 +41,7 @@ def read_rows(
     """
     target = data.target
     rows = _with_targets(
-        _table(dataset.observations, storage_options, span),
+        _table(dataset.observations, storage_options, span, without=data.attachments),
         dataset,
         data,
         storage_options,
@@ -129,6 +129,7 @@ def _table(
     storage_options: Mapping[str, str] | None,
     span: Span | None = None,
     columns: list[str] | None = None,
+    without: Collection[str] = (),
 ) -> pa.Table:
     condition = None
     if span is not None:
@@ -144,7 +145,8 @@ def _table(
             storage_options=dict(storage_options) if storage_options else None,
         )
         rows = table.to_pyarrow_dataset()
-        wanted = [n for n in columns or rows.schema.names if n in rows.schema.names]
+        named = columns or rows.schema.names
+        wanted = [n for n in named if n in rows.schema.names and n not in without]
         return rows.to_table(columns=wanted, filter=condition)
     except FileNotFoundError as error:
         text = vacuumed(ref, storage_options)

@@ -7,6 +7,7 @@ from functools import partial
 from driftloop.contracts.events import ModelTrained, SchemaAccepted, TrainingStarted
 from driftloop.runtime.backlog import has_handled
 from driftloop.runtime.datasets import storage_options, table_uri
+from driftloop.runtime.payloads import open_payloads
 from driftloop.runtime.service import Parts, Runtime, Service
 from driftloop.validator.custom import CustomChecks
 from driftloop.validator.datasets import Datasets
@@ -33,6 +34,7 @@ def build(runtime: Runtime[ValidatorSettings]) -> Iterator[Parts[ValidatorDeps]]
             are_references_known=lambda session: has_handled(
                 session.connection(), settings.broker, REFERENCES, settings.kafka_config
             ),
+            payloads=open_payloads(settings),
         )
     )
 

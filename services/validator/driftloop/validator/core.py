@@ -2,8 +2,8 @@
 
 A row that fails a check is quarantined with all its reasons; the others go on, typed
 as the contract says: numbers ``float64``, integers ``int64``, booleans ``bool``,
-categories ``string``. A check of severity ``reject`` takes all rows of its batch along,
-one of severity ``warn`` takes none.
+categories ``string``, attachments as ``REFERENCE_TYPE``. A check of severity
+``reject`` takes all rows of its batch along, one of severity ``warn`` takes none.
 """
 
 import json
@@ -15,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from driftloop.contracts.events import BatchWarning, RejectReason, RowKind
+from driftloop.contracts.payloads import REFERENCE_TYPE
 from driftloop.contracts.pipeline import Feature, PipelineSpec
 from driftloop.contracts.rows import ROW_FIELDS
 from driftloop.validator.columns import ARROW_TYPES, Column, Failure, check_column
+from driftloop.validator.payloads import Payloads, check_payloads
 from driftloop.validator.values import Mask, text_of, text_series
 
 EXTRA_FIELD = pa.field("extra", pa.string())
@@ -33,11 +35,13 @@ class Contract:
 
     kind: RowKind
     columns: tuple[Column, ...]
+    attachments: tuple[str, ...] = ()
 
     @property
     def schema(self) -> pa.Schema:
         """Columns of validated rows: ``ROW_FIELDS``, the contract's, then extras."""
         own = [pa.field(c.name, ARROW_TYPES[c.feature.type]) for c in self.columns]
+        own += [pa.field(name, REFERENCE_TYPE) for name in self.attachments]
         revision = [REVISION_FIELD] if self.kind == "labels" else []
         return pa.schema([*ROW_FIELDS, *own, *revision, EXTRA_FIELD])
 
@@ -87,7 +91,9 @@ def contract_of(
         "data.classes",
     )
     own = [Column(n, f, f"data.features.{n}") for n, f in features.items()]
-    return Contract(kind, (*(own if kind == "observations" else ()), target))
+    if kind == "labels":
+        return Contract(kind, (target,))
+    return Contract(kind, (*own, target), tuple(spec.data.attachments))
 
 
 def check(
@@ -95,6 +101,7 @@ def check(
     contract: Contract,
     known: Mask | None = None,
     inspect: Inspect | None = None,
+    payloads: Payloads | None = None,
 ) -> Checked:
     """Part a batch into rows that go on and rows that do not.
 
@@ -103,6 +110,8 @@ def check(
     batch : (n_rows, n_columns) rows as ingested; a column may be text where a
         value did not fit its type.
     known : (n_rows,) rows whose id is in the dataset already.
+    inspect : looks at all columns but the attachments.
+    payloads : what the store says of a contract's attachments.
     """
     count = batch.num_rows
     columns: list[pa.Array] = []
@@ -110,6 +119,10 @@ def check(
     for column in contract.columns:
         array, found = check_column(batch, column)
         columns.append(array)
+        failures += found
+    if contract.attachments and payloads is not None:
+        checked, found = check_payloads(batch, payloads)
+        columns += [checked[name] for name in contract.attachments]
         failures += found
     wrong = _any(failures, count)
     if contract.kind == "observations":
@@ -120,7 +133,8 @@ def check(
     kept = good.filter(pa.array(~wrong)) if wrong.any() else good
     more: list[Failure] = []
     if inspect is not None and kept.num_rows:
-        more = [_of_all(failure, wrong) for failure in inspect(kept)]
+        plain = kept.drop_columns([*contract.attachments])
+        more = [_of_all(failure, wrong) for failure in inspect(plain)]
     failures += more
     after = wrong | _any(more, count)
     if any(f.severity == "reject" and f.mask.any() for f in failures):

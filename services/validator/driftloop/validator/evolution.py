@@ -14,7 +14,7 @@ numbers, is no evolution but wrong values, and is quarantined as such.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import polars as pl
@@ -54,7 +54,7 @@ class Change:
 
 
 def changes_of(
-    batch: pa.RecordBatch, features: Mapping[str, Feature], target: str
+    batch: pa.RecordBatch, features: Mapping[str, Feature], others: Collection[str]
 ) -> list[Change]:
     """Return how a batch of observations leaves the schema.
 
@@ -62,9 +62,10 @@ def changes_of(
     ----------
     batch : (n_rows, n_columns) rows as ingested.
     features : the schema in force.
+    others : columns that are no features: the target, and attachments.
     """
     return [
-        *_new(batch, features, target),
+        *_new(batch, features, others),
         *_missing(batch, features),
         *_widened(batch, features),
     ]
@@ -76,13 +77,13 @@ def present(batch: pa.RecordBatch, features: Mapping[str, Feature]) -> set[str]:
 
 
 def new_columns(
-    batch: pa.RecordBatch, features: Mapping[str, Feature], target: str
+    batch: pa.RecordBatch, features: Mapping[str, Feature], others: Collection[str]
 ) -> dict[str, pa.Array]:
     """Return the columns that the schema does not name, also those in ``extra``.
 
     Of ``extra`` the first row that has any says which ones there are.
     """
-    taken = RESERVED_COLUMNS | {target} | set(features)
+    taken = RESERVED_COLUMNS | set(others) | set(features)
     found = {n: batch.column(n) for n in batch.schema.names if n not in taken}
     if "extra" in batch.schema.names:
         extra = batch.column("extra")
@@ -101,9 +102,9 @@ def _plain(value: object) -> object:
 
 
 def _new(
-    batch: pa.RecordBatch, features: Mapping[str, Feature], target: str
+    batch: pa.RecordBatch, features: Mapping[str, Feature], others: Collection[str]
 ) -> Iterator[Change]:
-    for name, array in new_columns(batch, features, target).items():
+    for name, array in new_columns(batch, features, others).items():
         kind = type_of(array)
         if kind is None:
             continue

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from driftloop.contracts.attachments import MAX_PAYLOAD_BYTES
 from driftloop.contracts.base import Event
 from driftloop.contracts.events import (
     BatchIngested,
@@ -37,7 +38,9 @@ from driftloop.contracts.events import (
 )
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.contracts.rows import row_keys
+from driftloop.runtime.errors import Retry
 from driftloop.runtime.handlers import Chunk, Deps, EventHandler
+from driftloop.runtime.payloads import PayloadStore
 from driftloop.runtime.state import StateView
 from driftloop.validator.core import Checked, Contract, check, contract_of
 from driftloop.validator.custom import CustomChecks
@@ -46,6 +49,7 @@ from driftloop.validator.inference import Learned, learn
 from driftloop.validator.inspecting import Inspector
 from driftloop.validator.maintenance import AreReferencesKnown, Maintenance
 from driftloop.validator.metrics import LABELS, ROWS, STEPS, WARNINGS
+from driftloop.validator.payloads import Payloads, references
 from driftloop.validator.schemas import Review
 from driftloop.validator.tables import (
     LABEL,
@@ -69,6 +73,7 @@ class ValidatorDeps(Deps):
         default_factory=lambda: StateView(SchemaAccepted)
     )
     are_references_known: AreReferencesKnown = lambda _: False
+    payloads: PayloadStore | None = None
 
 
 def on_batch_ingested(event: BatchIngested, deps: ValidatorDeps) -> Iterator[Event]:
@@ -82,14 +87,16 @@ def on_batch_ingested(event: BatchIngested, deps: ValidatorDeps) -> Iterator[Eve
     with STEPS.labels("ids").time():
         known = known_rows(deps.session, list(dict.fromkeys(keys)))
     stored = _stored(keys, known)
-    inspector = None
+    inspector = payloads = None
     if event.kind == "observations":
+        payloads = _payloads(event, spec, deps)
         features = spec.data.features or learned.features
         inspector = Inspector(event, spec, deps.session, features, deps.custom)
     with STEPS.labels("checks").time():
-        checked = check(event.rows, contract, stored, inspector)
+        checked = check(event.rows, contract, stored, inspector, payloads)
         if inspector is not None:
-            inspector.accept(checked.good)
+            good = checked.good
+            inspector.accept(good and good.drop_columns([*contract.attachments]))
     good_count = checked.good.num_rows if checked.good else 0
     bad_count = event.rows.num_rows - good_count
     ROWS.labels(event.pipeline, event.kind, "validated").inc(good_count)
@@ -166,6 +173,26 @@ def _maintenance(
         deps.datasets,
         deps.are_references_known,
     )
+
+
+def _payloads(
+    event: BatchIngested, spec: PipelineSpec, deps: ValidatorDeps
+) -> Payloads | None:
+    """Look at what the batch refers to: its URIs and digests came with it.
+
+    Raises
+    ------
+    Retry
+        When the store is away.
+    """
+    attachments = spec.data.attachments
+    if not attachments:
+        return None
+    if deps.payloads is None:
+        raise Retry("there is no store of payloads")
+    own = (r for r in references(event.rows, [*attachments]) if r.pipeline == spec.name)
+    found = deps.payloads.look_at_all(own, MAX_PAYLOAD_BYTES)
+    return Payloads(spec.name, attachments, found)
 
 
 def _review(event: BatchIngested, spec: PipelineSpec, deps: ValidatorDeps) -> Review:

@@ -54,6 +54,7 @@ def _new_features(
     batch: pa.RecordBatch, known: Mapping[str, Feature], spec: PipelineSpec
 ) -> dict[str, Feature]:
     taken = RESERVED_COLUMNS | {spec.data.target} | set(known)
+    taken |= spec.data.attachments.keys()
     names = [name for name in batch.schema.names if name not in taken]
     found = {name: type_of(batch.column(name)) for name in names}
     return {

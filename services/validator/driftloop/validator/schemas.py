@@ -58,6 +58,10 @@ class _Batch:
         return bool(self.spec.data.features)
 
     @property
+    def no_features(self) -> set[str]:
+        return {self.spec.data.target, *self.spec.data.attachments}
+
+    @property
     def is_automatic(self) -> bool:
         return self.spec.data.evolution == "accept"
 
@@ -115,7 +119,7 @@ class Review:
         batch, spec = self._batch, self._batch.spec
         features = spec.data.features or self.learned.features
         rows = batch.event.rows
-        changes = changes_of(rows, features, spec.data.target)
+        changes = changes_of(rows, features, batch.no_features)
         if batch.is_learning and not self._has_schema:
             changes = [c for c in changes if c.told.kind == "missing_column"]
         before = set(json.loads(self._row.told))
@@ -144,8 +148,8 @@ class Review:
         self, changes: list[Change], features: Mapping[str, Feature]
     ) -> None:
         base = self._pending(features)
-        rows, target = self._batch.event.rows, self._batch.spec.data.target
-        arrays = new_columns(rows, features, target)
+        rows = self._batch.event.rows
+        arrays = new_columns(rows, features, self._batch.no_features)
         columns = dict(base)
         for change in changes:
             if change.feature is not None:

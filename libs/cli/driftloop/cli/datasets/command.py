@@ -1,6 +1,6 @@
 """``driftloop datasets``: what the models learn from, version by version."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +14,8 @@ datasets_app = typer.Typer(
     help="What the models learn from, version by version.", no_args_is_help=True
 )
 Pipeline = Annotated[str, typer.Argument(help="Pipeline's name.")]
+OLDER_THAN_DAYS = 14
+"""Twice as long as rows are kept on their topics."""
 VERSION_HELP = "730.365 (observations 730 with labels 365), 730, or latest."
 
 
@@ -77,12 +79,18 @@ def export(
             help="Only labels of this event time or earlier: 2012-01-01T00:00:00Z."
         ),
     ] = None,
+    payloads: Annotated[
+        Path | None,
+        typer.Option(help="Also write what the rows refer to into this folder."),
+    ] = None,
     home: Home = HOME,
     as_json: Json = False,
 ) -> None:
     """Write a version's rows to a file, as they were known at a moment."""
     horizon = None if known_at is None else parse_time(known_at)
-    found = work.export(connect(home), pipeline, version, file, labels, horizon)
+    found = work.export(
+        connect(home), pipeline, version, file, labels, horizon, payloads
+    )
     if as_json:
         print_json(found)
     else:
@@ -91,6 +99,14 @@ def export(
             f"{pipeline} version {found['version']} in {file}",
             soft_wrap=True,
         )
+        if (files := found["payloads"]) is not None:
+            gone = len(files["missing"])
+            lost = f", {gone:,} not stored any more" if gone else ""
+            console().print(
+                f"{files['written'] + files['already_there']:,} payloads in "
+                f"{payloads}{lost}",
+                soft_wrap=True,
+            )
 
 
 @datasets_app.command()
@@ -142,6 +158,34 @@ def maintain(
     else:
         title = "a dry run of the upkeep" if is_dry else "upkeep"
         console().print(views.maintenance_view(found, title))
+
+
+@datasets_app.command("prune-payloads")
+def prune_payloads(
+    pipeline: Pipeline,
+    older_than_days: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Since the last upload; rows on their way need theirs."
+        ),
+    ] = OLDER_THAN_DAYS,
+    dry_run: Annotated[bool, typer.Option(help="Only count.")] = False,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Delete payloads that no row of the dataset refers to."""
+    age = timedelta(days=older_than_days)
+    found = work.prune(connect(home), pipeline, age, dry_run)
+    if as_json:
+        print_json(found)
+    else:
+        verb = "could go" if dry_run else "deleted"
+        console().print(
+            f"{found['unreferenced']:,} payloads {verb}, "
+            f"{views.bytes_text(found['bytes'])}; rows refer to "
+            f"{found['referenced']:,} others",
+            soft_wrap=True,
+        )
 
 
 def parse_time(text: str) -> datetime:

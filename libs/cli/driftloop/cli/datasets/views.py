@@ -88,7 +88,7 @@ def version_view(found: dict[str, Any], every: bool) -> RenderableType:
 def values_text(profile: ColumnProfile) -> Text:
     """Return where a column's values lie, in one line."""
     spread = profile.spread
-    if spread is not None:
+    if spread is not None and profile.type != "payload":
         line = Text(bars(spread.histogram), style="cyan")
         return line.append(
             f" {spread.min:.4g} to {spread.max:.4g}, mean {spread.mean:.4g} "
@@ -98,7 +98,11 @@ def values_text(profile: ColumnProfile) -> Text:
     known = profile.row_count - profile.null_count
     parts = [f"{f.value} {f.count / known:.0%}" for f in profile.frequent]
     more = " …" if len(parts) > FREQUENT_VALUES else ""
-    return Text(", ".join(parts[:FREQUENT_VALUES]) + more)
+    line = Text(", ".join(parts[:FREQUENT_VALUES]) + more)
+    if spread is not None:
+        smallest, largest = bytes_text(int(spread.min)), bytes_text(int(spread.max))
+        line.append(f"; {smallest} to {largest}")
+    return line
 
 
 def bars(histogram: Sequence[int]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from driftloop.cli.context import CommandError, Installation
 from driftloop.cli.datasets import history
 from driftloop.cli.datasets.history import LATEST, History, Version
 from driftloop.cli.log import read_log
+from driftloop.cli.payloads import flat, references_of, write_payloads
 from driftloop.contracts.events import DatasetRef, TableRef
 from driftloop.runtime.data.comparison import compare
 from driftloop.runtime.data.profile import profiles_of
@@ -21,10 +22,12 @@ from driftloop.runtime.data.reading import (
     size_bytes,
 )
 from driftloop.runtime.datasets import storage_options
+from driftloop.runtime.errors import Retry
+from driftloop.runtime.payloads import open_payloads
 
 WRITERS: dict[str, Callable[[pl.DataFrame, Path], None]] = {
     ".parquet": lambda rows, path: rows.write_parquet(path),
-    ".csv": lambda rows, path: rows.write_csv(path),
+    ".csv": lambda rows, path: flat(rows).write_csv(path),
 }
 
 
@@ -164,8 +167,13 @@ def export(
     file: Path,
     with_labels: bool,
     known_at: datetime | None,
+    payloads: Path | None = None,
 ) -> dict[str, Any]:
     """Write a version's rows to a file, whole or not at all.
+
+    Parameters
+    ----------
+    payloads : folder for what the rows refer to; None: it is not written.
 
     Raises
     ------
@@ -187,6 +195,10 @@ def export(
         observations = version.event.dataset.observations
         rows = read_table(observations, storage_options(installation.settings))
     rows = rows.sort("event_time", "id")
+    files = None
+    if payloads is not None:
+        store = open_payloads(installation.settings)
+        files = write_payloads(store, rows, payloads)
     partial = file.with_name(f".{file.name}.partial")
     try:
         write(rows, partial)
@@ -202,4 +214,42 @@ def export(
         "rows": rows.height,
         "labelled": rows[target].drop_nulls().len() if target in rows.columns else 0,
         "known_at": known_at.isoformat() if known_at else None,
+        "payloads": files,
+    }
+
+
+def prune(
+    installation: Installation, pipeline: str, older_than: timedelta, dry_run: bool
+) -> dict[str, Any]:
+    """Delete payloads that no row of the dataset refers to.
+
+    Rows are never taken out of a dataset, so its newest version refers to all that
+    any version does.
+
+    Parameters
+    ----------
+    older_than : since the payload was uploaded last; younger ones may belong to rows
+        on their way.
+    """
+    found = history_of(installation, pipeline)
+    observations = found.latest.event.dataset.observations
+    rows = read_table(observations, storage_options(installation.settings))
+    kept = {reference.sha256 for reference, _ in references_of(rows)}
+    store = open_payloads(installation.settings)
+    moment = datetime.now(UTC) - older_than
+    gone = []
+    try:
+        for payload in list(store.stored(pipeline)):
+            if payload.sha256 not in kept and payload.put_at < moment:
+                gone.append(payload)
+                if not dry_run:
+                    store.delete(pipeline, payload.sha256)
+    except Retry as error:
+        raise CommandError(str(error)) from error
+    return {
+        "pipeline": pipeline,
+        "deleted": 0 if dry_run else len(gone),
+        "unreferenced": len(gone),
+        "bytes": sum(payload.size_bytes for payload in gone),
+        "referenced": len(kept),
     }

@@ -5,12 +5,13 @@ difference is significant, and what matters is how large it is.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from driftloop.runtime.data.profile import TECHNICAL, kind_of
+from driftloop.runtime.data.profile import TECHNICAL, kind_of, payload_parts
 
 Floats = npt.NDArray[np.float64]
 
@@ -110,11 +111,29 @@ def compare(old: pl.DataFrame, new: pl.DataFrame, target: str) -> Difference:
 
 
 def shifts(old: pl.DataFrame, new: pl.DataFrame, columns: list[str]) -> list[Shift]:
-    """Return how columns' values differ, greatest effect first."""
-    found = [shift(name, old[name], new[name]) for name in columns]
+    """Return how columns' values differ, greatest effect first.
+
+    References to payloads are compared by their media types and sizes.
+    """
+    found = [
+        shift(part, before, after)
+        for name in columns
+        for part, before, after in _parts(old[name], new[name])
+    ]
     return sorted(
         (one for one in found if one is not None), key=lambda s: (-s.effect, s.column)
     )
+
+
+def _parts(
+    old: pl.Series, new: pl.Series
+) -> Iterator[tuple[str, pl.Series, pl.Series]]:
+    if kind_of(old) == kind_of(new) == "payload":
+        after = payload_parts(new)
+        for name, before in payload_parts(old).items():
+            yield name, before, after[name]
+    else:
+        yield old.name, old, new
 
 
 def shift(name: str, old: pl.Series, new: pl.Series) -> Shift | None:

@@ -42,7 +42,7 @@ def feature_of(profile: ColumnProfile, with_rules: bool = True) -> Feature:
     low, high = _range(profile) if with_rules else (None, None)
     kind = profile.type
     return Feature(
-        type="category" if kind == "time" else kind,
+        type="category" if kind == "time" or kind == "payload" else kind,  # noqa: PLR1714 - mypy narrows by it
         min=low,
         max=high,
         values=_values(profile) if with_rules else None,
@@ -53,11 +53,12 @@ def feature_of(profile: ColumnProfile, with_rules: bool = True) -> Feature:
 def schema_of(
     profiles: Mapping[str, ColumnProfile], with_rules: bool = True
 ) -> dict[str, SchemaColumn]:
-    """Return a schema for the columns that hold any value and no times."""
+    """Return a schema for the columns that hold any value, no times and no payloads."""
     return {
         name: SchemaColumn(feature=feature_of(profile, with_rules), profile=profile)
         for name, profile in profiles.items()
-        if profile.type != "time" and profile.null_count < profile.row_count
+        if profile.type not in ("time", "payload")
+        and profile.null_count < profile.row_count
     }
 
 

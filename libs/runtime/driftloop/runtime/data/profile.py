@@ -18,6 +18,8 @@ TECHNICAL = ("id", "event_time", "source", "revision", "extra")
 def kind_of(column: pl.Series) -> ColumnKind:
     """Return what a column's values are."""
     kind = column.dtype
+    if isinstance(kind, pl.Struct):
+        return "payload"
     if kind == pl.Boolean:
         return "boolean"
     if kind.is_integer():
@@ -35,6 +37,8 @@ def profile_of(column: pl.Series) -> ColumnProfile:
     (2, 2, 2.0)
     """
     kind = kind_of(column)
+    if kind == "payload":
+        return _profile_of_payloads(column)
     known = column.drop_nulls()
     if known.dtype.is_float():
         known = known.drop_nans()
@@ -47,6 +51,27 @@ def profile_of(column: pl.Series) -> ColumnProfile:
         if kind in ("number", "integer")
         else None,
         frequent=_frequent(known) if kind in ("category", "boolean") else [],
+    )
+
+
+def payload_parts(column: pl.Series) -> dict[str, pl.Series]:
+    """Return what there is to compare of references: media types and sizes."""
+    return {
+        f"{column.name}.{part}": column.struct.field(part)
+        for part in ("media_type", "size_bytes")
+    }
+
+
+def _profile_of_payloads(column: pl.Series) -> ColumnProfile:
+    digests = column.struct.field("sha256").drop_nulls()
+    kinds, sizes = payload_parts(column).values()
+    return ColumnProfile(
+        type="payload",
+        row_count=len(column),
+        null_count=len(column) - len(digests),
+        distinct_count=digests.n_unique(),
+        spread=_spread(sizes.drop_nulls(), is_whole=True),
+        frequent=_frequent(kinds.drop_nulls()),
     )
 
 
