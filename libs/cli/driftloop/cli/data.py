@@ -186,7 +186,7 @@ def file_digest(file: Path) -> str:
         with file.open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as error:
-        raise PublishFileError(f"cannot read {file}: {error}") from error
+        raise PublishFileError(f"cannot read {file}: {error.strerror}") from error
 
 
 @dataclass(frozen=True)

@@ -94,8 +94,8 @@ def values_text(profile: ColumnProfile) -> Text:
     if spread is not None:
         line = Text(bars(spread.histogram), style="cyan")
         return line.append(
-            f" {spread.min:.4g} to {spread.max:.4g}, mean {spread.mean:.3g} "
-            f"± {spread.deviation:.3g}",
+            f" {spread.min:.3g} to {spread.max:.3g}, mean {spread.mean:.3g} "
+            f"± {spread.deviation:.2g}",
             style="default",
         )
     known = profile.row_count - profile.null_count
