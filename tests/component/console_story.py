@@ -21,6 +21,7 @@ WALL_S_PER_DAY = 0.2
 DAYS = 700
 FAULT_DAYS = range(170, 177)
 FIRST_MODEL_DAY = 45
+WARNED_DAY = 400
 DRIFTS = {330: 2, 432: 3, 520: 4, 655: 5}
 """Day of a verdict, and the version that comes of it; 4 is taken back, 5 waits."""
 
@@ -84,6 +85,7 @@ class Story:
                 row_count=2 if is_bad else 24,
                 quarantined_count=22 if is_bad else 0,
                 watermark=span.end,
+                warnings=[stuck()] if day == WARNED_DAY else [],
                 **common,
             ).with_rows(rows),
             ingested,
@@ -95,6 +97,7 @@ class Story:
                 field="temp",
                 row_count=22,
                 detail="values between 50 and 95, allowed -30 to 50",
+                example="77",
             )
             yield self.told(
                 e.BatchRejected(
@@ -375,6 +378,12 @@ def spec() -> PipelineSpec:
             "description": "Rentals of the next hour",
             "data": {"target": "cnt"},
         }
+    )
+
+
+def stuck() -> e.BatchWarning:
+    return e.BatchWarning(
+        check="stuck_sensor", field="hum", row_count=9, detail="9 rows have 0.5"
     )
 
 

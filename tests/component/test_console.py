@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import polars as pl
 import pytest
+from deltalake import write_deltalake
+from driftloop.contracts import events as e
+from driftloop.contracts.base import Chain, Event, Meta
+from driftloop.contracts.pipeline import Feature
+from driftloop.contracts.schema import SchemaColumn
 from driftloop.contracts.topics import BY_NAME, dead_letter_topic
 from driftloop.local.kafka import KafkaNode
 from driftloop.runtime.admin import create_topics
@@ -32,6 +38,38 @@ LETTER = (
 )
 
 
+def of_a_dataset(table: Path) -> list[Event]:
+    """Write a dataset of a few rows; return its version, and a schema that waits."""
+    rows = pl.DataFrame(
+        {
+            "id": ["a", "b"],
+            "event_time": [WALL] * 2,
+            "source": ["city"] * 2,
+            "temp": [0.5, 20.0],
+            "cnt": [3.0, None],
+        }
+    )
+    write_deltalake(table, rows.to_arrow())
+    dataset = e.DatasetRef(observations=e.TableRef(uri=str(table), version=0))
+    versioned = e.DatasetVersioned(
+        pipeline=NAME,
+        kind="observations",
+        dataset=dataset,
+        added_count=2,
+        observation_count=2,
+        label_count=1,
+        span=e.Span(start=WALL, end=WALL),
+    )
+    columns = {"temp": SchemaColumn(feature=Feature(min=0, max=30))}
+    proposed = e.SchemaProposed(
+        pipeline=NAME, version=1, columns=columns, changes=[], row_count=2
+    )
+    return [
+        event.with_meta(Meta(event.topic(), WALL, "/s", Chain("data")))
+        for event in (versioned, proposed)
+    ]
+
+
 @pytest.fixture(scope="module")
 def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
     """A console over a log that holds the whole story, with some of it twice."""
@@ -41,7 +79,8 @@ def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess
         log = Log(node.bootstrap, folder / "home")
         events = list(Story(WALL).events())
         log.publish(*events)
-        log.publish(*[e for e in events if e.topic() == "model-deployed"])
+        log.publish(*[x for x in events if x.topic() == "model-deployed"])
+        log.publish(*of_a_dataset(folder / "table"))
         log.close()
         publisher = ConfluentPublisher(node.bootstrap, client_id="test")
         letter = Record(dead_letter_topic("validator"), b"k", b"\x00bad", LETTER)
@@ -73,7 +112,8 @@ def test_the_story_is_told(console: ServiceProcess) -> None:
     verdicts = [d["drift"]["cause"] for d in pipeline["decisions"] if "drift" in d]
     assert verdicts == ["sensor_fault", *["concept_drift"] * 4]
     assert len(pipeline["quarantine"]["spans"]) == len(FAULT_DAYS)
-    assert pipeline["quarantine"]["reasons"][0]["field"] == "temp"
+    assert [f["field"] for f in pipeline["quality"]["findings"]] == ["temp", "hum"]
+    assert pipeline["datasets"]["shown"][0]["version"] == "0.0"
     assert pipeline["job"] is None
     assert found["counts"][NAME]["batch-validated"][0] == DAYS
     assert found["dead_letters"]["counts"] == {"validator": 1}
@@ -91,6 +131,26 @@ def test_a_restart_shows_the_same(console: ServiceProcess) -> None:
     assert before.pop("revision") > 0
     after.pop("revision")
     assert after == before
+
+
+def test_reports_of_a_version_and_of_a_batch(console: ServiceProcess) -> None:
+    """As HTML and JSON, of what the page shows; anything else is refused."""
+    found = state(console)["pipelines"][NAME]
+    batch = next(b for b in found["quality"]["batches"] if b["bad"])
+    page = console.client.get(f"/reports/{NAME}/batches/{batch['batch']}")
+    assert "values between 50 and 95" in page.text
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
+    form = {"form": "json"}
+    report = console.client.get(page.url.path, params=form).json()
+    assert report["facts"]["quarantined"] == batch["bad"]
+    of_version = {"version": "0.0", **form}
+    report = console.client.get(f"/reports/{NAME}", params=of_version).json()
+    assert report["facts"]["rows"] == 2
+    assert console.client.get(f"/api/sizes/{NAME}").json()["0.0"] > 0
+    for path in (f"/reports/{NAME}/batches/none", f"/reports/{NAME}?version=9.9"):
+        answer = console.client.get(path)
+        assert answer.status_code == 404
+        assert "driftloop datasets" in answer.text
 
 
 def test_only_news_is_sent(console: ServiceProcess) -> None:
@@ -176,6 +236,7 @@ def test_a_real_browser_draws_it(console: ServiceProcess, tmp_path: Path) -> Non
         text = browser.evaluate("document.body.innerText")
         for part in (
             "Version 5 waits", "v3 in service", "Sensor fault", "<script>alert(1)",
+            "Schema 1 waits for a person", "driftloop schema accept bike-demand",
         ):  # fmt: skip
             assert part in text
         assert browser.evaluate("document.querySelectorAll('.served').length") >= 3
@@ -184,11 +245,29 @@ def test_a_real_browser_draws_it(console: ServiceProcess, tmp_path: Path) -> Non
         browser.wait_for("document.querySelectorAll('#versions tbody tr').length == 5")
         width = "document.documentElement.scrollWidth"
         browser.wait_for(f"{width} <= 390")
+        find_quarantined_column(browser)
         assert browser.complaints == []
 
         browser.evaluate("console.error('control')")  # negative control
         browser.wait_for("true")
         assert "control" in "".join(browser.complaints)
+
+
+def find_quarantined_column(browser: Browser) -> None:
+    """Go the way of a person who wants to know what is wrong with the data."""
+    row = "document.querySelector('#quality tbody tr')"
+    browser.wait_for(f"{row}?.innerText.includes('temp')")
+    assert "values between 50 and 95" in browser.evaluate(f"{row}.innerText")
+    assert browser.evaluate(f"{row}.querySelectorAll('rect.some').length") >= 1
+    bad = (
+        "[...document.querySelectorAll('#batches tbody tr')]"
+        ".find(row => row.innerText.includes('temp: range'))"
+    )
+    link = browser.evaluate(f"{bad}.querySelector('a').href")
+    newest = browser.evaluate("document.querySelector('#datasets tbody a').href")
+    for url, text in ((link, "values between 50 and 95"), (newest, "version 0.0")):
+        browser.open(url)
+        browser.wait_for(f"document.body.innerText.includes({text!r})")
 
 
 def test_a_console_without_token_does_not_start(

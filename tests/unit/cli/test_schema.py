@@ -11,11 +11,11 @@ from driftloop.cli import app as command_line
 from driftloop.cli.context import CommandError, Installation
 from driftloop.cli.log import Entry
 from driftloop.cli.schema import work
-from driftloop.cli.schema.life import differences, features_yaml, life_of
+from driftloop.cli.schema.life import features_yaml, life_of
 from driftloop.contracts import events as e
 from driftloop.contracts.base import Chain, Event, Meta
 from driftloop.contracts.pipeline import Feature, parse_pipeline
-from driftloop.contracts.schema import SchemaChange, SchemaColumn
+from driftloop.contracts.schema import SchemaChange, SchemaColumn, differences
 from driftloop.runtime.settings import Settings
 from typer.testing import CliRunner
 

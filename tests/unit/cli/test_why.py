@@ -121,9 +121,18 @@ def test_a_cause_that_the_log_lost_is_said() -> None:
     assert tell(LOG[1:4], "bikes", 1).missing_causes == {"10"}
 
 
-@pytest.mark.parametrize(("name", "version"), [("bikes", 9), ("cars", None)])
-def test_an_unknown_model_is_explained(name: str, version: int | None) -> None:
-    with pytest.raises(UnknownModelError, match="known|no version"):
+@pytest.mark.parametrize(
+    ("name", "version", "said"),
+    [
+        ("bikes", 9, r"no bikes/9 in the log; known: bikes/1"),
+        ("cars", None, r"no pipeline 'cars' in the log; there are: bikes"),
+        ("cars", 1, r"no pipeline 'cars'"),
+    ],
+)
+def test_an_unknown_model_is_explained(
+    name: str, version: int | None, said: str
+) -> None:
+    with pytest.raises(UnknownModelError, match=said):
         tell(LOG, name, version)
 
 

@@ -17,11 +17,12 @@ from driftloop.contracts.events import (
     SubjectErased,
 )
 from driftloop.contracts.pipeline import PipelineFileError, parse_pipeline
+from driftloop.contracts.privacy import REDACTED
 from driftloop.ingest.formats import Parsed, parse
 from driftloop.ingest.handlers import HANDLERS, IngestDeps, Patience
 from driftloop.ingest.keys import PrivacyKeyError, PrivacyKeys, UnreadableError
 from driftloop.ingest.keys import open_keys as keys_of
-from driftloop.ingest.privacy import REDACTED, encrypted, subject_of, treat
+from driftloop.ingest.privacy import encrypted, subject_of, treat
 from driftloop.ingest.settings import IngestSettings
 from driftloop.ingest.tables import TABLES
 from driftloop.ingest.vault import DatabaseVault

@@ -276,3 +276,24 @@ def test_evolution_accept_is_for_inferred_schemas() -> None:
             "{name: a, task: regression, data: {target: y, evolution: accept, "
             "features: {x: {}}}}"
         )
+
+
+PRIVATE = (
+    "{name: open, task: regression, data: {target: cnt, features: {"
+    "sky: {type: category, values: [clear]}, city: {type: category, values: [x]}}, "
+    "privacy: {phone: {action: mask, keep_last: 2}, city: hash}}}"
+)
+
+
+def test_values_of_private_columns_are_in_no_proposal(desk: Desk) -> None:
+    """Nor the word that ingest puts in place of others; the control is proposed."""
+    desk.apply(PRIVATE)
+    treated = {"phone": ["***17", "***99"], "city": ["0f1e2d"], "cnt": [1.0]}
+    told = desk.send(40, sky=["clear", "[redacted]"], **treated)
+    assert not [x for x in told if isinstance(x, SchemaProposed)]
+    told = desk.send(40, sky=["clear", "mist", "[redacted]"], other=["a"], **treated)
+    (proposed,) = [x for x in told if isinstance(x, SchemaProposed)]
+    assert proposed.columns["sky"].feature.values == ["clear", "mist"]
+    assert set(proposed.columns) == {"sky", "city", "other"}
+    assert "***" not in proposed.model_dump_json()
+    assert "0f1e2d" not in proposed.model_dump_json()

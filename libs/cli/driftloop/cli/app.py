@@ -92,9 +92,12 @@ def status(home: Home = HOME, as_json: Json = False) -> None:
     if as_json:
         _print_json(report)
     elif report["state"] == "stopped":
-        _console().print(f"driftloop is stopped ({report['home']}); driftloop up")
+        _console().print(
+            f"driftloop is stopped in {report['home']}; start it: driftloop up",
+            soft_wrap=True,
+        )
     else:
-        _console().print(stack.status_table(report))
+        stack.show(report, _console())
 
 
 # ── pipelines and data ──────────────────────────────────────────────────────
@@ -232,7 +235,7 @@ def list_models(
     if as_json:
         _print_json(versions)
     else:
-        _console().print(models.version_table(versions))
+        _console().print(models.version_table(versions), soft_wrap=not versions)
 
 
 @app.command(rich_help_panel="Models")
@@ -240,6 +243,9 @@ def why(
     model: Annotated[
         str, typer.Argument(help="bike-demand (its champion) or bike-demand/3.")
     ],
+    with_ids: Annotated[
+        bool, typer.Option("--ids", help="Also each event's id.")
+    ] = False,
     home: Home = HOME,
     as_json: Json = False,
 ) -> None:
@@ -248,7 +254,7 @@ def why(
     if as_json:
         _print_json(models.story_json(story))
     else:
-        _console().print(models.story_tree(story))
+        _console().print(models.story_tree(story, with_ids))
 
 
 @app.command(rich_help_panel="Models")

@@ -190,7 +190,7 @@ def file_digest(file: Path) -> str:
         with file.open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as error:
-        raise PublishFileError(f"cannot read {file}: {error}") from error
+        raise PublishFileError(f"cannot read {file}: {error.strerror}") from error
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,13 @@ def watch(
     as_json: bool,
     console: Console,
 ) -> None:
-    """Print events as they come, until interrupted."""
+    """Print events as they come, until interrupted.
+
+    Raises
+    ------
+    CommandError
+        When there is no such pipeline.
+    """
     started = datetime.now(UTC)
 
     def show(entry: Entry) -> None:
@@ -284,7 +290,15 @@ def watch(
         line.append(f"  {entry.meta.chain.id[:8]}", style="dim")
         console.print(line, soft_wrap=True)
 
+    if pipeline:
+        applied(installation, pipeline)
     topics = CHAIN_TOPICS if rows else DECISION_TOPICS
+    if not as_json and console.is_terminal:
+        console.print(
+            "waiting for events; Ctrl-C ends it"
+            + ("" if from_start else " (--from-start shows what has happened)"),
+            style="dim",
+        )
     follower = follow_log(installation.bootstrap, topics, installation.store, show)
     try:
         threading.Event().wait()

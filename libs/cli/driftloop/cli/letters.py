@@ -7,10 +7,11 @@ from typing import Any
 
 from driftloop.cli.context import CommandError, Installation
 from driftloop.cli.data import publisher
+from driftloop.cli.options import plain_table
 from driftloop.contracts.topics import SERVICES, dead_letter_topic, produced_by
 from driftloop.runtime.follower import LogFollower
 from driftloop.runtime.transport import Message, Record
-from rich.table import Table
+from rich.console import RenderableType
 from rich.text import Text
 
 
@@ -83,17 +84,22 @@ def _letter(message: Message) -> Letter:
     )
 
 
-def dead_letter_table(found: Sequence[Letter]) -> Table:
-    table = Table(title=f"{len(found)} dead letters", title_justify="left")
-    for name in ("time", "service", "from", "why", "value"):
+def dead_letter_table(found: Sequence[Letter]) -> RenderableType:
+    """Return the letters, oldest first."""
+    if not found:
+        return Text("no dead letters: every message could be handled")
+    table = plain_table(f"{len(found)} dead letters, oldest first")
+    for name in ("time", "service"):
+        table.add_column(name, no_wrap=True)
+    for name in ("from", "why", "value"):
         table.add_column(name, overflow="fold")
     for letter in found:
         value = (letter.message.value or b"")[:80].decode(errors="replace")
         table.add_row(
-            letter.time[:19],
+            letter.time[:19].replace("T", " "),
             letter.service,
             f"{letter.topic}/{letter.partition}/{letter.offset}",
-            letter.reason,
+            Text(letter.reason),
             Text(value, style="dim"),
         )
     return table

@@ -5,8 +5,9 @@ from typing import Any
 from driftloop.cli.context import Installation
 from driftloop.cli.describe import STYLES, describe, entry_json
 from driftloop.cli.log import CHAIN_TOPICS, read_log
+from driftloop.cli.options import plain_table
 from driftloop.cli.why import Story, UnknownModelError, parse_model, tell
-from rich.table import Table
+from rich.console import Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
 
@@ -48,28 +49,28 @@ def story_json(story: Story) -> dict[str, Any]:
     }
 
 
-def story_tree(story: Story) -> Tree:
-    """Draw a story for people: each event below its cause."""
-    traces = ", ".join(sorted(story.trace_ids)) or "none"
+def story_tree(story: Story, with_ids: bool = False) -> Group:
+    """Draw a story for people: each event below its cause, the time before it."""
+    days = {f"{entry.meta.time:%Y-%m-%d}" for entry in story.entries}
     head = Text("why ", style="dim")
     head.append(f"{story.pipeline}/v{story.version}", style="bold not dim")
-    head.append(f"   trace {traces}")
+    head.append(f"   {min(days)}" if len(days) == 1 else "")
     tree = Tree(head)
     branches: dict[str, Tree] = {}
+    form = "%H:%M:%S" if len(days) == 1 else "%Y-%m-%d %H:%M:%S"
     for entry in story.entries:
-        line = Text(f"{entry.meta.time:%Y-%m-%d %H:%M:%S} ", style="dim")
+        line = Text(f"{entry.meta.time:{form}} ", style="dim")
         line.append(f"{entry.topic} ", style=STYLES.get(entry.topic, "bold"))
         line.append(describe(entry.event))
-        line.append(f"  {entry.meta.id}", style="dim")
+        if with_ids:
+            line.append(f"  {entry.meta.id}", style="dim")
         parent = branches.get(entry.meta.causation_id or "", tree)
         branches[entry.meta.id] = parent.add(line)
     if story.missing_causes:
-        tree.add(
-            Text(
-                f"causes no longer in the log: {len(story.missing_causes)}", style="dim"
-            )
-        )
-    return tree
+        count = len(story.missing_causes)
+        tree.add(Text(f"causes no longer in the log: {count}", style="dim"))
+    traces = Text(f"trace {', '.join(sorted(story.trace_ids)) or 'none'}", style="dim")
+    return Group(tree, traces)
 
 
 def decide(
@@ -121,15 +122,21 @@ def retrain(
     return answer
 
 
-def version_table(versions: list[dict[str, Any]]) -> Table:
-    """Return the versions as a table."""
-    table = Table(title="versions, newest first", title_justify="left")
+def version_table(versions: list[dict[str, Any]]) -> RenderableType:
+    """Return the versions as a table; an algorithm that all share is in its title."""
+    if not versions:
+        return Text("no version yet; the first comes with enough labelled rows")
+    algorithms = {item["algorithm"].replace("_", " ") for item in versions}
+    shared = f", all {next(iter(algorithms))}" if len(algorithms) == 1 else ""
+    table = plain_table(f"versions, newest first{shared}")
     for name in ("model", "state", "because of"):
         table.add_column(name, no_wrap=True)
     table.add_column("hold-out", ratio=1)
     for item in versions:
         state = str(item["state"]).replace("_", " ")
         is_champion = "champion" in item["aliases"]
+        worth = _short(item["summary"])
+        algorithm = "" if shared else f"{item['algorithm'].replace('_', ' ')}: "
         table.add_row(
             f"{item['pipeline']}/{item['version']}",
             Text(
@@ -137,6 +144,19 @@ def version_table(versions: list[dict[str, Any]]) -> Table:
                 style="bold green" if is_champion else "",
             ),
             str(item["trigger_reason"]).replace("_", " "),
-            f"{item['algorithm'].replace('_', ' ')}: {item['summary']}",
+            f"{algorithm}{worth}",
         )
     return table
+
+
+def _short(summary: str) -> str:
+    """Leave out of a comparison what a narrow table has no room for.
+
+    >>> _short("mae 40.1 against champion v24 92.7 on 324 hold-out rows")
+    'mae 40.1, v24 92.7'
+    """
+    return (
+        summary.partition(" on ")[0]
+        .replace(" against champion ", ", ")
+        .replace(" against ", ", ")
+    )

@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 from driftloop.cli.context import default_home
+from rich import box
 from rich.console import Console
+from rich.table import Table
 
 Home = Annotated[
     Path,
@@ -20,6 +22,21 @@ HOME = default_home()
 def console(as_json: bool = False) -> Console:
     """Return where people read; not stdout when a program reads that."""
     return Console(stderr=as_json, highlight=False)
+
+
+def plain_table(title: str, **options: Any) -> Table:
+    """Return a table without frames: what it shows has to fit into 80 columns."""
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+        collapse_padding=True,
+        **options,
+    )
 
 
 def print_json(value: Any) -> None:

@@ -4,12 +4,26 @@ from pathlib import Path
 from typing import Any
 
 import driftloop.local.stack as local_stack
+from driftloop.cli.options import plain_table
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 
 def up(home: Path, foreground: bool, console: Console) -> None:
+    """Start the stack, wait until every process is ready, and show where to look.
+
+    Raises
+    ------
+    StackError
+        When a process is not ready in time.
+    """
+    start(home, foreground, console)
+    if not foreground:
+        show(local_stack.status(home), console)
+
+
+def start(home: Path, foreground: bool, console: Console) -> None:
     """Start the stack and wait until every process is ready.
 
     Raises
@@ -17,9 +31,13 @@ def up(home: Path, foreground: bool, console: Console) -> None:
     StackError
         When a process is not ready in time.
     """
-    report = local_stack.up(home, foreground, progress=console.print)
-    if not foreground:
-        console.print(status_table(report))
+    if local_stack.status(home)["state"] == "stopped":
+        console.print(
+            f"starting Kafka and {len(local_stack.SERVICES)} services in {home}",
+            style="dim",
+            soft_wrap=True,
+        )
+    local_stack.up(home, foreground, progress=console.print)
 
 
 def down(home: Path, wipe: bool, console: Console) -> None:
@@ -53,18 +71,25 @@ def links(home: Path) -> str:
     )
 
 
+def show(report: dict[str, Any], console: Console) -> None:
+    """Print each process, then where to look; addresses stay whole to be copied."""
+    console.print(status_table(report))
+    logs = Path(report["home"]) / "logs"
+    console.print(f"\nlogs      {logs}/PROCESS.log", soft_wrap=True)
+    if report["urls"]:
+        console.print(links(Path(report["home"])), soft_wrap=True)
+
+
 def status_table(report: dict[str, Any]) -> Table:
-    """Return each process with its port, readiness, restarts; then the links."""
-    table = Table(
-        title=f"driftloop is {report['state']}   {report['home']}",
-        title_justify="left",
-        caption=links(Path(report["home"])) if report["urls"] else None,
-        caption_justify="left",
-    )
-    for name in ("process", "state", "port", "pid", "restarts", "log"):
-        table.add_column(name, overflow="fold")
+    """Return each process with its port, readiness and restarts."""
+    table = plain_table(f"driftloop is {report['state']} in {report['home']}")
+    table.add_column("process", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for name in ("port", "pid", "restarts"):
+        table.add_column(name, justify="right", no_wrap=True)
     for name, process in report["processes"].items():
         ready = process.get("ready")
+        restarts = process.get("restarts", 0)
         table.add_row(
             name,
             Text(
@@ -73,7 +98,6 @@ def status_table(report: dict[str, Any]) -> Table:
             ),
             str(process.get("port") or ""),
             str(process.get("pid") or ""),
-            str(process.get("restarts", 0)),
-            str(process.get("log") or ""),
+            Text(str(restarts), style="yellow" if restarts else ""),
         )
     return table

@@ -90,11 +90,15 @@ def tell(entries: Sequence[Entry], pipeline: str, version: int | None) -> Story:
     if root is None or wanted is None:
         known = ", ".join(f"{pipeline}/{_version(r)}" for r in registered)
         pipelines = sorted({entry.event.pipeline for entry in entries})
+        if pipeline not in pipelines:
+            raise UnknownModelError(
+                f"no pipeline {pipeline!r} in the log; there are: "
+                f"{', '.join(pipelines) or 'none'}"
+            )
         raise UnknownModelError(
             f"{pipeline} has no version in service; known: {known or 'none'}"
             if wanted is None
-            else f"no {pipeline}/{wanted} in the log; known: "
-            f"{known or 'pipelines ' + (', '.join(pipelines) or 'none')}"
+            else f"no {pipeline}/{wanted} in the log; known: {known or 'none'}"
         )
     chain = [entry for entry in entries if entry.meta.chain.id == root.meta.chain.id]
     chain = [entry for entry in chain if _belongs(entry.event, wanted)]

@@ -456,7 +456,8 @@ def load_pipeline(path: Path) -> PipelineSpec:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise PipelineFileError(f"cannot read {path}: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise PipelineFileError(f"cannot read {path}: {why}") from error
     return parse_pipeline(text)
 
 

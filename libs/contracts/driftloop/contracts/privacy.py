@@ -10,6 +10,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Action = Literal["drop", "mask", "hash", "tokenise", "encrypt"]
+REDACTED = "[redacted]"
+"""What ingest puts in place of a value that is not what its feature says."""
 MAX_KEPT_CHARACTERS = 8
 ID_ACTIONS = frozenset({"hash", "tokenise"})
 """An id has to stay one value for one row, so that labels find their rows."""

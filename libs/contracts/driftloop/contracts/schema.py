@@ -1,7 +1,7 @@
 """A pipeline's schema as it lives: what columns are like, and what changed in them."""
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 from driftloop.contracts.base import Value
 from driftloop.contracts.pipeline import Feature
@@ -79,3 +79,43 @@ class SchemaColumn(Value):
 def features_of(columns: Mapping[str, SchemaColumn]) -> dict[str, Feature]:
     """Return the rules of a schema alone, as in a pipeline file."""
     return {name: column.feature for name, column in columns.items()}
+
+
+def differences(old: Mapping[str, Feature], new: Mapping[str, Feature]) -> list[str]:
+    """Return what is different, a line each.
+
+    >>> differences({"a": Feature(max=1)}, {"a": Feature(max=2), "b": Feature()})
+    ['a: max 1 → 2', 'b: new']
+    """
+    return list(_differences(old, new))
+
+
+def _differences(
+    old: Mapping[str, Feature], new: Mapping[str, Feature]
+) -> Iterator[str]:
+    for name in dict.fromkeys([*old, *new]):
+        if name not in new:
+            yield f"{name}: gone"
+        elif name not in old:
+            yield f"{name}: new"
+        else:
+            yield from _changed(name, old[name], new[name])
+
+
+def _changed(name: str, old: Feature, new: Feature) -> Iterator[str]:
+    for key in Feature.model_fields:
+        before, after = getattr(old, key), getattr(new, key)
+        if before == after:
+            continue
+        if key == "values" and before is not None and after is not None:
+            more = [f"+{v}" for v in after if v not in before]
+            less = [f"-{v}" for v in before if v not in after]
+            yield f"{name}: values {' '.join([*more, *less]) or 'in another order'}"
+        else:
+            yield f"{name}: {key} {_shown(before)} → {_shown(after)}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "none" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""Reads topics from their beginning without a consumer group."""
+"""Reads topics from their beginning, or one record, without a consumer group."""
 
 import logging
 import threading
@@ -24,7 +24,6 @@ METADATA_TIMEOUT_S = 5.0
 
 
 def _message(raw: Any) -> Message:
-
     return Message(
         topic=raw.topic(),
         partition=raw.partition(),
@@ -34,6 +33,44 @@ def _message(raw: Any) -> Message:
         headers=tuple((n, v or b"") for n, v in raw.headers() or ()),
         timestamp_ms=raw.timestamp()[1],
     )
+
+
+def _client_config(bootstrap: str, config: Mapping[str, str] | None) -> dict[str, str]:
+    return {
+        "bootstrap.servers": bootstrap,
+        "group.id": "driftloop-follower",  # required by the client, never joined
+        "enable.auto.commit": "false",
+        "auto.offset.reset": "earliest",
+        "enable.partition.eof": "true",
+        "allow.auto.create.topics": "false",
+        **(config or {}),
+    }
+
+
+def message_at(
+    bootstrap: str,
+    topic: str,
+    partition: int,
+    offset: int,
+    config: Mapping[str, str] | None = None,
+    timeout_s: float = METADATA_TIMEOUT_S,
+) -> Message | None:
+    """Return one record; None where the log does not hold it, or not in time."""
+    wanted = TopicPartition(topic, partition, offset)
+    consumer = Consumer(_client_config(bootstrap, config), logger=client_logger)
+    deadline = time.monotonic() + timeout_s
+    try:
+        consumer.assign([wanted])
+        while time.monotonic() < deadline:
+            raw = consumer.poll(POLL_S)
+            if raw is None:
+                continue
+            if raw.error() is not None or raw.offset() != offset:
+                return None  # at the end, or moved on by retention
+            return _message(raw)
+    finally:
+        consumer.close()
+    return None
 
 
 class LogFollower:
@@ -53,15 +90,7 @@ class LogFollower:
         self._on_message = on_message
         self._stop = threading.Event()
         self.caught_up = threading.Event()
-        self._config = {
-            "bootstrap.servers": bootstrap,
-            "group.id": "driftloop-follower",  # required by the client, never joined
-            "enable.auto.commit": "false",
-            "auto.offset.reset": "earliest",
-            "enable.partition.eof": "true",
-            "allow.auto.create.topics": "false",
-            **(config or {}),
-        }
+        self._config = _client_config(bootstrap, config)
 
     def run(self) -> None:
         """Follow until :meth:`stop`."""

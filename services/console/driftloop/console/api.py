@@ -3,23 +3,32 @@
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from driftloop.console.access import Access, closed_page
 from driftloop.console.reading import Reader
-from driftloop.console.reports import NoReportError, report_page
+from driftloop.console.reports import (
+    LATEST,
+    NoReportError,
+    rendered,
+    report_of_batch,
+    sizes,
+    version_report,
+)
 from driftloop.console.settings import ConsoleSettings
+from driftloop.console.story import Pipeline
 from driftloop.contracts.topics import TOPICS
 from driftloop.runtime.data.reading import DatasetError
-from driftloop.runtime.data.report import CONTENT_POLICY
+from driftloop.runtime.data.report import CONTENT_POLICY, Report
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
-from fastapi.responses import FileResponse, HTMLResponse, StreamingResponse
+from fastapi.responses import FileResponse, StreamingResponse
 
 STATIC = Path(__file__).with_name("static")
 LOOK_S = 0.25
 HEARTBEAT_S = 15.0
+Form = Annotated[Literal["html", "json"], Query()]
 
 
 def page_router(
@@ -60,19 +69,6 @@ def page_router(
         """Return everything that the page shows, or what is new in it."""
         return _state(reader, since)
 
-    @router.get("/reports/{pipeline}", dependencies=guarded)
-    def report(pipeline: str) -> Response:
-        """Show the report of a pipeline's newest dataset version."""
-        with reader.lock:
-            found = reader.board.pipelines.get(pipeline)
-        try:
-            page = report_page(found, settings, pipeline)
-        except NoReportError as error:
-            raise HTTPException(404, str(error)) from error
-        except DatasetError as error:
-            raise HTTPException(503, str(error)) from error
-        return HTMLResponse(page, headers={"Content-Security-Policy": CONTENT_POLICY})
-
     @router.get("/api/stream", dependencies=guarded)
     def stream() -> StreamingResponse:
         """Follow the board: one server-sent event for each change."""
@@ -80,7 +76,55 @@ def page_router(
             _changes(reader, stopping), media_type="text/event-stream"
         )
 
+    _add_reports(router, access, reader, settings)
     return router
+
+
+def _add_reports(
+    router: APIRouter, access: Access, reader: Reader, settings: ConsoleSettings
+) -> None:
+    """Add the reports of versions and batches, and the sizes of versions."""
+    guarded = [Depends(access.require)]
+    known: dict[str, dict[str, int]] = {}
+
+    def found(name: str) -> Pipeline | None:
+        with reader.lock:
+            return reader.board.pipelines.get(name)
+
+    @router.get("/reports/{pipeline}", dependencies=guarded)
+    def of_version(
+        pipeline: str, version: Annotated[str, Query()] = LATEST, form: Form = "html"
+    ) -> Response:
+        """Show the report of a dataset version, by default of the newest."""
+        return _report(
+            lambda: version_report(found(pipeline), settings, pipeline, version), form
+        )
+
+    @router.get("/reports/{pipeline}/batches/{batch}", dependencies=guarded)
+    def of_batch(pipeline: str, batch: str, form: Form = "html") -> Response:
+        """Show the report of one of the batches that the page shows."""
+        return _report(
+            lambda: report_of_batch(found(pipeline), pipeline, batch, reader.read_at),
+            form,
+        )
+
+    @router.get("/api/sizes/{pipeline}", dependencies=guarded)
+    def sizes_of(pipeline: str) -> dict[str, int]:
+        """Return the bytes of the dataset versions that the page shows."""
+        before = known.get(pipeline, {})
+        known[pipeline] = sizes(found(pipeline), settings, before)
+        return known[pipeline]
+
+
+def _report(make: Callable[[], Report], form: str) -> Response:
+    try:
+        text, media_type = rendered(make(), form)
+    except NoReportError as error:
+        raise HTTPException(404, str(error)) from error
+    except DatasetError as error:
+        raise HTTPException(503, str(error)) from error
+    headers = {"Content-Security-Policy": CONTENT_POLICY}
+    return Response(text, media_type=media_type, headers=headers)
 
 
 def _state(reader: Reader, revision: int) -> dict[str, Any]:

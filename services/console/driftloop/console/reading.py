@@ -1,20 +1,24 @@
-"""Reads every topic from its beginning onto the board."""
+"""Reads every topic from its beginning onto the board, and single events again."""
 
 import threading
 from collections.abc import Mapping
 from typing import Any
 
 from driftloop.console.core import Board, DeadLetter
+from driftloop.contracts.base import Event
 from driftloop.contracts.topics import BY_NAME, SERVICES, dead_letter_topic, produced_by
 from driftloop.runtime.artifacts import ArtifactStore
 from driftloop.runtime.envelope import attributes_of, decode
 from driftloop.runtime.errors import Reject, Retry
-from driftloop.runtime.follower import LogFollower
+from driftloop.runtime.follower import LogFollower, message_at
 from driftloop.runtime.transport import Message
 
 DOOR_TOPICS = frozenset({"observation-arrived", "label-arrived"})
 """What upstream writes, in its own forms: counted, not decoded."""
 LETTER_TOPICS = {dead_letter_topic(s): s for s in SERVICES if produced_by(s)}
+FETCHED_TOPICS = frozenset({"batch-rejected"})
+"""Of rows that are in the artifact store only these are fetched: what was found in them
+is told in the object, and they are few. Of others the record is counted."""
 STOP_POLL_S = 0.1
 
 
@@ -30,6 +34,7 @@ class Reader:
         self.board = Board()
         self.lock = threading.Lock()
         self._store = store
+        self._bootstrap, self._config = bootstrap, config
         self._follower = LogFollower(
             bootstrap, [*BY_NAME, *LETTER_TOPICS], self._take, config
         )
@@ -54,23 +59,38 @@ class Reader:
         with self.lock:
             return self.board.since(revision)
 
+    def read_at(self, topic: str, partition: int, offset: int) -> Event | None:
+        """Return the event at a position; None when the log does not hold it."""
+        message = message_at(self._bootstrap, topic, partition, offset, self._config)
+        if message is None:
+            return None
+        try:
+            return decode(message, self._store)
+        except (Reject, Retry):
+            return None
+
     def _take(self, message: Message) -> None:
-        with self.lock:
-            service = LETTER_TOPICS.get(message.topic)
-            if service is not None:
+        service = LETTER_TOPICS.get(message.topic)
+        if service is not None:
+            with self.lock:
                 self.board.take_dead_letter(_letter(service, message))
-            elif message.topic in DOOR_TOPICS or _is_elsewhere(message):
+        elif message.topic in DOOR_TOPICS or _is_elsewhere(message):
+            with self.lock:
                 self.board.count(_pipeline_of(message), message.topic)
-            else:
-                try:
-                    self.board.take(decode(message, self._store))
-                except (Reject, Retry):
-                    return  # its consumer puts it among the dead letters
+        else:
+            try:
+                event = decode(message, self._store)
+            except (Reject, Retry):
+                return  # its consumer puts it among the dead letters
+            with self.lock:
+                self.board.take(event)
 
 
 def _is_elsewhere(message: Message) -> bool:
-    """Whether the rows are in the artifact store: not fetched for a count."""
-    return any(name == "ce_dataref" for name, _ in message.headers)
+    """Whether the rows are in the artifact store, and not fetched for a count."""
+    return message.topic not in FETCHED_TOPICS and any(
+        name == "ce_dataref" for name, _ in message.headers
+    )
 
 
 def _pipeline_of(message: Message) -> str:

@@ -12,13 +12,12 @@ from typing import Any, Protocol
 import pyarrow as pa
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from driftloop.contracts.pipeline import Feature, PipelineSpec
-from driftloop.contracts.privacy import PrivacyRule
+from driftloop.contracts.privacy import REDACTED, PrivacyRule
 from driftloop.ingest.columns import as_text
 from driftloop.ingest.formats import Parsed
 from driftloop.ingest.keys import PrivacyKeys
 
 MASK = "***"
-REDACTED = "[redacted]"
 ENCRYPTED = "enc1"
 TRUTHS = frozenset({"true", "false", "1", "0"})
 

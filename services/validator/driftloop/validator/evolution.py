@@ -21,6 +21,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 from driftloop.contracts.pipeline import RESERVED_COLUMNS, Feature
+from driftloop.contracts.privacy import REDACTED
 from driftloop.contracts.schema import SchemaChange
 from driftloop.validator.inference import type_of
 from driftloop.validator.values import text_of, typed
@@ -175,4 +176,5 @@ def _has_fractions(array: pa.Array) -> bool:
 def _new_values(array: pa.Array, feature: Feature) -> list[str]:
     allowed = {text_of(value) for value in feature.values or []}
     found = {text_of(value) for value in pc.unique(array).to_pylist()} - {None}
-    return sorted(value for value in found - allowed if value is not None)
+    fresh = found - allowed - {REDACTED}
+    return sorted(value for value in fresh if value is not None)

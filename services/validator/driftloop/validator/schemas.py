@@ -119,7 +119,11 @@ class Review:
         batch, spec = self._batch, self._batch.spec
         features = spec.data.features or self.learned.features
         rows = batch.event.rows
-        changes = changes_of(rows, features, batch.no_features)
+        changes = [
+            change
+            for change in changes_of(rows, features, batch.no_features)
+            if not _is_private(change, spec)
+        ]
         if batch.is_learning and not self._has_schema:
             changes = [c for c in changes if c.told.kind == "missing_column"]
         before = set(json.loads(self._row.told))
@@ -227,6 +231,14 @@ class Review:
             row_count=rows.height,
         )
         self._say(event)
+
+
+def _is_private(change: Change, spec: PipelineSpec) -> bool:
+    """Whether a proposal would list values of a column with a privacy rule.
+
+    Proposals are kept for ever, and what such a column is stands in the file.
+    """
+    return change.feature is not None and change.told.column in spec.data.privacy
 
 
 def _merged(

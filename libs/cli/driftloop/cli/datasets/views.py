@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from driftloop.cli.options import plain_table
 from driftloop.contracts.schema import ColumnProfile
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -23,21 +24,20 @@ def datasets_table(lines: Sequence[dict[str, Any]]) -> RenderableType:
     """Return the pipelines' datasets."""
     if not lines:
         return Text("no dataset yet; driftloop publish FILE --pipeline NAME")
-    table = Table(title="datasets", title_justify="left")
-    for name in ("pipeline", "version"):
+    table = plain_table("datasets")
+    for name in ("pipeline", "newest"):
         table.add_column(name, no_wrap=True)
-    for name in ("versions", "rows", "labelled", "size"):
+    for name in ("rows", "labelled", "size"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("event time")
+    table.add_column("event time", no_wrap=True)
     for line in lines:
         table.add_row(
             line["pipeline"],
             line["version"],
-            f"{line['versions']:,}",
             f"{line['rows']:,}",
             f"{line['labelled']:,}",
             bytes_text(line["size_bytes"]),
-            f"{line['start'][:16]} to {line['end'][:16]}".replace("T", " "),
+            f"{line['start'][:10]} to {line['end'][:10]}",
         )
     return table
 
@@ -60,28 +60,38 @@ def bytes_text(count: int | None) -> str:
 
 def version_view(found: dict[str, Any], every: bool) -> RenderableType:
     """Return a version's columns, then the versions that there are."""
-    table = Table(
-        title=f"{found['pipeline']} version {found['version']}: "
-        f"{found['rows']:,} rows, {found['labelled']:,} with {found['target']}",
-        title_justify="left",
+    table = plain_table(
+        f"{found['pipeline']} version {found['version']}: "
+        f"{found['rows']:,} rows, {found['labelled']:,} with {found['target']}"
     )
-    table.add_column("column", no_wrap=True)
+    profiles = {
+        name: ColumnProfile.model_validate(values)
+        for name, values in found["columns"].items()
+    }
+    has_nulls = any(profile.null_count for profile in profiles.values())
+    table.add_column("column", overflow="fold")
     table.add_column("type", no_wrap=True)
-    for name in ("null", "distinct"):
-        table.add_column(name, justify="right", no_wrap=True)
+    if has_nulls:
+        table.add_column("null", justify="right", no_wrap=True)
+    table.add_column("distinct", justify="right", no_wrap=True)
     table.add_column("values")
-    for name, values in found["columns"].items():
-        profile = ColumnProfile.model_validate(values)
+    for name, profile in profiles.items():
         table.add_row(
             Text(name, style="bold" if name == found["target"] else ""),
             profile.type,
-            f"{profile.null_ratio:.1%}",
+            *([f"{profile.null_ratio:.1%}"] if has_nulls else []),
             f"{profile.distinct_count:,}",
             values_text(profile),
         )
-    parts: list[RenderableType] = [table, history_table(found["history"], every)]
+    if not has_nulls:
+        table.caption = "no value is null"
+    parts: list[RenderableType] = [
+        table,
+        Text(),
+        history_table(found["history"], every),
+    ]
     if found["maintained"]:
-        parts.append(maintenance_view(found["maintained"][-1], "last upkeep"))
+        parts += [Text(), maintenance_view(found["maintained"][-1], "last upkeep")]
     return Group(*parts)
 
 
@@ -91,8 +101,8 @@ def values_text(profile: ColumnProfile) -> Text:
     if spread is not None and profile.type != "payload":
         line = Text(bars(spread.histogram), style="cyan")
         return line.append(
-            f" {spread.min:.4g} to {spread.max:.4g}, mean {spread.mean:.4g} "
-            f"± {spread.deviation:.3g}",
+            f" {spread.min:.3g} to {spread.max:.3g}, mean {spread.mean:.3g} "
+            f"± {spread.deviation:.2g}",
             style="default",
         )
     known = profile.row_count - profile.null_count
@@ -120,26 +130,25 @@ def history_table(versions: Sequence[dict[str, Any]], every: bool) -> Table:
     newest = list(reversed(versions))
     shown = newest if every else newest[:NEWEST_VERSIONS]
     hidden = len(newest) - len(shown)
-    table = Table(
-        title="versions, newest first",
-        title_justify="left",
+    table = plain_table(
+        "versions, newest first",
         caption=f"{hidden:,} older ones: --all" if hidden else None,
-        caption_justify="left",
     )
     for name in ("version", "made"):
         table.add_column(name, no_wrap=True)
     for name in ("added", "rows", "labelled"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("event time of what was added")
+    table.add_column("until", no_wrap=True)
     table.add_column("models")
     for one in shown:
+        kind = "rows" if one["kind"] == "observations" else one["kind"]
         table.add_row(
             one["version"],
-            one["at"][:19].replace("T", " "),
-            f"{one['added']:,} {one['kind']}",
+            one["at"][:16].replace("T", " "),
+            f"{one['added']:,} {kind}",
             f"{one['observations']:,}",
             f"{one['labels']:,}",
-            f"{one['start'][:16]} to {one['end'][:16]}".replace("T", " "),
+            one["end"][:10],
             ", ".join(f"v{model}" for model in one["models"])
             or ("" if one["is_kept"] else "not kept"),
             style="" if one["is_kept"] else "dim",
@@ -186,7 +195,7 @@ def difference_view(found: dict[str, Any]) -> RenderableType:
     lines: list[RenderableType] = [head, Text(rows_text(found)), *columns_text(found)]
     if not found["shifts"]:
         return Group(*lines, Text("distributions: too few rows to compare"))
-    table = Table(title=f"distributions, {found['compared']}", title_justify="left")
+    table = plain_table(f"distributions, {found['compared']}")
     table.add_column("column", no_wrap=True)
     table.add_column("effect", justify="right", no_wrap=True)
     table.add_column("change")
@@ -197,7 +206,6 @@ def difference_view(found: dict[str, Any]) -> RenderableType:
             Text(shift["text"], style=SIZE_STYLES[shift["size"]]),
         )
     table.caption = "Cohen's d of numbers, w of categories"
-    table.caption_justify = "left"
     return Group(*lines, table)
 
 

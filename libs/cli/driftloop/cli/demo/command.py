@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 from driftloop.cli import data, stack
-from driftloop.cli.context import connect
+from driftloop.cli.context import CommandError, connect
 from driftloop.cli.demo.run import run_demo
 from driftloop.cli.demo.scenario import DAY, LABEL_DELAY, SOURCE, Scenario
 from driftloop.cli.publish import Pace, Part, plan, record_of, send, with_event_time
@@ -28,22 +28,25 @@ def demo_command(console: Console, home: Path, folder: Path, keep: bool) -> bool
         When the stack does not come up or the chain does not come to rest.
     """
     started = time.monotonic()
-    stack.down(home, wipe=True, console=console)
-    stack.up(home, foreground=False, console=console)
     spec = load_pipeline(folder / "pipeline.yaml")
+    rows = folder / "rentals.csv"
+    if not rows.exists():
+        raise CommandError(f"{rows} is not there; name the example: --folder")
+    stack.down(home, wipe=True, console=console)
+    stack.start(home, foreground=False, console=console)
+    links = stack.links(home)
+    console.print(f"\n{links.partition(chr(10))[0]}\n", soft_wrap=True)
     installation = connect(home)
     sender = data.publisher(installation)
     try:
         data.apply(installation, folder / "pipeline.yaml")
-        kept = run_demo(
-            console, installation, sender, folder, spec, links=stack.links(home)
-        )
+        kept = run_demo(console, installation, sender, folder, spec, links=links)
         console.print(
             f"{'done' if kept else '[bold red]not as promised[/]'} "
             f"in {time.monotonic() - started:.0f} s"
         )
         if keep:
-            keep_publishing(console, sender, folder, spec)
+            keep_publishing(console, sender, folder, spec, home)
     finally:
         sender.close()
         if not keep:
@@ -56,6 +59,7 @@ def keep_publishing(
     sender: Publisher,
     folder: Path,
     spec: PipelineSpec,
+    home: Path,
 ) -> None:
     """Publish the same two years again and again, moved on in time, until Ctrl-C."""
     scenario = Scenario.load(folder, spec)
@@ -76,7 +80,11 @@ def keep_publishing(
                 _ignore,
             )
     except KeyboardInterrupt:
-        console.print("stopped publishing; the stack is up. End it: make down")
+        console.print(
+            f"stopped publishing; the stack is up: driftloop status --home {home}; "
+            f"end it: driftloop down --home {home}",
+            soft_wrap=True,
+        )
 
 
 def _record(part: Part, pipeline: str, lap: int) -> Record:

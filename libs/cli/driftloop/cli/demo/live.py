@@ -32,6 +32,8 @@ CHAIN = (
     ("deployer", "model-deployed"),
 )
 SHOWN_DECISIONS = 12
+OTHER_LINES = 11
+"""Of the screen around the decisions: progress, frames, chain, what is in service."""
 LOSS_POINTS = 60
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -49,10 +51,23 @@ def sparkline(values: list[float], width: int = LOSS_POINTS) -> str:
     return "".join(BARS[round(v / top * (len(BARS) - 1))] for v in shown)
 
 
-def decision_line(entry: Entry) -> Text:
-    """One decision as a coloured line."""
+def fitting(lines: int) -> int:
+    """Return how many decisions a screen of so many lines has room for.
+
+    >>> fitting(24), fitting(60)
+    (12, 12)
+    >>> fitting(18)
+    7
+    """
+    return max(1, min(SHOWN_DECISIONS, lines - OTHER_LINES - 1))
+
+
+def decision_line(entry: Entry, *, is_short: bool = False) -> Text:
+    """One decision as a coloured line; short: cut where the line of a screen ends."""
     style = STYLES.get(entry.topic, "")
     line = Text(f"{entry.meta.time:%H:%M:%S} ", style="dim")
+    if is_short:
+        line.no_wrap, line.overflow = True, "ellipsis"
     line.append(f"{entry.topic:<18} ", style=style)
     line.append(describe(entry.event))
     return line
@@ -99,7 +114,10 @@ class LiveScreen:
                 thread.join()
             return
         with Live(
-            get_renderable=self._render, console=self._console, refresh_per_second=4
+            get_renderable=self._render,
+            console=self._console,
+            refresh_per_second=4,
+            vertical_overflow="crop",
         ):
             yield
 
@@ -125,6 +143,7 @@ class LiveScreen:
             losses = {k: [v for _, v in pts] for k, pts in self._board.losses.items()}
             training = bool(self._board.running_jobs)
             champion = self._board.champion
+        room = fitting(self._console.height)
         return Group(
             self._progress,
             Panel(self._chain(counts, training), title="chain", title_align="left"),
@@ -134,7 +153,7 @@ class LiveScreen:
                 title_align="left",
             ),
             Panel(
-                Group(*(decision_line(d) for d in decisions[-SHOWN_DECISIONS:])),
+                Group(*(decision_line(d, is_short=True) for d in decisions[-room:])),
                 title="decisions",
                 title_align="left",
             ),
@@ -154,7 +173,7 @@ class LiveScreen:
         grid.add_row(*numbers)
         rejected = counts.get("batch-rejected", 0)
         if rejected:
-            grid.add_row("", Text(f"{rejected} with quarantine", style="yellow"))
+            grid.add_row("", Text(f"{rejected} with bad rows", style="yellow"))
         return grid
 
     def _serving(
@@ -171,6 +190,8 @@ class LiveScreen:
             share = getattr(desired, "candidate_share", 0.0)
             role = f"{share:.0%} of rows" if share else "shadow"
             text.append(f"   v{candidate.version} ({role})", style="magenta")
+        values = losses.get(champion, [])
         text.append("\nerror ", style="dim")
-        text.append(sparkline(losses.get(champion, [])))
+        text.append(sparkline(values))
+        text.append(f" {values[-1]:.4g}" if values else "not measured yet")
         return text

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from driftloop.cli.demo.scenario import FAULT_END, FAULT_START, Board, Scenario
 from driftloop.cli.describe import STYLES, describe
+from driftloop.cli.options import plain_table
 from driftloop.contracts import events as e
 from driftloop.models.onnx_model import OnnxModel
 from rich.console import Group, RenderableType
@@ -164,7 +165,7 @@ STORY = (
 
 def story_table(board: Board) -> Table:
     """Each decision with its event time and its wall-clock time."""
-    table = Table(title="What happened", title_justify="left", expand=True)
+    table = plain_table("What happened", expand=True)
     table.add_column("wall clock", style="dim", no_wrap=True)
     table.add_column("event", no_wrap=True)
     table.add_column("what", ratio=1)
@@ -179,10 +180,7 @@ def story_table(board: Board) -> Table:
 
 def error_table(errors: Sequence[Errors]) -> Table:
     """Relative absolute error by month beside a model never retrained."""
-    table = Table(
-        title="Error of what was served (sum of |error| / sum of rentals)",
-        title_justify="left",
-    )
+    table = plain_table("Error of what was served (sum of |error| / sum of rentals)")
     table.add_column("month")
     table.add_column("rows", justify="right")
     table.add_column("never retrained", justify="right")
@@ -205,9 +203,8 @@ def error_table(errors: Sequence[Errors]) -> Table:
 
 def version_table(board: Board) -> Table:
     """List the versions and why each is there."""
-    table = Table(
-        title="Versions and why each is there (hold-out: its loss to the champion's)",
-        title_justify="left",
+    table = plain_table(
+        "Versions and why each is there (hold-out: its loss to the champion's)"
     )
     for name in ("", "algorithm", "because of", "hold-out", "outcome"):
         table.add_column(name, no_wrap=True)
@@ -256,7 +253,7 @@ def version_table(board: Board) -> Table:
 
 
 def final_screen(
-    board: Board, errors: Sequence[Errors], found: Sequence[Check], links: str
+    board: Board, errors: Sequence[Errors], found: Sequence[Check]
 ) -> RenderableType:
     """Everything a reader should take home, on one screen or two."""
     verdict = Text()
@@ -267,8 +264,10 @@ def final_screen(
     verdict.append(f"  (the staged fault: temp in °C from {fault})", style="dim")
     return Group(
         story_table(board),
+        Text(),
         error_table(errors),
+        Text(),
         version_table(board),
+        Text(),
         Panel(verdict, title="The demo's promises", title_align="left"),
-        Panel(links, title="Look further", title_align="left"),
     )

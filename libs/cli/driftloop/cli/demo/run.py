@@ -70,7 +70,9 @@ def run_demo(
                 stop.set()
         errors = errors_by_month(scenario, board, first_model(installation, board))
         found = checks(board, errors)
-        console.print(final_screen(board, errors, found, links))
+        console.print(final_screen(board, errors, found))
+        if links:  # not in a frame, which would cut addresses
+            console.print(f"\nlook further\n{links}\n", soft_wrap=True)
         return all(check.holds for check in found)
 
 

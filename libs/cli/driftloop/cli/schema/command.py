@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 from driftloop.cli.context import connect
 from driftloop.cli.datasets.views import values_text
-from driftloop.cli.options import HOME, Home, Json, console, print_json
+from driftloop.cli.options import HOME, Home, Json, console, plain_table, print_json
 from driftloop.cli.schema import life, work
 from driftloop.cli.schema.life import IN_FORCE, LATEST, Columns
 from driftloop.contracts.pipeline import Feature
-from driftloop.contracts.schema import features_of
+from driftloop.contracts.schema import differences, features_of
 from rich.table import Table
 from rich.text import Text
 
@@ -75,7 +75,7 @@ def diff(
     """Say what is different between two versions, a line each."""
     found = work.read_life(connect(home), pipeline)
     before, after = found.columns(old), found.columns(new)
-    lines = life.differences(features_of(before), features_of(after))
+    lines = differences(features_of(before), features_of(after))
     if as_json:
         print_json({"pipeline": pipeline, "old": old, "new": new, "changes": lines})
     else:
@@ -99,7 +99,7 @@ def accept(
     """Put a proposed schema into force."""
     before, number, columns = work.accept(connect(home), pipeline, version, file, by)
     features = features_of(columns)
-    changes = life.differences(features_of(before.in_force), features)
+    changes = differences(features_of(before.in_force), features)
     if as_json:
         print_json({"pipeline": pipeline, "version": number, "changes": changes})
         return
@@ -116,18 +116,20 @@ def _touched(before: Columns, after: dict[str, Feature]) -> dict[str, Feature]:
 
 def columns_table(columns: Columns, title: str) -> Table:
     """Return a schema's columns with what they were inferred from."""
-    table = Table(title=title, title_justify="left")
-    for name in ("column", "type"):
-        table.add_column(name, no_wrap=True)
-    for name in ("right values", "values that came"):
+    table = plain_table(title)
+    has_profiles = any(column.profile for column in columns.values())
+    table.add_column("column", overflow="fold")
+    table.add_column("type", no_wrap=True)
+    for name in ("right values", *(["values that came"] if has_profiles else [])):
         table.add_column(name)
     for name, column in columns.items():
         profile = column.profile
+        came = values_text(profile) if profile else Text()
         table.add_row(
             Text(name),
             column.feature.type,
             Text(rules_text(column.feature)),
-            values_text(profile) if profile else "",
+            *([came] if has_profiles else []),
         )
     return table
 

@@ -1,9 +1,8 @@
 """A pipeline's schema as the log tells it: in force, proposed, different how."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 from driftloop.cli.context import CommandError
@@ -15,7 +14,7 @@ from driftloop.contracts.pipeline import (
     PipelineSpec,
     parse_pipeline,
 )
-from driftloop.contracts.schema import SchemaColumn, features_of
+from driftloop.contracts.schema import SchemaColumn, differences, features_of
 
 TOPICS = ("pipeline-applied", "schema-proposed", "schema-accepted")
 IN_FORCE, LATEST = "in-force", "latest"
@@ -138,46 +137,6 @@ def life_of(entries: Iterable[Entry], pipeline: str) -> Life:
             f"no pipeline {pipeline!r}; applied: {', '.join(sorted(names)) or 'none'}"
         )
     return Life(spec, [proposals[n] for n in sorted(proposals)], accepted)
-
-
-def differences(old: Mapping[str, Feature], new: Mapping[str, Feature]) -> list[str]:
-    """Return what is different, a line each.
-
-    >>> differences({"a": Feature(max=1)}, {"a": Feature(max=2), "b": Feature()})
-    ['a: max 1 → 2', 'b: new']
-    """
-    return list(_differences(old, new))
-
-
-def _differences(
-    old: Mapping[str, Feature], new: Mapping[str, Feature]
-) -> Iterator[str]:
-    for name in dict.fromkeys([*old, *new]):
-        if name not in new:
-            yield f"{name}: gone"
-        elif name not in old:
-            yield f"{name}: new"
-        else:
-            yield from _changed(name, old[name], new[name])
-
-
-def _changed(name: str, old: Feature, new: Feature) -> Iterator[str]:
-    for key in Feature.model_fields:
-        before, after = getattr(old, key), getattr(new, key)
-        if before == after:
-            continue
-        if key == "values" and before is not None and after is not None:
-            more = [f"+{v}" for v in after if v not in before]
-            less = [f"-{v}" for v in before if v not in after]
-            yield f"{name}: values {' '.join([*more, *less]) or 'in another order'}"
-        else:
-            yield f"{name}: {key} {_shown(before)} → {_shown(after)}"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "none" if value is None else str(value)
 
 
 def features_yaml(features: Mapping[str, Feature]) -> str:

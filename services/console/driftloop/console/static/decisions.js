@@ -1,9 +1,10 @@
 // Decisions, newest chain first; a chain is one first cause and all that came of it.
 
-import { clock, day, element, words } from "./format.js";
+import { clock, day, element, plural, words } from "./format.js";
 
-const SHOWN_CHAINS = 40;
-const OPEN_CHAINS = 3; // the newest that matter; the others by a click
+const SHOWN_CHAINS = 20;
+const OPEN_CHAINS = 2; // the newest that matter; the others by a click
+let wanted = SHOWN_CHAINS; // grows when somebody asks for more
 const HEADLINES = ["model-rolled-back", "model-deployed", "model-rejected", "training-failed",
   "approval-requested", "model-registered", "training-started", "training-skipped",
   "drift-detected", "alert-raised"];
@@ -27,17 +28,46 @@ export function drawDecisions(place, pipeline) {
   }
   const open = new Map([...place.querySelectorAll("details")].map((d) => [d.dataset.chain, d.open]));
   let opened = 0;
-  place.replaceChildren(...ordered.slice(0, SHOWN_CHAINS).map((items) => {
-    const made = chainOf(items);
-    const matters = items.some((item) => item.tone !== "quiet");
+  const groups = grouped(ordered);
+  const made = groups.slice(0, wanted).map((chains) => {
+    const matters = chains.length === 1 && chains[0].some(isNews);
     if (matters) opened += 1;
-    made.open = open.get(items[0].chain) ?? (matters && opened <= OPEN_CHAINS);
-    return made;
-  }));
-  if (ordered.length > SHOWN_CHAINS) {
-    place.append(element("p", { class: "quiet",
-      textContent: `${ordered.length - SHOWN_CHAINS} earlier ones: driftloop watch shows all.` }));
+    const part = chains.length > 1 ? notesOf(chains) : chainOf(chains[0]);
+    part.open = open.get(part.dataset.chain) ?? (matters && opened <= OPEN_CHAINS);
+    return part;
+  });
+  if (groups.length > wanted) {
+    made.push(element("button", { type: "button", class: "show-more", textContent: plural(groups.length - wanted, "earlier one"),
+      onclick: () => {
+        wanted += 2 * SHOWN_CHAINS;
+        place.dataset.key = "";
+        drawDecisions(place, pipeline);
+      } }));
   }
+  place.replaceChildren(...made);
+}
+
+const isNews = (item) => item.tone !== "quiet";
+
+// Chains without any news that follow each other are one line.
+function grouped(ordered) {
+  const groups = [];
+  for (const items of ordered) {
+    const last = groups.at(-1);
+    if (last && !items.some(isNews) && !last[0].some(isNews)) last.push(items);
+    else groups.push([items]);
+  }
+  return groups;
+}
+
+function notesOf(chains) {
+  const [first, last] = [chains.at(-1)[0], chains[0][0]];
+  const made = element("details", {}, element("summary", { class: "quiet" },
+    element("span", { class: "when", textContent: last.event_time ? day(last.event_time) : clock(last.at) }),
+    element("span", { class: "headline", textContent: `${plural(chains.length, "note")}, nothing done` })),
+    element("ol", {}, ...chains.flat().map((item) => line(item, true))));
+  made.dataset.chain = `notes ${first.chain}`;
+  return made;
 }
 
 function chainOf(items) {
@@ -47,7 +77,7 @@ function chainOf(items) {
   const summary = element("summary", { class: head.tone },
     element("span", { class: "when", textContent: when }),
     element("span", { class: "headline", textContent: head.text }));
-  const list = element("ol", {}, ...items.map(line));
+  const list = element("ol", {}, ...items.map((item) => line(item)));
   const made = element("details", {}, summary, list,
     element("p", { class: "quiet id", textContent: `chain ${first.chain}` }));
   made.dataset.chain = first.chain;
@@ -66,6 +96,8 @@ function headline(items) {
     "model-rejected": `v${found.version} was rejected`,
     "approval-requested": `v${found.version} waits for approval`,
     "model-registered": `v${found.version} registered${why}`,
+    "schema-proposed": "A schema is proposed",
+    "schema-accepted": "A schema is in force",
     "training-started": `Training${why}`,
     "training-failed": `Training failed${why}`,
     "training-skipped": drift ? `${capital(words(drift.drift.cause))}, no training` : "No training",
@@ -83,9 +115,10 @@ function capital(text) {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
-function line(item) {
+function line(item, withDay = false) {
+  const when = withDay && item.event_time ? day(item.event_time).slice(0, -5) : clock(item.at);
   return element("li", { class: item.tone },
-    element("time", { dateTime: item.at, textContent: clock(item.at),
+    element("time", { dateTime: item.at, textContent: when,
       title: item.event_time ? `data until ${day(item.event_time)}` : "" }),
     element("span", { class: "topic", textContent: words(item.topic) }),
     element("span", { class: "text", textContent: item.text }));

@@ -40,6 +40,12 @@ export function clock(iso) {
   return `${pad(at.getHours())}:${pad(at.getMinutes())}:${pad(at.getSeconds())}`;
 }
 
+// Event time with its hour, in UTC.
+export function moment(iso) {
+  const at = new Date(iso);
+  return `${day(iso)} ${pad(at.getUTCHours())}:${pad(at.getUTCMinutes())}`;
+}
+
 export function number(value) {
   return Number(value).toLocaleString("en-GB");
 }
@@ -59,4 +65,35 @@ export function words(name) {
 
 export function plural(count, one, many = `${one}s`) {
   return `${number(count)} ${count === 1 ? one : many}`;
+}
+
+export function bytes(count) {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let size = count;
+  let place = 0;
+  while (size >= 1024 && place < units.length - 1) {
+    size /= 1024;
+    place += 1;
+  }
+  return `${place ? size.toFixed(1) : size} ${units[place]}`;
+}
+
+// Whether a part of the page has to be drawn anew; remembers what it was drawn from.
+const drawn = new WeakMap();
+
+export function fresh(place, what) {
+  const key = JSON.stringify(what);
+  if (drawn.get(place) === key) return false;
+  drawn.set(place, key);
+  return true;
+}
+
+// A head is text or { text, class }; a cell is a child or { class, child }.
+export function table(heads, rows) {
+  return element("table", {},
+    element("thead", {}, element("tr", {}, ...heads.map((head) =>
+      element("th", { scope: "col", class: head.class, textContent: head.text ?? head })))),
+    element("tbody", {}, ...rows.map((cells) => element("tr", {}, ...cells.map((cell) =>
+      element("td", { class: cell?.class && cell.child !== undefined ? cell.class : null },
+        cell?.child !== undefined ? cell.child : cell))))));
 }

@@ -4,9 +4,8 @@ import { Chain } from "./chain.js";
 import { drawChart } from "./chart.js";
 import { drawDecisions } from "./decisions.js";
 import { day, element, plural } from "./format.js";
-import {
-  drawLetters, drawQuarantine, drawSummary, drawVersions, drawWaiting,
-} from "./panels.js";
+import { drawLetters, drawSummary, drawVersions, drawWaiting } from "./panels.js";
+import { askVersion, drawAlerts, drawBatches, drawDatasets, drawQuality } from "./quality.js";
 
 const MAX_DECISIONS = 5000;
 const log = { counts: {}, pipelines: {}, letters: { counts: {}, last: [] } };
@@ -18,7 +17,7 @@ function pipelineOf(name) {
   log.pipelines[name] ??= {
     decisions: new Map(), points: new Map(), versions: [], waiting: [], spec: null,
     serving: null, job: null, event_time: null,
-    quarantine: { spans: [], reasons: [] },
+    proposal: null, quality: null, datasets: null, quarantine: { spans: [] },
   };
   return log.pipelines[name];
 }
@@ -39,10 +38,13 @@ function take(change) {
   }
   if (change.dead_letters) log.letters = change.dead_letters;
   if (!change.first) chain.pulse(before[chosen] ?? {}, log.counts[chosen] ?? {});
-  if (!drawing) {
-    drawing = true;
-    requestAnimationFrame(draw);
-  }
+  redraw();
+}
+
+function redraw() {
+  if (drawing) return;
+  drawing = true;
+  requestAnimationFrame(draw);
 }
 
 function choose(name) {
@@ -66,7 +68,10 @@ function draw() {
   chain.draw(pipeline, counts, log.letters.counts);
   drawChart(document.querySelector("#performance"), pipeline);
   drawVersions(document.querySelector("#versions .scroll"), pipeline);
-  drawQuarantine(document.querySelector("#quarantine"), pipeline, counts);
+  drawQuality(document.querySelector("#quality"), pipeline);
+  drawBatches(document.querySelector("#batches"), pipeline, chosen);
+  drawDatasets(document.querySelector("#datasets"), pipeline, chosen, redraw);
+  drawAlerts(document.querySelector("#alerts"), pipeline);
   drawLetters(document.querySelector("#letters"), log.letters);
   drawDecisions(document.querySelector("#decisions .list"), pipeline);
 }
@@ -121,7 +126,8 @@ async function about() {
   );
 }
 
-window.addEventListener("resize", () => { if (!drawing) { drawing = true; requestAnimationFrame(draw); } });
+window.addEventListener("resize", redraw);
+askVersion(document.querySelector("#datasets"), () => chosen);
 window.addEventListener("hashchange", () => { chosen = decodeURIComponent(location.hash.slice(1)); draw(); });
 await about();
 draw();

@@ -1,0 +1,74 @@
+"""What is known of one pipeline, before it is put into words for the page."""
+
+from bisect import bisect_right
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from driftloop.console.datasets import Versions
+from driftloop.console.quality import Quality
+from driftloop.contracts import events as e
+from driftloop.contracts.base import Event
+
+DECISIONS: dict[type[Event], str] = {
+    e.PipelineApplied: "plain",
+    e.MaintenanceRequested: "person",
+    e.DatasetMaintained: "quiet",
+    e.SchemaProposed: "person",
+    e.SchemaAccepted: "plain",
+    e.DriftDetected: "warn",
+    e.AlertRaised: "warn",
+    e.RetrainRequested: "person",
+    e.TrainingStarted: "plain",
+    e.TrainingSkipped: "quiet",
+    e.TrainingFailed: "bad",
+    e.ModelTrained: "plain",
+    e.ModelRegistered: "quiet",
+    e.ApprovalRequested: "person",
+    e.ApprovalGiven: "person",
+    e.ModelApproved: "plain",
+    e.ModelRejected: "bad",
+    e.RollbackRequested: "person",
+    e.RolloutAdvanced: "quiet",
+    e.ModelDeployed: "good",
+    e.ModelRolledBack: "bad",
+    e.ErasureRequested: "person",
+    e.SubjectErased: "quiet",
+    e.ValueRevealed: "person",
+}
+"""Events of the timeline, with the tone in which the page shows them. Their order is
+that of a chain: what one handler tells has one time, and then this order holds."""
+RANKS = {event: rank for rank, event in enumerate(DECISIONS)}
+
+
+@dataclass
+class Pipeline:
+    """What is known of one pipeline."""
+
+    applied: e.PipelineApplied | None = None
+    desired: e.ServingDesired | None = None
+    datasets: Versions = field(default_factory=Versions)
+    quality: Quality = field(default_factory=Quality)
+    counts: Counter[str] = field(default_factory=Counter)
+    rows: Counter[str] = field(default_factory=Counter)
+    decisions: dict[str, tuple[int, Event]] = field(default_factory=dict)
+    points: dict[str, tuple[int, e.PerformanceMeasured]] = field(default_factory=dict)
+    clock: list[tuple[datetime, datetime]] = field(default_factory=list)
+    progress: dict[str, e.TrainingProgressed] = field(default_factory=dict)
+    spans: list[tuple[datetime, datetime, float]] = field(default_factory=list)
+    recent: dict[str, None] = field(default_factory=dict)
+    revision: int = 0
+    """Of the last change of anything but counts, points and what is of the data."""
+
+    def event_time_at(self, moment: datetime) -> datetime | None:
+        """Return the event time that the data had reached at a moment."""
+        position = bisect_right(self.clock, moment, key=lambda pair: pair[0])
+        return self.clock[position - 1][1] if position else None
+
+    def events(self) -> list[Event]:
+        """Return the decisions, oldest first."""
+        return sorted((x for _, x in self.decisions.values()), key=order)
+
+
+def order(event: Event) -> tuple[datetime, int, str]:
+    return (event.meta.time, RANKS.get(type(event), 0), event.meta.id)
