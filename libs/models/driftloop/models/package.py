@@ -52,6 +52,21 @@ class InputColumn(Part):
     )
 
 
+class PreprocessingStep(Part):
+    """One step that the graph takes before the model, with what it learned.
+
+    Attributes
+    ----------
+    columns : what it reads: features, or crosses of some (``a*b``).
+    fitted : by column, the constants that were fitted on training rows. Single
+        precision, as in the graph.
+    """
+
+    step: str
+    columns: list[str]
+    fitted: dict[str, dict[str, Any]] = {}
+
+
 class OutputColumn(Part):
     """One output of the graph."""
 
@@ -83,6 +98,8 @@ class Manifest(Part):
     ----------
     classes : labels in the order of the score's columns; empty for regression.
     environment : ``name==version`` of each library that shaped the model.
+    preprocessing : steps of the graph before the model, in order; a feature that no
+        step names goes in as it is.
     parent_digest : package of the champion at training time.
     files : filled in by :func:`write_package`.
     """
@@ -93,6 +110,7 @@ class Manifest(Part):
     target: str
     inputs: list[InputColumn] = Field(min_length=1)
     outputs: list[OutputColumn] = Field(min_length=1)
+    preprocessing: list[PreprocessingStep] = []
     classes: list[str] = []
     algorithm: str
     parameters: dict[str, Any] = {}
