@@ -10,6 +10,7 @@ from typing import Any, TypeGuard
 
 from driftloop.models.package import ColumnType, InputColumn
 from driftloop.scorer.answering import Desk, NotServed, Reply
+from driftloop.scorer.asked import ROW_ID
 from driftloop.scorer.door import (
     VERSION_HEADER,
     Check,
@@ -71,6 +72,8 @@ def columns_of(
         known = {column.name: column.type for column in wanted}
         for name, datatype in datatypes.items():
             kind = known.get(name)
+            if kind is None and name == ROW_ID:
+                continue  # says which rows are asked about
             if kind is None:
                 raise BadRequest(
                     f"the model has no input {name!r}; it has {', '.join(known)}"
