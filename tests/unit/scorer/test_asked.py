@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 from driftloop.models.onnx_model import Predictions
 from driftloop.models.package import InputColumn
+from driftloop.scorer import answering
 from driftloop.scorer.asked import KEPT_ROWS, Asked
 
 from tests.unit.scorer.door import Door
@@ -88,3 +92,30 @@ def test_types_are_those_of_validated_rows() -> None:
     (event,) = kept.drain("0", lambda _: ())
     assert event.rows.column("whole").to_pylist() == [1, None]
     assert event.rows.column("is_new").to_pylist() == [True, None]
+
+
+def test_what_was_asked_is_published_with_the_figures(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published: list[Any] = []
+    stopping = threading.Event()
+
+    class Outbox:
+        @contextmanager
+        def unit(self, _: Any) -> Iterator[tuple[None, list[Any]]]:
+            events: list[Any] = []
+            yield None, events
+            published.extend(events)
+            stopping.set()
+
+    monkeypatch.setattr(answering, "DRAIN_S", 0.001)
+    monkeypatch.setattr(answering, "REPORT_S", 0.0)
+    door.invoke({"id": "7", "size": 1.0, "colour": "red"})
+    report = answering.traffic_reporter(
+        answering.Traffic(), door.asked, Outbox(), "scorer-0", lambda _: {"colour"},
+        stopping,
+    )  # fmt: skip
+    report()  # ends once something was published
+    (event,) = published
+    assert (event.shard, event.row_count) == ("scorer-0", 1)
+    assert "colour" not in event.rows.schema.names

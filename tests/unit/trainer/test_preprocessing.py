@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.models.onnx_model import category_array, number_array
+from driftloop.models.package import STRINGS
 from driftloop.trainer import fitting, training
 from driftloop.trainer.candidates import CandidateRefused
 from driftloop.trainer.encoding import MATRIX, Encoding, learn_encoding
@@ -29,6 +30,7 @@ FEATURES = {
     "whole": {"type": "integer", "nullable": True},
     "kind": {"type": "category", "nullable": True},
     "shop": {"type": "category", "nullable": True},
+    "note": {"type": "text", "nullable": True},
 }
 
 
@@ -40,7 +42,11 @@ def piped(**preprocessing: Any) -> PipelineSpec:
 
 
 def table(**columns: list[Any]) -> pa.Table:
-    types = {"whole": pa.int64(), "kind": pa.string(), "shop": pa.string()}
+    columns = {"note": [None] * len(columns["a"]), **columns}
+    types = {
+        "whole": pa.int64(),
+        **dict.fromkeys(("kind", "shop", "note"), pa.string()),
+    }
     return pa.table(
         {n: pa.array(v, types.get(n, pa.float64())) for n, v in columns.items()}
     )
@@ -60,7 +66,7 @@ def served(encoding: Encoding, given: pa.Table) -> np.ndarray:
     feeds = {}
     for column in encoding.inputs:
         values = given.column(column.name).combine_chunks()
-        as_array = category_array if column.type == "category" else number_array
+        as_array = category_array if column.type in STRINGS else number_array
         feeds[column.name] = as_array(values).reshape(-1, 1)
     return session.run(None, feeds)[0]
 
@@ -90,6 +96,17 @@ hostile_texts = st.one_of(
     st.text(max_size=4),
 )
 
+hostile_words = st.one_of(
+    hostile_texts,
+    st.lists(
+        st.sampled_from(
+            ["a", "A", "b", "B-2", "Ž", "\n", "", ",", "\x00", "a\x00b", "naïve",
+             "世界", "³", "x_1", "e\u0301", "\u2028", "🚲"]
+        ),
+        max_size=8,
+    ).map(" ".join),
+)  # fmt: skip
+
 
 @st.composite
 def hostile_tables(draw: st.DrawFn, least: int) -> pa.Table:
@@ -104,6 +121,7 @@ def hostile_tables(draw: st.DrawFn, least: int) -> pa.Table:
         whole=many(st.one_of(st.none(), st.integers(-(2**62), 2**62))),
         kind=many(hostile_texts),
         shop=many(hostile_texts),
+        note=many(hostile_words),
     )
 
 
@@ -127,22 +145,40 @@ category_steps = st.fixed_dictionaries(
 )
 
 
+word_steps = st.fixed_dictionaries(
+    {
+        "words": st.sampled_from(["tfidf", "hashing"]),
+        "indicator": st.booleans(),
+        "min_frequency": st.integers(1, 2),
+        "max_words": st.integers(1, 5),
+        "hash_columns": st.integers(2, 5),
+    }
+)
+
+
 @given(
     training=hostile_tables(1),
     asked=hostile_tables(1),
     numbers=number_steps,
     others=number_steps,
     texts=category_steps,
+    notes=word_steps,
     crossed=st.booleans(),
 )
 @settings(max_examples=40, deadline=None, phases=set(Phase) - {Phase.explain})
 def test_graph_and_numpy_agree_on_anything(
     training: pa.Table, asked: pa.Table, numbers: Any, others: Any, texts: Any,
-    crossed: bool,
+    notes: Any, crossed: bool,
 ) -> None:  # fmt: skip
     crosses = [{"columns": ["a", "whole"]}, {"columns": ["kind", "shop"], **texts}]
     how = piped(
-        columns={"a": numbers, "b": others, "whole": numbers, "kind": texts},
+        columns={
+            "a": numbers,
+            "b": others,
+            "whole": numbers,
+            "kind": texts,
+            "note": notes,
+        },
         crosses=crosses if crossed else [],
     )
     encoding = learned(training, how)
@@ -336,6 +372,47 @@ def test_dropped_duplicates_are_counted_in_the_manifest() -> None:
     assert fitted.row_count == 200
     assert fitted.preprocessing[0].fitted == {"rows": {"dropped": 200}}
     assert fitting.fit("linear", twice, spec(), 1).row_count == 400
+
+
+def test_words_are_weighed_by_their_rarity_as_scikit_learn_does() -> None:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    notes = ["The bike is broken, the chain too", "the BIKE works", "", "chain_2 naïve"]
+    count = len(notes)
+    given_rows = table(a=[1.0] * count, b=[1.0] * count, whole=[1] * count,
+                       kind=["k"] * count, shop=["s"] * count, note=notes)  # fmt: skip
+    found = learned(given_rows, piped())
+    theirs = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b").fit(notes)
+    assert list(fitted_of(found, "tfidf")["note"]["rarity"]) == sorted(
+        theirs.vocabulary_
+    )
+    ours = found.matrix(given_rows)[:, 5:]
+    np.testing.assert_allclose(ours, theirs.transform(notes).toarray(), atol=1e-6)
+
+
+@pytest.mark.parametrize("words", ["tfidf", "hashing"])
+def test_a_model_learns_from_words(words: str) -> None:
+    count = 400
+    draw = np.random.default_rng(5)
+    is_bad = draw.random(count) < 0.5
+    fill = draw.choice(["road", "city", "park", "hill"], (count, 3)).tolist()
+    notes = [
+        " ".join([*some, "Broken!" if bad else "fine."])
+        for some, bad in zip(fill, is_bad, strict=True)
+    ]
+    given_rows = rows(count).set_column(4, "note", pa.array(notes))
+    given_rows = given_rows.set_column(5, "y", pa.array(np.where(is_bad, 5.0, 0.0)))
+    how = spec(
+        data={"features": {"note": {"type": "text"}}},
+        train={"preprocessing": {"columns": {"note": {"words": words}}}},
+    )
+    fitted = fitting.fit("linear", given_rows.slice(0, 300), how, 1)
+    asked = pa.RecordBatch.from_pydict(
+        {"note": ["a BROKEN road", "all fine", "", None, "unseen words only"]}
+    )
+    said = fitted.loaded().predict(asked).prediction
+    assert (said[0] > 3.5, said[1] < 1.5) == (True, True)
+    assert np.isfinite(said).all()
 
 
 # ── whole candidates ────────────────────────────────────────────────────────

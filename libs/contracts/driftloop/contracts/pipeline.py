@@ -47,8 +47,9 @@ class PipelineFileError(ValueError):
 class Feature(Section):
     """What values of one column are right."""
 
-    type: Literal["number", "integer", "category", "boolean"] = Field(
-        default="number", description="what its values are"
+    type: Literal["number", "integer", "category", "boolean", "text"] = Field(
+        default="number",
+        description="what its values are; text: words, of which a model learns each",
     )
     min: float | None = Field(default=None, description="smallest right value")
     max: float | None = Field(default=None, description="largest right value")

@@ -11,13 +11,14 @@ from driftloop.contracts.base import Section
 from pydantic import Field, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Family = Literal["number", "category"]
+Family = Literal["number", "category", "text"]
 """Columns of a family take the same steps."""
 FAMILIES: dict[str, Family] = {
     "number": "number",
     "integer": "number",
     "boolean": "number",
     "category": "category",
+    "text": "text",
 }
 CROSS_SIGN = "*"
 
@@ -50,6 +51,10 @@ class Steps(Section):
     encoding: Literal["one_hot", "ordinal", "target", "hashing"] = Field(
         default="one_hot", description="of categories"
     )
+    words: Literal["tfidf", "hashing"] = Field(default="tfidf", description="of texts")
+    max_words: int = Field(
+        default=1000, ge=1, le=50_000, description="of tfidf: words that most rows have"
+    )
     max_categories: int | None = Field(
         default=None,
         ge=1,
@@ -57,7 +62,7 @@ class Steps(Section):
         "else 10,000",
     )
     min_frequency: int = Field(
-        default=1, ge=1, description="rarer values count as unknown"
+        default=1, ge=1, description="rarer values, or words, count as unknown"
     )
     smoothing: float = Field(
         default=10.0,
@@ -80,10 +85,10 @@ class Steps(Section):
     def misfits(self, family: Family) -> list[str]:
         """Name the set keys that columns of a family have no use for."""
         wrong = [key for key in self.model_fields_set if key in _FOREIGN[family]]
-        if family == "category" and self.missing in ("median", "mean"):
+        if family != "number" and self.missing in ("median", "mean"):
             wrong.append("missing")
         is_text = isinstance(self.fill, str)
-        if self.missing == "constant" and is_text != (family == "category"):
+        if self.missing == "constant" and is_text == (family == "number"):
             wrong.append("fill")
         return sorted(wrong)
 
@@ -93,7 +98,12 @@ CATEGORY_KEYS = frozenset(
     {"encoding", "max_categories", "min_frequency", "smoothing", "hash_columns"}
 )
 FILLING = frozenset({"missing", "fill"})
-_FOREIGN = {"number": CATEGORY_KEYS, "category": NUMBER_KEYS}
+TEXT_KEYS = frozenset({"words", "max_words"})
+_FOREIGN: dict[Family, frozenset[str]] = {
+    "number": CATEGORY_KEYS | TEXT_KEYS,
+    "category": NUMBER_KEYS | TEXT_KEYS,
+    "text": NUMBER_KEYS | CATEGORY_KEYS - {"min_frequency", "hash_columns"},
+}
 
 
 class Cross(Steps):
@@ -183,6 +193,11 @@ def check_preprocessing(
                 raise ValueError(
                     f"train.preprocessing.crosses names {name!r}, which is no feature; "
                     f"features are {', '.join(feature_types)}"
+                )
+            if feature_types[name] == "text":
+                raise ValueError(
+                    f"train.preprocessing.crosses: {name} is a text, which has no "
+                    "cross; leave it out"
                 )
             families.add(FAMILIES[feature_types[name]])
         if len(families) > 1:

@@ -28,7 +28,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 PAYLOAD_TYPE = "application/vnd.driftloop.model-manifest.v1+json"
 MAX_ENVELOPE_BYTES = 8 * 1024 * 1024
-ColumnType = Literal["number", "integer", "category", "boolean"]
+ColumnType = Literal["number", "integer", "category", "boolean", "text"]
+STRINGS = frozenset({"category", "text"})
+"""Types that are strings wherever they travel; the others are numbers in the graph."""
 
 
 class PackageRefused(Reject):

@@ -65,12 +65,16 @@ def turn_of(event: Event, deps: MonitorDeps) -> Turn:
 
 
 def kinds_of(spec: PipelineSpec, rows: pa.RecordBatch | pa.Table) -> dict[str, Kind]:
-    """Types of the features, as declared or else as the columns are."""
-    declared: dict[str, Kind] = {
-        name: feature.type for name, feature in spec.data.features.items()
-    }
-    if declared:
-        return declared
+    """Types of the features, as declared or else as the columns are.
+
+    Texts are left out: each is another one, so their distribution says nothing.
+    """
+    if spec.data.features:
+        return {
+            name: feature.type
+            for name, feature in spec.data.features.items()
+            if feature.type != "text"
+        }
     left_out = {"id", "event_time", "source", spec.data.target}
     return {
         field.name: _kind_of(field.type)

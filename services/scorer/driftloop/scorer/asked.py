@@ -16,7 +16,7 @@ import pyarrow as pa
 from driftloop.contracts.events import RequestsAnswered, Span
 from driftloop.contracts.rows import EVENT_TIME_FIELD, ID_FIELD
 from driftloop.models.onnx_model import Predictions
-from driftloop.models.package import ColumnType, InputColumn
+from driftloop.models.package import STRINGS, ColumnType, InputColumn
 from driftloop.models.samples import ARROW_TYPES
 from driftloop.scorer.feeds import Feeds
 
@@ -133,7 +133,7 @@ def _rows(kept: _Kept, hidden: Collection[str]) -> pa.RecordBatch:
 
 def _column(values: npt.NDArray[Any], kind: ColumnType) -> pa.Array:
     """Return what a model got in the type that the column has in validated rows."""
-    if kind == "category":
+    if kind in STRINGS:
         return pa.array([text or None for text in values.tolist()], pa.string())
     wide = values.astype(np.float64)
     return pa.array(wide, mask=np.isnan(wide)).cast(ARROW_TYPES[kind], safe=False)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version as version_of
 from typing import Any, TypeGuard
 
-from driftloop.models.package import ColumnType, InputColumn
+from driftloop.models.package import STRINGS, ColumnType, InputColumn
 from driftloop.scorer.answering import Desk, NotServed, Reply
 from driftloop.scorer.asked import ROW_ID
 from driftloop.scorer.door import (
@@ -34,6 +34,7 @@ DATATYPES: dict[ColumnType, str] = {
     "number": "FP64",
     "integer": "INT64",
     "category": "BYTES",
+    "text": "BYTES",
     "boolean": "BOOL",
 }
 PLATFORM = "onnxruntime_onnx"
@@ -78,7 +79,7 @@ def columns_of(
                 raise BadRequest(
                     f"the model has no input {name!r}; it has {', '.join(known)}"
                 )
-            if (datatype == "BYTES") != (kind == "category"):
+            if (datatype == "BYTES") != (kind in STRINGS):
                 raise BadRequest(
                     f"input {name!r} is a {kind}: send {DATATYPES[kind]}, "
                     f"not {datatype}"

@@ -13,7 +13,12 @@ import pyarrow as pa
 from driftloop.contracts.pipeline import Feature, PipelineSpec
 from driftloop.contracts.preprocessing import FAMILIES, Steps, check_preprocessing
 from driftloop.contracts.rows import ROW_FIELDS
-from driftloop.models.package import ColumnType, InputColumn, PreprocessingStep
+from driftloop.models.package import (
+    STRINGS,
+    ColumnType,
+    InputColumn,
+    PreprocessingStep,
+)
 from driftloop.trainer.preprocessing.blocks import Block, Column, fit_block, grouped
 from driftloop.trainer.preprocessing.categories import OneHot
 from driftloop.trainer.preprocessing.wiring import ML, Drawing, Floats, Matrix
@@ -49,7 +54,7 @@ class Encoding:
         return [
             helper.make_tensor_value_info(
                 c.name,
-                TensorProto.STRING if c.type == "category" else TensorProto.FLOAT,
+                TensorProto.STRING if c.type in STRINGS else TensorProto.FLOAT,
                 [None, 1],
             )
             for c in self.inputs

@@ -36,6 +36,7 @@ from driftloop.trainer.preprocessing.wiring import (
     Step,
     Texts,
 )
+from driftloop.trainer.preprocessing.words import fit_words
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Block:
 
     Attributes
     ----------
-    columns : one for categories, any number of them for numbers.
+    columns : one for categories and texts, any number of them for numbers.
     steps : in order; none: numbers go through as they are.
     indicator : gives further columns, from the values as they came.
     """
@@ -111,7 +112,7 @@ class Block:
 
 def values_of(rows: pa.Table, columns: Sequence[Column]) -> Any:
     """Return numbers (n_rows, k) float32, or the texts (n_rows,) of one column."""
-    if columns[0].family == "category":
+    if columns[0].family != "number":
         return _texts(rows, columns[0])
     return np.hstack([_numbers(rows, column) for column in columns])
 
@@ -138,7 +139,7 @@ def _wire_column(drawing: Drawing, column: Column) -> str:
 
 
 def grouped(columns: Mapping[Column, Steps]) -> list[tuple[list[Column], Steps]]:
-    """Put numbers with the same steps together; a category stays alone.
+    """Put numbers with the same steps together; a category or a text stays alone.
 
     Returns
     -------
@@ -147,7 +148,7 @@ def grouped(columns: Mapping[Column, Steps]) -> list[tuple[list[Column], Steps]]
     """
     groups: dict[object, tuple[list[Column], Steps]] = {}
     for column, steps in columns.items():
-        key = column if column.family == "category" else steps.model_dump_json()
+        key = steps.model_dump_json() if column.family == "number" else column
         groups.setdefault(key, ([], steps))[0].append(column)
     return list(groups.values())
 
@@ -166,14 +167,16 @@ def fit_block(
     outcomes : (n_rows, n_outcomes): the target, or 0 and 1 for each class.
     """
     given = values_of(rows, columns)
-    is_category = columns[0].family == "category"
-    if is_category:
-        fitted, made = _fit_texts(given, steps, outcomes)
-    else:
+    family = columns[0].family
+    if family == "number":
         fitted, made = _fit_numbers(given, steps)
+    elif family == "category":
+        fitted, made = _fit_categories(given, steps, outcomes)
+    else:
+        fitted, made = _fit_words(given, steps)
     indicator: Step | None = None
     if steps.indicator:
-        indicator = TextIndicator() if is_category else NumberIndicator()
+        indicator = NumberIndicator() if family == "number" else TextIndicator()
         made = np.hstack([made, indicator.apply(given)])
     return Block(tuple(columns), tuple(fitted), indicator), made
 
@@ -197,7 +200,7 @@ def _fit_numbers(matrix: Matrix, steps: Steps) -> tuple[list[Step], Matrix]:
     return fitted, matrix
 
 
-def _fit_texts(
+def _fit_categories(
     texts: Texts, steps: Steps, outcomes: Floats
 ) -> tuple[list[Step], Matrix]:
     fitted: list[Step] = []
@@ -219,3 +222,15 @@ def _fit_texts(
     known = tuple(vocabulary(texts, most, steps.min_frequency))
     plain = OneHot(known) if steps.encoding == "one_hot" else Ordinal(known)
     return [*fitted, plain], plain.apply(texts)
+
+
+def _fit_words(texts: Texts, steps: Steps) -> tuple[list[Step], Matrix]:
+    fitted: list[Step] = []
+    if steps.missing != "leave":
+        fill = fit_fill_texts(texts, steps.missing, steps.fill)
+        fitted.append(fill)
+        texts = fill.apply(texts)
+    words = fit_words(
+        texts, steps.words, steps.max_words, steps.min_frequency, steps.hash_columns
+    )
+    return [*fitted, words], words.apply(texts)
