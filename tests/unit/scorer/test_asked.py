@@ -72,6 +72,11 @@ def test_columns_with_a_privacy_rule_are_left_out(door: Door) -> None:
     assert event.rows.column("id").to_pylist() == [None]
 
 
+def test_nothing_is_told_of_a_pipeline_whose_rules_are_not_known(door: Door) -> None:
+    door.invoke({"id": "7", "size": 1.0, "colour": "red"})
+    assert list(door.asked.drain("scorer-0", lambda _: None)) == []
+
+
 def test_no_more_than_a_sample_is_kept(door: Door) -> None:
     for _ in range(2):
         door.invoke(*[{"size": 1.0, "colour": "red"}] * (KEPT_ROWS - 1))

@@ -31,10 +31,10 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
     traffic, asked = Traffic(), Asked()
     desk = Desk(shelf, traffic, asked)
 
-    def hidden(pipeline: str) -> set[str]:
+    def hidden(pipeline: str) -> set[str] | None:
         applied = runtime.pipelines.get(pipeline)
         if applied is None:
-            return set()
+            return None
         rules, row_id = applied.spec.data.privacy, applied.spec.data.id
         return {ROW_ID if name == row_id else name for name in rules}
 

@@ -25,8 +25,8 @@ ROW_ID = "id"
 KEPT_ROWS = 500
 """Of a pipeline's version between two reports: enough to know a column's values."""
 
-Hidden = Callable[[str], Collection[str]]
-"""Columns of a pipeline that may not be published."""
+Hidden = Callable[[str], Collection[str] | None]
+"""Columns of a pipeline that may not be published; None: nothing of it may be."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ class Asked:
         for (pipeline, version), kept in sorted(
             taken.items(), key=lambda item: item[0]
         ):
-            if not kept.calls:
+            left_out = hidden(pipeline)
+            if left_out is None or not kept.calls:
                 continue
             times = [call.at for call in kept.calls]
             yield RequestsAnswered(
@@ -96,7 +97,7 @@ class Asked:
                 span=Span(start=min(times), end=max(times)),
                 version=version,
                 asked_count=kept.asked_count,
-            ).with_rows(_rows(kept, hidden(pipeline)))
+            ).with_rows(_rows(kept, left_out))
 
 
 def row_ids(

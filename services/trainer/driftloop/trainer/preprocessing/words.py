@@ -151,9 +151,9 @@ class WordHashing:
 
 
 def _of_length_one(matrix: Matrix) -> Matrix:
-    length = np.sqrt(np.sum(np.square(matrix), axis=1, keepdims=True))
-    result: Matrix = matrix / np.where(length > 0, length, np.float32(1))
-    return result
+    length: Matrix = np.sqrt(np.sum(np.square(matrix), axis=1, keepdims=True))
+    by = np.where(length > 0, length, 1)
+    return (matrix / by).astype(np.float32)
 
 
 def _wire_length_one(drawing: Drawing, source: str) -> str:
