@@ -30,8 +30,9 @@ from driftloop.contracts.events import (
     Span,
 )
 from driftloop.contracts.pipeline import PipelineSpec
-from driftloop.monitor.handlers import HANDLERS, Packaged
+from driftloop.monitor.handlers import HANDLERS
 from driftloop.monitor.losses import paired
+from driftloop.monitor.turn import Packaged
 from driftloop.runtime.handlers import event_of
 from pyarrow import csv
 from sklearn.ensemble import HistGradientBoostingRegressor

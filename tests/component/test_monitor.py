@@ -19,7 +19,7 @@ from driftloop.contracts.events import (
     PipelineApplied,
 )
 from driftloop.local.kafka import KafkaNode
-from driftloop.monitor.handlers import Packaged
+from driftloop.monitor.turn import Packaged
 from support.cluster import committed_lag
 
 from tests.component.support import (

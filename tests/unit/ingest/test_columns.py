@@ -33,6 +33,7 @@ BIG = 2**63
         (["true", "false"], "boolean", pa.bool_(), [True, False]),
         (["true", "yes"], "boolean", pa.string(), ["true", "yes"]),
         ([1, 2.0, "a", None], "category", pa.string(), ["1", "2", "a", None]),
+        ([1, 2.0, "a b", None], "text", pa.string(), ["1", "2", "a b", None]),
         ([1, 2], None, pa.int64(), [1, 2]),
         ([1, 2.5], None, pa.float64(), [1.0, 2.5]),
         (["1"], None, pa.string(), ["1"]),

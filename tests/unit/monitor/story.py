@@ -24,8 +24,9 @@ from driftloop.contracts.events import (
     Span,
 )
 from driftloop.contracts.pipeline import PipelineSpec
-from driftloop.monitor.handlers import HANDLERS, MonitorDeps, Packaged
+from driftloop.monitor.handlers import HANDLERS
 from driftloop.monitor.tables import TABLES
+from driftloop.monitor.turn import MonitorDeps, Packaged
 from driftloop.runtime.database import open_database
 from driftloop.runtime.errors import Skip
 from driftloop.runtime.handlers import event_of

@@ -18,8 +18,9 @@ from driftloop.contracts.events import (
     PerformanceMeasured,
     ServedModel,
 )
-from driftloop.monitor.handlers import HANDLERS, Packaged
+from driftloop.monitor.handlers import HANDLERS
 from driftloop.monitor.tables import MonitorLabel, MonitorPrediction
+from driftloop.monitor.turn import Packaged
 from driftloop.runtime.handlers import handler_table
 from sqlmodel import select
 
@@ -64,8 +65,8 @@ def faults(monitor: InProcess) -> list[DriftDetected]:
 
 def test_handlers_are_for_the_topics_of_the_table() -> None:
     assert set(handler_table(HANDLERS).topics) == {
-        "batch-validated", "batch-rejected", "batch-scored", "model-deployed",
-        "model-rolled-back",
+        "batch-validated", "batch-rejected", "batch-scored", "requests-answered",
+        "model-deployed", "model-rolled-back",
     }  # fmt: skip
 
 

@@ -83,6 +83,9 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
     e.BatchIngested: _rows,
     e.BatchValidated: _validated,
     e.BatchScored: lambda x: f"{_rows(x)} by v{x.champion_version}",
+    e.RequestsAnswered: lambda x: (
+        f"{x.row_count} of {x.asked_count:,} rows asked of v{x.version}"
+    ),
     e.BatchRejected: _rejected,
     e.DatasetVersioned: lambda x: (
         f"version {x.dataset.observations.version}: {x.observation_count:,} rows, "

@@ -262,6 +262,18 @@ class BatchScored(RowsEvent):
     duration_seconds: float = Field(ge=0)
 
 
+class RequestsAnswered(RowsEvent):
+    """A sample of what was asked at a scorer's doors, as the model got it.
+
+    Row columns: ``id`` (null: the caller named none), ``event_time`` (when it was
+    asked), the features, and ``prediction``. Columns with a rule under
+    ``data.privacy`` are left out.
+    """
+
+    version: int
+    asked_count: int = Field(ge=1, description="rows that the sample was taken from")
+
+
 # ── privacy ─────────────────────────────────────────────────────────────────
 
 SubjectId = Annotated[

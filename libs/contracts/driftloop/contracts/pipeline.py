@@ -19,6 +19,12 @@ from driftloop.contracts.checks import (
     is_pattern,
     kind_of,
 )
+from driftloop.contracts.preprocessing import (
+    Cross,
+    PreprocessingSection,
+    Steps,
+    check_preprocessing,
+)
 from driftloop.contracts.privacy import PrivacyRule, check_rules
 from driftloop.contracts.sources import PullSource, SqlTable, check_names
 from pydantic import (
@@ -42,8 +48,9 @@ class PipelineFileError(ValueError):
 class Feature(Section):
     """What values of one column are right."""
 
-    type: Literal["number", "integer", "category", "boolean"] = Field(
-        default="number", description="what its values are"
+    type: Literal["number", "integer", "category", "boolean", "text"] = Field(
+        default="number",
+        description="what its values are; text: words, of which a model learns each",
     )
     min: float | None = Field(default=None, description="smallest right value")
     max: float | None = Field(default=None, description="largest right value")
@@ -251,6 +258,7 @@ class TrainSection(Section):
     )
     timeout_minutes: float = Field(default=60, gt=0, description="of one training")
     seed: int = Field(default=0, description="same data and seed: same model")
+    preprocessing: PreprocessingSection = PreprocessingSection()
 
     @field_validator("holdout_ratio")
     @classmethod
@@ -412,6 +420,13 @@ class PipelineSpec(Section):
         return self
 
     @model_validator(mode="after")
+    def _preprocessed_columns_exist(self) -> "PipelineSpec":
+        if self.data.features:  # else the trainer looks, when it knows the columns
+            types = {name: f.type for name, f in self.data.features.items()}
+            check_preprocessing(self.train.preprocessing, types)
+        return self
+
+    @model_validator(mode="after")
     def _metric_fits_task(self) -> "PipelineSpec":
         fits = {"mae", "rmse"} if self.task == "regression" else {"log_loss"}
         if self.metric not in fits:
@@ -491,5 +506,7 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
         if model is DataSection and part == "sources":
             inner = SqlTable if location[-1] == "sql" else PullSource
             return sorted(inner.model_fields)
+        if model is PreprocessingSection and part in ("columns", "crosses"):
+            return sorted((Steps if part == "columns" else Cross).model_fields)
         model = model.model_fields[str(part)].annotation
     return sorted(model.model_fields)

@@ -8,6 +8,7 @@ from driftloop.contracts.attachments import Attachment
 from driftloop.contracts.base import Section
 from driftloop.contracts.checks import CHECKS, Check, kind_of
 from driftloop.contracts.pipeline import Feature, PipelineSpec
+from driftloop.contracts.preprocessing import Cross, Steps
 from driftloop.contracts.privacy import PrivacyRule
 from driftloop.contracts.sources import PullSource, SqlTable
 from pydantic import BaseModel
@@ -108,6 +109,25 @@ sources:
 ```
 """
 
+PREPROCESSING_EXAMPLE = """\
+`train.preprocessing` is what happens to columns between the row and the model. It is
+fitted on training rows, recorded in the model's manifest and part of the served graph
+([preprocessing.md](preprocessing.md)):
+
+```yaml
+preprocessing:
+  duplicates: drop
+  defaults: {missing: median, indicator: true}
+  columns:
+    income: {outliers: clip, transform: log1p}
+    shop: {encoding: target, min_frequency: 20}
+  crosses:
+    - {columns: [weekday, shop], encoding: hashing, hash_columns: 256}
+```
+
+Each column, and each cross, takes:
+"""
+
 CHECKS_EXAMPLE = """\
 What is right beyond each column's own rules. [Checks](checks.md) says what each
 catches, by which rule, and what it costs.
@@ -144,7 +164,18 @@ def pipeline_page() -> str:
             lines += _table(PrivacyRule)
             lines += ["", "### data.sources", "", SOURCES_EXAMPLE]
             lines += [*_table(PullSource), *_lines(SqlTable, "sources", "sql.")]
+        if name == "train":
+            lines += ["", "### train.preprocessing", "", PREPROCESSING_EXAMPLE]
+            lines += [*_table(Steps), *_own_lines(Cross, Steps)]
     return "\n".join([*lines, ""])
+
+
+def _own_lines(section: type[Section], parent: type[Section]) -> Iterator[str]:
+    """Lines of the keys that the parent does not have."""
+    inherited = tuple(f"| `crosses.{key}`" for key in parent.model_fields)
+    for line in _lines(section, "crosses", "crosses."):
+        if not line.startswith(inherited):
+            yield line
 
 
 def _checks() -> Iterator[str]:

@@ -70,6 +70,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic(e.SchemaProposed, ("validator",), ()),
     Topic(e.SchemaAccepted, ("people", "validator"), ("validator",), compacted=True),
     Topic(e.BatchScored, ("scorer",), ("monitor",), ROWS_RETENTION),
+    Topic(e.RequestsAnswered, ("scorer",), ("monitor",), ROWS_RETENTION),
     # privacy
     Topic(e.ErasureRequested, ("ingest",), ("ingest",)),
     Topic(e.SubjectErased, ("ingest",), ()),

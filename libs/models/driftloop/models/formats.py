@@ -15,9 +15,13 @@ import pyarrow as pa
 
 MIB = 1024 * 1024
 MODEL_FILE = "model.onnx"
-OPSET_LIMITS = {"": 23, "ai.onnx": 23, "ai.onnx.ml": 5}
+RUNTIME_DOMAIN = "com.microsoft"
+OPSET_LIMITS = {"": 23, "ai.onnx": 23, "ai.onnx.ml": 5, RUNTIME_DOMAIN: 1}
 """Operator sets that the scorer's runtime has, with their newest known version;
 every other domain is custom code."""
+RUNTIME_OPERATORS = frozenset({"MurmurHash3", "Tokenizer"})
+"""Of ONNX Runtime's own operators, those that preprocessing needs and ONNX lacks: the
+hash of a text, and the words in it. Both are part of every build of it."""
 MAX_IR_VERSION = 13
 """Newest intermediate representation that ONNX Runtime 1.31 reads."""
 SAFETENSORS_HEADER_BYTES = 8
@@ -65,6 +69,11 @@ def _check_graph(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         if node.domain not in OPSET_LIMITS:
             raise FormatRefused(f"operator {node.domain}.{node.op_type} is not allowed")
+        if node.domain == RUNTIME_DOMAIN and node.op_type not in RUNTIME_OPERATORS:
+            raise FormatRefused(
+                f"operator {node.domain}.{node.op_type} is not allowed; of that domain "
+                f"{', '.join(sorted(RUNTIME_OPERATORS))} are"
+            )
         for attribute in node.attribute:
             tensors += [attribute.t, *attribute.tensors]
             for inner in (attribute.g, *attribute.graphs):

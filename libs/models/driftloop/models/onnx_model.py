@@ -1,8 +1,8 @@
 """Predictions of a packaged model on ONNX Runtime, from Arrow rows.
 
 The graph has one input per feature of shape (n_rows, 1): float32 for numbers,
-integers and booleans (a null is NaN), string for categories (a null is ""). Its
-outputs are ``prediction`` and, for classification, ``score``.
+integers and booleans (a null is NaN), string for categories and texts (a null is "").
+Its outputs are ``prediction`` and, for classification, ``score``.
 """
 
 import math
@@ -15,7 +15,13 @@ import onnxruntime
 import pyarrow as pa
 import pyarrow.compute as pc
 from driftloop.models.formats import MODEL_FILE, check_onnx
-from driftloop.models.package import ColumnType, InputColumn, Manifest, Package
+from driftloop.models.package import (
+    STRINGS,
+    ColumnType,
+    InputColumn,
+    Manifest,
+    Package,
+)
 
 FLOAT_INPUT = "tensor(float)"
 STRING_INPUT = "tensor(string)"
@@ -87,7 +93,7 @@ class OnnxModel:
         self._outputs = [output.name for output in self._session.get_outputs()]
         graph = {i.name: i.type for i in self._session.get_inputs()}
         wanted = {
-            name: STRING_INPUT if kind == "category" else FLOAT_INPUT
+            name: STRING_INPUT if kind in STRINGS else FLOAT_INPUT
             for name, kind in self.inputs.items()
         }
         if graph != wanted:
@@ -164,7 +170,7 @@ def _as_input(
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     try:
-        if kind == "category":
+        if kind in STRINGS:
             return category_array(column).reshape(-1, 1)
         return number_array(column).reshape(-1, 1)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, TypeError) as error:

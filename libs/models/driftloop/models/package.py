@@ -28,7 +28,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 PAYLOAD_TYPE = "application/vnd.driftloop.model-manifest.v1+json"
 MAX_ENVELOPE_BYTES = 8 * 1024 * 1024
-ColumnType = Literal["number", "integer", "category", "boolean"]
+ColumnType = Literal["number", "integer", "category", "boolean", "text"]
+STRINGS = frozenset({"category", "text"})
+"""Types that are strings wherever they travel; the others are numbers in the graph."""
 
 
 class PackageRefused(Reject):
@@ -50,6 +52,21 @@ class InputColumn(Part):
     categories: list[str] | None = Field(
         default=None, description="values seen in training; others count as unknown"
     )
+
+
+class PreprocessingStep(Part):
+    """One step that the graph takes before the model, with what it learned.
+
+    Attributes
+    ----------
+    columns : what it reads: features, or crosses of some (``a*b``).
+    fitted : by column, the constants that were fitted on training rows. Single
+        precision, as in the graph.
+    """
+
+    step: str
+    columns: list[str]
+    fitted: dict[str, dict[str, Any]] = {}
 
 
 class OutputColumn(Part):
@@ -83,6 +100,8 @@ class Manifest(Part):
     ----------
     classes : labels in the order of the score's columns; empty for regression.
     environment : ``name==version`` of each library that shaped the model.
+    preprocessing : steps of the graph before the model, in order; a feature that no
+        step names goes in as it is.
     parent_digest : package of the champion at training time.
     files : filled in by :func:`write_package`.
     """
@@ -93,6 +112,7 @@ class Manifest(Part):
     target: str
     inputs: list[InputColumn] = Field(min_length=1)
     outputs: list[OutputColumn] = Field(min_length=1)
+    preprocessing: list[PreprocessingStep] = []
     classes: list[str] = []
     algorithm: str
     parameters: dict[str, Any] = {}

@@ -19,6 +19,7 @@ ARROW_TYPES = {
     "number": pa.float64(),
     "integer": pa.int64(),
     "category": pa.string(),
+    "text": pa.string(),
     "boolean": pa.bool_(),
 }
 """How each type of feature travels in validated rows."""

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 Values = Any
 """(n_rows,) a list of Python values, or an Arrow array of any type."""
-ColumnType = Literal["number", "integer", "category", "boolean"]
+ColumnType = Literal["number", "integer", "category", "boolean", "text"]
 
 TIME_TYPE = pa.timestamp("us", tz="UTC")
 _WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
@@ -31,6 +31,7 @@ _ARROW_TYPES = {
     "integer": pa.int64(),
     "boolean": pa.bool_(),
     "category": pa.string(),
+    "text": pa.string(),
 }
 
 
@@ -99,7 +100,7 @@ def _whole(value: Any) -> int | None:
 
 def _from_text(text: pa.Array, kind: ColumnType | None) -> pa.Array:
     """Numbers written as text, as CSV has them."""
-    if kind in (None, "category"):
+    if kind in (None, "category", "text"):
         return text
     if kind == "boolean":
         wrong = pc.invert(pc.is_in(text, pa.array(["true", "false", None])))

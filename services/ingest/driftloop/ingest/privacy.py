@@ -186,7 +186,7 @@ def _checks(spec: PipelineSpec, skip: Mapping[str, PrivacyRule]) -> dict[str, Ch
 
 
 def _check(feature: Feature) -> Check | None:
-    if feature.type == "category":
+    if feature.type in ("category", "text"):
         if feature.values is None:
             return None
         allowed = {as_text(value) for value in feature.values}

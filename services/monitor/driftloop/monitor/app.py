@@ -5,10 +5,11 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 from driftloop.monitor.api import router
-from driftloop.monitor.handlers import HANDLERS, MonitorDeps
+from driftloop.monitor.handlers import HANDLERS
 from driftloop.monitor.packages import package_opener
 from driftloop.monitor.settings import MonitorSettings
 from driftloop.monitor.tables import TABLES
+from driftloop.monitor.turn import MonitorDeps
 from driftloop.monitor.views import WindowViews
 from driftloop.runtime.service import Parts, Runtime, Service
 

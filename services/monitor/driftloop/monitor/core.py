@@ -32,6 +32,7 @@ MIN_NO_SKILL = 0.25
 target which hardly changes for a while does not blow up the level."""
 MAX_TOLD_COLUMNS = 5
 MAX_DOUBLINGS = 3
+_NOTHING_TOLD: dict[str, tuple[str, ...]] = {"told_columns": (), "told_skew": ()}
 
 
 def deployed(watch: Watch, version: int, evaluation: Evaluation) -> Watch:
@@ -42,12 +43,12 @@ def deployed(watch: Watch, version: int, evaluation: Evaluation) -> Watch:
     reference = Reference(
         version=version, level=level, no_skill=max(evaluation.baseline, 0.0)
     )
-    return watch.model_copy(update={"reference": reference, "told_columns": ()})
+    return watch.model_copy(update={"reference": reference, **_NOTHING_TOLD})
 
 
 def withdrawn(watch: Watch) -> Watch:
     """Judge no version: none is in service."""
-    return watch.model_copy(update={"reference": None, "told_columns": ()})
+    return watch.model_copy(update={"reference": None, **_NOTHING_TOLD})
 
 
 def performance(pipeline: str, metric: str, rows: Labelled) -> PerformanceMeasured:

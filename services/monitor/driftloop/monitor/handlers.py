@@ -1,7 +1,6 @@
 """What the monitor does at each event: store it, ask the cores, tell what they say."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import pyarrow as pa
@@ -10,26 +9,25 @@ from driftloop.contracts.events import (
     BatchRejected,
     BatchScored,
     BatchValidated,
-    DriftDetected,
-    Evaluation,
     ModelDeployed,
     ModelRolledBack,
     PackageRef,
+    RequestsAnswered,
     RowsEvent,
     Span,
 )
 from driftloop.contracts.pipeline import PipelineSpec
-from driftloop.monitor import core, faults, joining, metrics, store
+from driftloop.monitor import core, doors, faults, joining, metrics, skew, store
 from driftloop.monitor.error_drift import MAX_BLOCK_ROWS, MAX_BLOCKS, block_rows
 from driftloop.monitor.feature_drift import MIN_ROWS, Kind, Movement, movements
 from driftloop.monitor.joining import Pair
 from driftloop.monitor.labelled import with_labelled
 from driftloop.monitor.sensors import jumps
-from driftloop.monitor.state import Watch
+from driftloop.monitor.turn import MonitorDeps, Turn, kinds_of, newest_rows, turn_of
 from driftloop.runtime.errors import Skip
-from driftloop.runtime.handlers import Deps, EventHandler
+from driftloop.runtime.handlers import EventHandler
 
-PREDICTION = "prediction"
+PREDICTION = skew.PREDICTION
 PRUNES_A_HORIZON = 20
 MAX_ROWS_BEFORE = 2000
 """Enough to know what is usual in a column."""
@@ -37,75 +35,26 @@ JUMP_BLOCK_RATIO = 0.8
 """Of a block of labelled rows: a day with a few hours missing is looked at too."""
 
 
-@dataclass(frozen=True)
-class Packaged:
-    """What the monitor wants of a model package.
-
-    Attributes
-    ----------
-    sample : rows it learned from, with its predictions; None: it holds none.
-    """
-
-    evaluation: Evaluation
-    sample: pa.Table | None
-
-
-@dataclass(frozen=True)
-class MonitorDeps(Deps):
-    """What the monitor's handlers use.
-
-    Attributes
-    ----------
-    open_package : returns a package's verified content; Reject, Retry as the
-        package library says.
-    """
-
-    open_package: Callable[[PackageRef], Packaged]
-
-
-@dataclass
-class _Turn:
-    """One message: the pipeline, its state as it changes, what is told."""
-
-    spec: PipelineSpec
-    deps: MonitorDeps
-    watch: Watch
-
-    def told(self, conclusion: faults.Conclusion) -> Iterator[Event]:
-        self.watch, events = conclusion
-        for event in events:
-            if isinstance(event, DriftDetected):
-                metrics.VERDICTS.labels(event.pipeline, event.cause).inc()
-            yield event
-        metrics.OPEN_FAULTS.labels(self.watch.pipeline).set(len(self.watch.faults))
-
-    def save(self) -> None:
-        store.save_watch(self.deps.session, self.watch)
-
-
-def _turn(event: Event, deps: MonitorDeps) -> _Turn:
-    spec = deps.pipeline(event.pipeline)
-    return _Turn(spec, deps, store.load_watch(deps.session, event.pipeline))
-
-
 def on_batch_validated(event: BatchValidated, deps: MonitorDeps) -> Iterator[Event]:
-    turn = _turn(event, deps)
+    turn = turn_of(event, deps)
     yield from _quality(turn, event)
     if event.row_count:
         if event.kind == "observations":
             yield from _inputs(turn, event)
+            yield from doors.compare(turn)
+            doors.passed(turn, event.row_count)
         yield from _labels(turn, event)
     turn.save()
 
 
 def on_batch_rejected(event: BatchRejected, deps: MonitorDeps) -> Iterator[Event]:
-    turn = _turn(event, deps)
+    turn = turn_of(event, deps)
     yield from _quality(turn, event)
     turn.save()
 
 
 def on_batch_scored(event: BatchScored, deps: MonitorDeps) -> Iterator[Event]:
-    turn = _turn(event, deps)
+    turn = turn_of(event, deps)
     is_rolling_out = event.candidate_version is not None
     turn.watch = turn.watch.model_copy(update={"is_rolling_out": is_rolling_out})
     _keep_predictions(turn, event)
@@ -114,18 +63,28 @@ def on_batch_scored(event: BatchScored, deps: MonitorDeps) -> Iterator[Event]:
     )
     met = joining.meet_predictions(deps.session, event.pipeline, rows)
     yield from _labelled(turn, met)
+    yield from doors.compare(turn)
+    turn.save()
+
+
+def on_requests_answered(event: RequestsAnswered, deps: MonitorDeps) -> Iterator[Event]:
+    turn = turn_of(event, deps)
+    doors.keep(turn, event)
+    yield from doors.compare(turn)
+    if turn.watch.asked_rows >= turn.spec.monitor.window_rows:
+        yield from doors.compare_distributions(turn)
     turn.save()
 
 
 def on_model_deployed(event: ModelDeployed, deps: MonitorDeps) -> Iterator[Event]:
-    turn = _turn(event, deps)
+    turn = turn_of(event, deps)
     _judge_from_now(turn, event.version, event.package)
     turn.save()
     yield from ()
 
 
 def on_model_rolled_back(event: ModelRolledBack, deps: MonitorDeps) -> Iterator[Event]:
-    turn = _turn(event, deps)
+    turn = turn_of(event, deps)
     restored, judged = event.restored, turn.watch.reference
     if restored is None:
         turn.watch = core.withdrawn(turn.watch)
@@ -138,7 +97,7 @@ def on_model_rolled_back(event: ModelRolledBack, deps: MonitorDeps) -> Iterator[
     yield from ()
 
 
-def _judge_from_now(turn: _Turn, version: int, package: PackageRef) -> None:
+def _judge_from_now(turn: Turn, version: int, package: PackageRef) -> None:
     session, pipeline = turn.deps.session, turn.watch.pipeline
     packaged = turn.deps.open_package(package)
     turn.watch = core.deployed(turn.watch, version, packaged.evaluation)
@@ -151,7 +110,7 @@ def _judge_from_now(turn: _Turn, version: int, package: PackageRef) -> None:
 # ── quality ─────────────────────────────────────────────────────────────────
 
 
-def _quality(turn: _Turn, event: BatchValidated | BatchRejected) -> Iterator[Event]:
+def _quality(turn: Turn, event: BatchValidated | BatchRejected) -> Iterator[Event]:
     session, spec = turn.deps.session, turn.spec
     store.note_batch(session, event)
     has_bad = isinstance(event, BatchRejected) or event.quarantined_count > 0
@@ -168,7 +127,7 @@ def _horizon(spec: PipelineSpec) -> timedelta:
     return timedelta(days=spec.data.label_horizon_days)
 
 
-def _prune(turn: _Turn, now: datetime) -> None:
+def _prune(turn: Turn, now: datetime) -> None:
     """Drop rows behind the horizon, now and then in event time."""
     horizon, last = _horizon(turn.spec), turn.watch.pruned_at
     if last is not None and now - last < horizon / PRUNES_A_HORIZON:
@@ -182,36 +141,12 @@ def _prune(turn: _Turn, now: datetime) -> None:
 # ── inputs ──────────────────────────────────────────────────────────────────
 
 
-def _kinds(spec: PipelineSpec, rows: pa.RecordBatch | pa.Table) -> dict[str, Kind]:
-    """Types of the features, as declared or else as the columns are."""
-    declared: dict[str, Kind] = {
-        name: feature.type for name, feature in spec.data.features.items()
-    }
-    if declared:
-        return declared
-    left_out = {"id", "event_time", "source", spec.data.target, *spec.data.attachments}
-    return {
-        field.name: _kind_of(field.type)
-        for field in rows.schema
-        if field.name not in left_out
-    }
-
-
-def _kind_of(type_: pa.DataType) -> Kind:
-    if pa.types.is_boolean(type_):
-        return "boolean"
-    if pa.types.is_integer(type_):
-        return "integer"
-    return "number" if pa.types.is_floating(type_) else "category"
-
-
-def _inputs(turn: _Turn, event: BatchValidated) -> Iterator[Event]:
+def _inputs(turn: Turn, event: BatchValidated) -> Iterator[Event]:
     session, pipeline = turn.deps.session, event.pipeline
-    kinds = _kinds(turn.spec, event.rows)
+    kinds = kinds_of(turn.spec, event.rows)
     names = [name for name in kinds if name in event.rows.schema.names]
-    store.add_slice(
-        session, pipeline, store.INPUTS, event.span, event.rows.select(names)
-    )
+    rows = event.rows.select([skew.ID, *names])
+    store.add_slice(session, pipeline, store.INPUTS, event.span, rows)
     seen_before = turn.watch.seen_until
     turn.watch = turn.watch.model_copy(
         update={
@@ -232,7 +167,7 @@ def _inputs(turn: _Turn, event: BatchValidated) -> Iterator[Event]:
 
 
 def _jumps(
-    turn: _Turn, slices: list[store.Slice], kinds: dict[str, Kind]
+    turn: Turn, slices: list[store.Slice], kinds: dict[str, Kind]
 ) -> Iterator[Event]:
     """Compare the newest block of rows with the good rows before it."""
     window_rows = turn.spec.monitor.window_rows
@@ -246,8 +181,8 @@ def _jumps(
         return
     block = slices[cut:]
     found = jumps(
-        _newest(store.rows_of(before), MAX_ROWS_BEFORE),
-        _newest(store.rows_of(block), MAX_BLOCK_ROWS),
+        newest_rows(store.rows_of(before), MAX_ROWS_BEFORE),
+        newest_rows(store.rows_of(block), MAX_BLOCK_ROWS),
         kinds,
     )
     if found:
@@ -259,11 +194,7 @@ def _jumps(
         yield from turn.told(faults.judge_jumps(turn.watch, found, span, turn.spec))
 
 
-def _newest(rows: pa.Table, most: int) -> pa.Table:
-    return rows.slice(max(0, rows.num_rows - most))
-
-
-def _moved_inputs(turn: _Turn, kinds: dict[str, Kind]) -> Iterator[Event]:
+def _moved_inputs(turn: Turn, kinds: dict[str, Kind]) -> Iterator[Event]:
     """Compare a full window of good rows with the reference sample."""
     session, pipeline = turn.deps.session, turn.watch.pipeline
     window_rows = turn.spec.monitor.window_rows
@@ -290,9 +221,14 @@ def _moved_inputs(turn: _Turn, kinds: dict[str, Kind]) -> Iterator[Event]:
     yield from turn.told(core.judge_inputs(turn.watch, found, span, turn.spec))
 
 
-def _keep_predictions(turn: _Turn, event: BatchScored) -> None:
-    column = event.rows.column("champion_prediction")
-    rows = pa.RecordBatch.from_arrays([column], [PREDICTION])
+def _keep_predictions(turn: Turn, event: BatchScored) -> None:
+    rows = pa.RecordBatch.from_pydict(
+        {
+            skew.ID: event.rows.column(skew.ID),
+            PREDICTION: event.rows.column("champion_prediction"),
+            skew.VERSION: pa.repeat(event.champion_version, event.row_count),
+        }
+    )
     store.add_slice(
         turn.deps.session, event.pipeline, store.PREDICTIONS, event.span, rows
     )
@@ -301,7 +237,7 @@ def _keep_predictions(turn: _Turn, event: BatchScored) -> None:
 # ── error ───────────────────────────────────────────────────────────────────
 
 
-def _labels(turn: _Turn, event: RowsEvent) -> Iterator[Event]:
+def _labels(turn: Turn, event: RowsEvent) -> Iterator[Event]:
     spec = turn.spec
     is_number = spec.task == "regression"
     labels = joining.labels_of(event.rows, spec.data.target, is_number=is_number)
@@ -309,7 +245,7 @@ def _labels(turn: _Turn, event: RowsEvent) -> Iterator[Event]:
     yield from _labelled(turn, met)
 
 
-def _labelled(turn: _Turn, pairs: list[Pair]) -> Iterator[Event]:
+def _labelled(turn: Turn, pairs: list[Pair]) -> Iterator[Event]:
     """Report rows whose label and prediction have met, and judge the error."""
     timely = joining.within(pairs, _horizon(turn.spec))
     metrics.LATE_LABELS.labels(turn.spec.name).inc(len(pairs) - len(timely))
@@ -336,7 +272,7 @@ def _labelled(turn: _Turn, pairs: list[Pair]) -> Iterator[Event]:
         yield from _error(turn)
 
 
-def _error(turn: _Turn) -> Iterator[Event]:
+def _error(turn: Turn) -> Iterator[Event]:
     watch, spec, session = turn.watch, turn.spec, turn.deps.session
     if watch.reference is None:
         return
@@ -353,7 +289,7 @@ def _error(turn: _Turn) -> Iterator[Event]:
 
 
 def _movements_since(
-    turn: _Turn, since: datetime
+    turn: Turn, since: datetime
 ) -> tuple[list[Movement], Movement | None]:
     """How far inputs and predictions since then are from the reference sample."""
     session, pipeline, spec = turn.deps.session, turn.watch.pipeline, turn.spec
@@ -366,12 +302,12 @@ def _movements_since(
     kind: Kind = "number" if spec.task == "regression" else "category"
     predictions = movements(sample, said, {PREDICTION: kind}, alpha) if said else []
     return (
-        movements(sample, inputs, _kinds(spec, inputs), alpha) if inputs else [],
+        movements(sample, inputs, kinds_of(spec, inputs), alpha) if inputs else [],
         predictions[0] if predictions else None,
     )
 
 
-def _rows_since(turn: _Turn, kind: str, since: datetime) -> pa.Table | None:
+def _rows_since(turn: Turn, kind: str, since: datetime) -> pa.Table | None:
     """Return the newest good rows, one window at most; None: there are none."""
     slices = [
         row
@@ -390,6 +326,7 @@ HANDLERS: list[EventHandler] = [
     on_batch_validated,
     on_batch_rejected,
     on_batch_scored,
+    on_requests_answered,
     on_model_deployed,
     on_model_rolled_back,
 ]

@@ -6,8 +6,8 @@ from driftloop.contracts.events import PackageRef
 from driftloop.models.package import read_package
 from driftloop.models.signing import TrustedKeys
 from driftloop.monitor.columns import as_table
-from driftloop.monitor.handlers import Packaged
 from driftloop.monitor.settings import MonitorSettings
+from driftloop.monitor.turn import Packaged
 from driftloop.runtime.artifacts import ArtifactStore
 
 SAMPLE_FILE = "reference.arrow"

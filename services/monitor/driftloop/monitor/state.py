@@ -112,6 +112,9 @@ class Watch(Frozen):
     targets : of the newest labelled rows; how hard the present is to guess.
     bad_spans : stretches of past jumps; blocks in them are not judged.
     told_columns : columns whose movement was told for the version in service.
+    told_skew : checks and columns of serving skew that were told for it.
+    asked_rows : rows asked at doors since their distribution was looked at.
+    awaited_rows : of the stream, in which such rows are still looked for by id.
     window_after : number of the newest slice of inputs in a closed window.
     window_rows : rows in slices since then.
     judged_end : end of the newest block, in event time.
@@ -129,6 +132,9 @@ class Watch(Frozen):
     faults: tuple[Fault, ...] = ()
     bad_spans: tuple[Span, ...] = ()
     told_columns: tuple[str, ...] = ()
+    told_skew: tuple[str, ...] = ()
+    asked_rows: int = 0
+    awaited_rows: int = 0
     window_after: int = 0
     window_rows: int = 0
     judged_end: datetime | None = None

@@ -32,7 +32,7 @@ from sqlalchemy import BindParameter, Table, bindparam, delete, insert, select, 
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, SQLModel
 
-INPUTS, PREDICTIONS = "inputs", "predictions"
+INPUTS, PREDICTIONS, ASKED = "inputs", "predictions", "asked"
 KEPT_WINDOWS = 2
 """Of slices: the one being filled and one full one before it."""
 FETCHED_AT_ONCE = 50
@@ -298,7 +298,7 @@ def rows_of(slices: Sequence[Slice]) -> pa.Table:
 
 def forget_slices(session: Session, pipeline: str, window_rows: int) -> None:
     """Drop slices that are behind the windows in use."""
-    for kind in (INPUTS, PREDICTIONS):
+    for kind in (INPUTS, PREDICTIONS, ASKED):
         kept = newest_slices(session, pipeline, kind, KEPT_WINDOWS * window_rows)
         if kept:
             values = {

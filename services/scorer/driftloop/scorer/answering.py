@@ -14,6 +14,7 @@ from driftloop.models.onnx_model import Predictions
 from driftloop.models.package import InputColumn
 from driftloop.runtime.outbox import Cause, OutboxRelay
 from driftloop.runtime.telemetry import log
+from driftloop.scorer.asked import Asked, Hidden, row_ids
 from driftloop.scorer.core import is_candidates, p99
 from driftloop.scorer.feeds import BadRequest, Feeds, feeds_of
 from driftloop.scorer.metrics import count_call
@@ -102,9 +103,14 @@ class Traffic:
 
 
 def traffic_reporter(
-    traffic: Traffic, outbox: OutboxRelay, replica: str, stopping: threading.Event
+    traffic: Traffic,
+    asked: Asked,
+    outbox: OutboxRelay,
+    replica: str,
+    hidden: Hidden,
+    stopping: threading.Event,
 ) -> Callable[[], None]:
-    """Return the loop that reports requests' figures: errors at once, else rarely.
+    """Return the loop that reports requests: errors at once, else rarely.
 
     They are counted in memory only: a crash forgets the last of them.
     """
@@ -127,6 +133,10 @@ def traffic_reporter(
                             versions=versions,
                         )
                     )
+            for sample in asked.drain(replica, hidden):
+                name = f"asked/{uuid4()}"
+                with outbox.unit(Cause(name, Chain(name))) as (_, events):
+                    events.append(sample)
 
     return run
 
@@ -134,9 +144,12 @@ def traffic_reporter(
 class Desk:
     """Answers requests with what is on the shelf."""
 
-    def __init__(self, shelf: Shelf, traffic: Traffic) -> None:
+    def __init__(
+        self, shelf: Shelf, traffic: Traffic, asked: Asked | None = None
+    ) -> None:
         self.shelf = shelf
         self._traffic = traffic
+        self._kept = asked or Asked()
 
     async def answer(
         self,
@@ -167,7 +180,7 @@ class Desk:
         served = self.shelf.get(pipeline)
         if served is None or served.champion is None:
             raise NotServed(f"no model is served for {pipeline!r}")
-        request_id = request_id or str(uuid4())
+        named, request_id = request_id, request_id or str(uuid4())
         if check is not None:
             check(served.champion.manifest.inputs)
         if version is not None:
@@ -176,18 +189,24 @@ class Desk:
                 raise NotServed(f"version {version} of {pipeline!r} is not served")
             role: Role = "champion" if loaded is served.champion else "candidate"
             return await self._asked(
-                pipeline, served, loaded, role, columns, request_id
+                pipeline, served, loaded, role, columns, request_id, named
             )
         candidate = served.candidate
         if candidate and is_candidates(request_id, candidate.version, served.share):
             try:
                 return await self._asked(
-                    pipeline, served, candidate, "candidate", columns, request_id
+                    pipeline,
+                    served,
+                    candidate,
+                    "candidate",
+                    columns,
+                    request_id,
+                    named,
                 )
             except (ModelFailed, BadRequest) as error:
                 logger.warning("candidate failed", pipeline=pipeline, error=str(error))
         return await self._asked(
-            pipeline, served, served.champion, "champion", columns, request_id
+            pipeline, served, served.champion, "champion", columns, request_id, named
         )
 
     async def _asked(
@@ -198,6 +217,7 @@ class Desk:
         role: Role,
         columns: Mapping[str, Sequence[Any]],
         request_id: str,
+        named: str | None,
     ) -> Reply:
         feeds, rows = feeds_of(columns, loaded.manifest.inputs)
         key = (pipeline, served.generation, loaded.version)
@@ -218,6 +238,10 @@ class Desk:
             self._traffic.add(key, role, rows, seconds, error)
             failed = 0 if error is None else rows
             count_call(pipeline, role, "requests", rows, failed, seconds)
+        self._kept.add(
+            (pipeline, loaded.version), loaded.manifest.inputs,
+            row_ids(columns, rows, named), feeds, said,
+        )  # fmt: skip
         return Reply(loaded.version, role, said, request_id)
 
 

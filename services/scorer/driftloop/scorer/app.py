@@ -8,6 +8,7 @@ from driftloop.contracts.events import ServingDesired
 from driftloop.runtime.service import Parts, Runtime, Service
 from driftloop.scorer.answering import Desk, Traffic, traffic_reporter
 from driftloop.scorer.api import routers
+from driftloop.scorer.asked import ROW_ID, Asked
 from driftloop.scorer.handlers import HANDLERS, ScorerDeps
 from driftloop.scorer.loader import Loader, announcer, model_opener
 from driftloop.scorer.settings import ScorerSettings
@@ -27,8 +28,15 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
         runtime.stopping,
     )
     desired.on_change(loader.wish)
-    traffic = Traffic()
-    desk = Desk(shelf, traffic)
+    traffic, asked = Traffic(), Asked()
+    desk = Desk(shelf, traffic, asked)
+
+    def hidden(pipeline: str) -> set[str] | None:
+        applied = runtime.pipelines.get(pipeline)
+        if applied is None:
+            return None
+        rules, row_id = applied.spec.data.privacy, applied.spec.data.id
+        return {ROW_ID if name == row_id else name for name in rules}
 
     def is_ready() -> bool:
         return desired.caught_up.is_set() and loader.is_settled()
@@ -46,7 +54,12 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
         background=[
             partial(loader.run, desired.caught_up),
             traffic_reporter(
-                traffic, runtime.outbox, settings.replica, runtime.stopping
+                traffic,
+                asked,
+                runtime.outbox,
+                settings.replica,
+                hidden,
+                runtime.stopping,
             ),
         ],
         ready={"models": loader.is_settled},

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from driftloop.models.package import InputColumn
+from driftloop.models.package import STRINGS, InputColumn
 
 Feeds = dict[str, npt.NDArray[Any]]
 """Each feature as (n_rows, 1): float32, or Python strings for a category."""
@@ -41,12 +41,12 @@ def feeds_of(
     missing = [c.name for c in inputs if c.name not in columns]
     if missing:
         raise BadRequest(f"missing: {', '.join(missing)}")
-    numbers = [c for c in inputs if c.type != "category"]
+    numbers = [c for c in inputs if c.type not in STRINGS]
     feeds = _matrix_feeds(columns, numbers)
     if feeds is None:
         feeds = {c.name: _numbers(columns[c.name], c) for c in numbers}
     for column in inputs:
-        if column.type == "category":
+        if column.type in STRINGS:
             feeds[column.name] = _texts(columns[column.name], column)
     lengths = {name: len(values) for name, values in feeds.items()}
     row_count = lengths[inputs[0].name]

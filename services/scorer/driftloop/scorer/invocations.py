@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib.metadata import version as version_of
 from typing import Any
 
-from driftloop.models.package import InputColumn
+from driftloop.models.package import STRINGS, InputColumn
 from driftloop.scorer.answering import Desk, NotServed
 from driftloop.scorer.door import (
     VERSION_HEADER,
@@ -115,7 +115,7 @@ def columns_of_csv(data: bytes, inputs: Sequence[InputColumn]) -> Columns:
         raise BadRequest("the CSV has no header")
     columns = _from_rows("text/csv", [row for row in rows[1:] if row], rows[0])
     for column in inputs:
-        if column.name in columns and column.type != "category":
+        if column.name in columns and column.type not in STRINGS:
             values = columns[column.name]
             columns[column.name] = [_number(v, column.type) for v in values]
         elif column.name in columns:

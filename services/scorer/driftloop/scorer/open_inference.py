@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version as version_of
 from typing import Any, TypeGuard
 
-from driftloop.models.package import ColumnType, InputColumn
+from driftloop.models.package import STRINGS, ColumnType, InputColumn
 from driftloop.scorer.answering import Desk, NotServed, Reply
+from driftloop.scorer.asked import ROW_ID
 from driftloop.scorer.door import (
     VERSION_HEADER,
     Check,
@@ -33,6 +34,7 @@ DATATYPES: dict[ColumnType, str] = {
     "number": "FP64",
     "integer": "INT64",
     "category": "BYTES",
+    "text": "BYTES",
     "boolean": "BOOL",
 }
 PLATFORM = "onnxruntime_onnx"
@@ -71,11 +73,13 @@ def columns_of(
         known = {column.name: column.type for column in wanted}
         for name, datatype in datatypes.items():
             kind = known.get(name)
+            if kind is None and name == ROW_ID:
+                continue  # says which rows are asked about
             if kind is None:
                 raise BadRequest(
                     f"the model has no input {name!r}; it has {', '.join(known)}"
                 )
-            if (datatype == "BYTES") != (kind == "category"):
+            if (datatype == "BYTES") != (kind in STRINGS):
                 raise BadRequest(
                     f"input {name!r} is a {kind}: send {DATATYPES[kind]}, "
                     f"not {datatype}"

@@ -1,25 +1,35 @@
 """From rows to a matrix of numbers, in numpy and as nodes of the served graph.
 
-One encoding for all candidates: numbers, integers and booleans as they are (a null
-is NaN), each category as columns of 0 and 1, one for each value seen in training.
+One encoding for all candidates: the pipeline file's cleaning steps
+(:mod:`driftloop.trainer.preprocessing`), each fitted on the training rows. Where it
+names none, numbers, integers and booleans go in as they are (a null is NaN), each
+category as columns of 0 and 1, one for each value seen in training.
 """
 
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-from driftloop.contracts.pipeline import Feature
+from driftloop.contracts.pipeline import Feature, PipelineSpec
+from driftloop.contracts.preprocessing import FAMILIES, Steps, check_preprocessing
 from driftloop.contracts.rows import ROW_FIELDS
-from driftloop.models.onnx_model import category_array, number_array
-from driftloop.models.package import ColumnType, InputColumn
-from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from driftloop.models.package import (
+    STRINGS,
+    ColumnType,
+    InputColumn,
+    PreprocessingStep,
+)
+from driftloop.trainer.preprocessing.blocks import Block, Column, fit_block, grouped
+from driftloop.trainer.preprocessing.categories import OneHot
+from driftloop.trainer.preprocessing.wiring import ML, Drawing, Floats, Matrix
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
-ML = "ai.onnx.ml"
 MATRIX = "features"
-MAX_CATEGORIES = 64
-"""Rarer values of a category share "unknown": all its columns 0."""
+__all__ = ["MATRIX", "ML", "Encoding", "EncodingRefused", "learn_encoding"]
+
+
+class EncodingRefused(ValueError):  # noqa: N818 - says what happened
+    """The pipeline's features cannot become a matrix, and why."""
 
 
 @dataclass(frozen=True)
@@ -28,28 +38,23 @@ class Encoding:
 
     Attributes
     ----------
-    inputs : features in order; a category names the values that have a column.
+    inputs : features in order; a one-hot category names the values with a column.
+    blocks : fitted steps; the matrix is what they give, side by side.
     """
 
     inputs: tuple[InputColumn, ...]
+    blocks: tuple[Block, ...]
 
-    @property
-    def width(self) -> int:
-        return sum(
-            len(c.categories or ()) if c.type == "category" else 1 for c in self.inputs
-        )
-
-    def matrix(self, rows: pa.Table) -> npt.NDArray[np.float32]:
-        """Return (n_rows, width) float32."""
-        blocks = [_encoded(rows, column) for column in self.inputs]
-        return np.hstack(blocks)
+    def matrix(self, rows: pa.Table) -> Matrix:
+        """Return (n_rows, width) float32, as the served graph makes it."""
+        return np.hstack([block.matrix(rows) for block in self.blocks])
 
     def graph_inputs(self) -> list[ValueInfoProto]:
         """Return the served graph's inputs: one a feature, shape (n_rows, 1)."""
         return [
             helper.make_tensor_value_info(
                 c.name,
-                TensorProto.STRING if c.type == "category" else TensorProto.FLOAT,
+                TensorProto.STRING if c.type in STRINGS else TensorProto.FLOAT,
                 [None, 1],
             )
             for c in self.inputs
@@ -58,66 +63,100 @@ class Encoding:
     def nodes(self) -> tuple[list[NodeProto], list[TensorProto]]:
         """Return nodes that compute ``features`` (n_rows, width), and constants."""
         nodes: list[NodeProto] = []
+        constants: list[TensorProto] = []
         parts: list[str] = []
-        flat = numpy_helper.from_array(np.array([0, -1], np.int64), "encoding/flat")
-        for number, column in enumerate(self.inputs):
-            if column.type != "category":
-                parts.append(column.name)
-                continue
-            if not column.categories:
-                continue
-            hot, part = f"encoding/hot{number}", f"encoding/part{number}"
-            nodes.append(
-                helper.make_node(
-                    "OneHotEncoder", [column.name], [hot], domain=ML, zeros=1,
-                    cats_strings=column.categories,
-                )
-            )  # fmt: skip
-            nodes.append(helper.make_node("Reshape", [hot, flat.name], [part]))
-            parts.append(part)
+        for number, block in enumerate(self.blocks):
+            drawing = Drawing(f"prepare{number}")
+            parts += block.wire(drawing)
+            nodes += drawing.nodes
+            constants += drawing.constants
         nodes.append(helper.make_node("Concat", parts, [MATRIX], axis=1))
-        return nodes, [flat]
+        return nodes, constants
 
-
-def _encoded(rows: pa.Table, column: InputColumn) -> npt.NDArray[np.float32]:
-    values = rows.column(column.name).combine_chunks()
-    if column.type != "category":
-        return number_array(values).reshape(-1, 1)
-    texts = category_array(values).astype(str)
-    wanted = np.array(column.categories or [], dtype=str)
-    return np.asarray(texts[:, None] == wanted[None, :], dtype=np.float32)
+    def records(self) -> tuple[PreprocessingStep, ...]:
+        """Return the steps as the manifest lists them."""
+        return tuple(step for block in self.blocks for step in block.records())
 
 
 def learn_encoding(
-    rows: pa.Table, features: dict[str, Feature], target: str
-) -> Encoding:
-    """Return the encoding of the pipeline's features.
+    rows: pa.Table, spec: PipelineSpec, outcomes: Floats
+) -> tuple[Encoding, Matrix]:
+    """Fit the pipeline's cleaning steps on training rows, and nothing else.
 
     Parameters
     ----------
-    rows : training rows, (n_rows, n_columns).
-    features : of the pipeline file; empty: every column but the target and those
-        that each row has, by its Arrow type.
+    rows : training rows, (n_rows, n_columns), in order of event time.
+    outcomes : (n_rows, n_outcomes): the target, or 0 and 1 for each class.
+
+    Returns
+    -------
+    tuple
+        The encoding, and the (n_rows, width) matrix to fit a model on. It is that of
+        ``Encoding.matrix`` but for target encoding, which must not see a row's own
+        target.
+
+    Raises
+    ------
+    EncodingRefused
+        When the file's steps do not fit the columns, or no column has a value.
     """
-    if not features:
-        known = {field.name for field in ROW_FIELDS} | {target}
-        features = {
-            field.name: Feature(type=_type_of(field.type), nullable=True)
-            for field in rows.schema
-            if field.name not in known
-        }
-    return Encoding(
-        tuple(
-            InputColumn(
-                name=name,
-                type=feature.type,
-                nullable=feature.nullable,
-                categories=_categories(rows, name)
-                if feature.type == "category" else None,
-            )
-            for name, feature in features.items()
+    features = features_of(rows, spec)
+    section = spec.train.preprocessing
+    try:
+        check_preprocessing(section, {name: f.type for name, f in features.items()})
+    except ValueError as error:
+        raise EncodingRefused(str(error)) from error
+    columns: dict[Column, Steps] = {}
+    for name, feature in features.items():
+        family = FAMILIES[feature.type]
+        columns[Column(name, family, (name,))] = section.steps_of(name, family)
+    for cross in section.crosses:
+        family = FAMILIES[features[cross.columns[0]].type]
+        column = Column(cross.name, family, tuple(cross.columns))
+        columns[column] = section.steps_of_cross(cross, family)
+    fitted = [
+        fit_block(rows, group, steps, outcomes) for group, steps in grouped(columns)
+    ]
+    used = [(block, made) for block, made in fitted if made.shape[1]]
+    if not used:
+        raise EncodingRefused(
+            "no feature has a value in training; see what upstream sends"
         )
-    )  # fmt: skip
+    blocks = tuple(block for block, _ in used)
+    matrix = np.hstack([made for _, made in used])
+    return Encoding(_inputs(features, [b for b, _ in fitted]), blocks), matrix
+
+
+def features_of(rows: pa.Table, spec: PipelineSpec) -> dict[str, Feature]:
+    """Return the file's features, or every column but target and row fields."""
+    if spec.data.features:
+        return spec.data.features
+    known = {field.name for field in ROW_FIELDS} | {spec.data.target}
+    return {
+        field.name: Feature(type=_type_of(field.type), nullable=True)
+        for field in rows.schema
+        if field.name not in known
+    }
+
+
+def _inputs(
+    features: dict[str, Feature], blocks: list[Block]
+) -> tuple[InputColumn, ...]:
+    categories = {
+        block.columns[0].name: list(step.categories)
+        for block in blocks
+        for step in block.steps
+        if isinstance(step, OneHot)
+    }
+    return tuple(
+        InputColumn(
+            name=name,
+            type=feature.type,
+            nullable=feature.nullable,
+            categories=categories.get(name),
+        )
+        for name, feature in features.items()
+    )
 
 
 def _type_of(kind: pa.DataType) -> ColumnType:
@@ -128,10 +167,3 @@ def _type_of(kind: pa.DataType) -> ColumnType:
     if pa.types.is_floating(kind):
         return "number"
     return "category"
-
-
-def _categories(rows: pa.Table, name: str) -> list[str]:
-    texts = category_array(rows.column(name).combine_chunks())
-    counts = Counter(text for text in texts.tolist() if text)
-    frequent = sorted(counts, key=lambda text: (-counts[text], text))
-    return sorted(frequent[:MAX_CATEGORIES])

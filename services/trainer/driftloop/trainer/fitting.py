@@ -11,11 +11,12 @@ import numpy.typing as npt
 import pyarrow as pa
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.models.onnx_model import OnnxModel, category_array
-from driftloop.models.package import InputColumn
+from driftloop.models.package import InputColumn, PreprocessingStep
 from driftloop.trainer.candidates import CandidateRefused, Sample, candidate
-from driftloop.trainer.encoding import learn_encoding
+from driftloop.trainer.encoding import EncodingRefused, features_of, learn_encoding
 from driftloop.trainer.graph import Floats, assemble
 from driftloop.trainer.losses import Target
+from driftloop.trainer.preprocessing.duplicates import without_duplicates
 from threadpoolctl import threadpool_limits
 
 PARITY_ROWS = 500
@@ -32,6 +33,7 @@ class Fitted:
     Attributes
     ----------
     model : ONNX bytes.
+    preprocessing : the steps before the model, and what they learned.
     classes : labels in the order of the score's columns; empty for regression.
     fit_seconds : wall clock, for people; never part of a package.
     """
@@ -43,6 +45,7 @@ class Fitted:
     parameters: dict[str, Any]
     row_count: int
     fit_seconds: float
+    preprocessing: tuple[PreprocessingStep, ...] = ()
 
     def loaded(self) -> OnnxModel:
         return OnnxModel(self.model, list(self.inputs))
@@ -91,29 +94,62 @@ def fit(name: str, rows: pa.Table, spec: PipelineSpec, threads: int) -> Fitted:
         When the candidate cannot be used, or its export answers differently.
     """
     started = time.perf_counter()
-    encoding = learn_encoding(rows, spec.data.features, spec.data.target)
-    matrix = encoding.matrix(rows)
-    target = target_of(rows, spec)
+    learned, dropped = learned_rows(rows, spec)
+    target = target_of(learned, spec)
     classes: tuple[str, ...] = ()
     numbers: npt.NDArray[Any] = target.values
     if spec.task != "regression":
         classes = classes_of(target.values, spec)
         order = {label: number for number, label in enumerate(classes)}
         known = np.array([label in order for label in target.values])
-        matrix = matrix[known]
+        learned = learned.filter(pa.array(known))
         numbers = np.array([order[label] for label in target.values[known]])
+    try:
+        encoding, matrix = learn_encoding(learned, spec, outcomes(numbers, classes))
+    except EncodingRefused as error:
+        raise CandidateRefused(str(error)) from error
     sample = Sample(matrix, numbers, classes, spec.train.seed, threads)
     learn = candidate(name)  # loads the library, so that its threads can be limited
     with threadpool_limits(threads):
         core = learn(sample)
-    model = assemble(encoding, core, classes)
-    seconds = time.perf_counter() - started
     fitted = Fitted(
-        name, model, encoding.inputs, classes, core.parameters, len(numbers), seconds
+        name,
+        assemble(encoding, core, classes),
+        encoding.inputs,
+        classes,
+        core.parameters,
+        len(numbers),
+        time.perf_counter() - started,
+        (*dropped, *encoding.records()),
     )
     checked = rows.slice(max(0, rows.num_rows - PARITY_ROWS))
     check_parity(fitted, checked, core.predict(encoding.matrix(checked)), numbers)
     return fitted
+
+
+def learned_rows(
+    rows: pa.Table, spec: PipelineSpec
+) -> tuple[pa.Table, list[PreprocessingStep]]:
+    """Return the rows to learn from, and what the manifest says of those dropped."""
+    if spec.train.preprocessing.duplicates == "keep":
+        return rows, []
+    columns = ["event_time", *features_of(rows, spec), spec.data.target]
+    kept = without_duplicates(rows, columns)
+    count = {"rows": {"dropped": rows.num_rows - kept.num_rows}}
+    return kept, [
+        PreprocessingStep(step="drop_duplicates", columns=columns, fitted=count)
+    ]
+
+
+def outcomes(numbers: npt.NDArray[Any], classes: tuple[str, ...]) -> Floats:
+    """Return (n_rows, n_outcomes) of what target encoding takes the mean.
+
+    The target, or 0 and 1: for the second of two classes, else for each class.
+    """
+    found: Floats = numbers.astype(np.float64).reshape(-1, 1)
+    if len(classes) > 2:
+        found = np.eye(len(classes))[numbers]
+    return found
 
 
 def check_parity(
@@ -157,6 +193,7 @@ def save(fitted: Fitted, folder: Path, stage: str) -> None:
         "parameters": fitted.parameters,
         "row_count": fitted.row_count,
         "fit_seconds": fitted.fit_seconds,
+        "preprocessing": [s.model_dump(mode="json") for s in fitted.preprocessing],
     }
     _replace(path.with_suffix(".json"), json.dumps(facts).encode())
 
@@ -183,4 +220,5 @@ def saved(folder: Path, stage: str, name: str) -> Fitted | None:
         facts["parameters"],
         facts["row_count"],
         facts["fit_seconds"],
+        tuple(PreprocessingStep.model_validate(s) for s in facts["preprocessing"]),
     )

@@ -6,10 +6,15 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from driftloop.models.formats import RUNTIME_DOMAIN
 from driftloop.trainer.encoding import MATRIX, ML, Encoding
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-OPSETS = (helper.make_opsetid("", 21), helper.make_opsetid(ML, 3))
+OPSETS = (
+    helper.make_opsetid("", 21),
+    helper.make_opsetid(ML, 3),
+    helper.make_opsetid(RUNTIME_DOMAIN, 1),
+)
 IR_VERSION = 10
 RAW = "raw"
 Matrix = npt.NDArray[np.float32]

@@ -117,6 +117,7 @@ def manifest_of(trained: Trained) -> Manifest:
         target=spec.data.target,
         inputs=list(chosen.inputs),
         outputs=_outputs(spec.task, chosen),
+        preprocessing=list(chosen.preprocessing),
         classes=list(chosen.classes),
         algorithm=chosen.name,
         parameters=chosen.parameters,

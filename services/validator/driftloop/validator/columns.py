@@ -28,6 +28,7 @@ ARROW_TYPES = {
     "integer": pa.int64(),
     "boolean": pa.bool_(),
     "category": pa.string(),
+    "text": pa.string(),
 }
 
 

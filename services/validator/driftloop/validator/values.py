@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 Mask = npt.NDArray[np.bool_]
-ColumnType = Literal["number", "integer", "category", "boolean"]
+ColumnType = Literal["number", "integer", "category", "boolean", "text"]
 
 TRUE = ("true", "1")
 FALSE = ("false", "0")
@@ -53,7 +53,7 @@ def typed(array: pa.Array, kind: ColumnType) -> tuple[pa.Array, Mask | None]:
     found = array.type
     if found == _TARGETS[kind]:
         return array, None
-    if kind == "category":
+    if kind in ("category", "text"):
         return _texts(array), None
     is_number = pa.types.is_integer(found) or pa.types.is_floating(found)
     if pa.types.is_null(found) or (kind == "number" and is_number):
@@ -96,4 +96,5 @@ _TARGETS = {
     "integer": pa.int64(),
     "boolean": pa.bool_(),
     "category": pa.string(),
+    "text": pa.string(),
 }
