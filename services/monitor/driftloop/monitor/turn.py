@@ -75,7 +75,7 @@ def kinds_of(spec: PipelineSpec, rows: pa.RecordBatch | pa.Table) -> dict[str, K
             for name, feature in spec.data.features.items()
             if feature.type != "text"
         }
-    left_out = {"id", "event_time", "source", spec.data.target}
+    left_out = {"id", "event_time", "source", spec.data.target, *spec.data.attachments}
     return {
         field.name: _kind_of(field.type)
         for field in rows.schema
