@@ -13,7 +13,7 @@ from driftloop.console.reports import NoReportError, report_page
 from driftloop.console.settings import ConsoleSettings
 from driftloop.contracts.topics import TOPICS
 from driftloop.runtime.data.reading import DatasetError
-from driftloop.runtime.data.report import CONTENT_POLICY
+from driftloop.runtime.pages import CONTENT_POLICY
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, StreamingResponse
 

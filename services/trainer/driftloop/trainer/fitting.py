@@ -1,8 +1,9 @@
 """One candidate from rows to ONNX bytes that are proven to answer like it."""
 
 import json
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ class Fitted:
     model : ONNX bytes.
     classes : labels in the order of the score's columns; empty for regression.
     fit_seconds : wall clock, for people; never part of a package.
+    parity : greatest difference of the graph from the library's answers, as
+        :func:`check_parity` found it.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Fitted:
     parameters: dict[str, Any]
     row_count: int
     fit_seconds: float
+    parity: float | None = None
 
     def loaded(self) -> OnnxModel:
         return OnnxModel(self.model, list(self.inputs))
@@ -112,14 +116,18 @@ def fit(name: str, rows: pa.Table, spec: PipelineSpec, threads: int) -> Fitted:
         name, model, encoding.inputs, classes, core.parameters, len(numbers), seconds
     )
     checked = rows.slice(max(0, rows.num_rows - PARITY_ROWS))
-    check_parity(fitted, checked, core.predict(encoding.matrix(checked)), numbers)
-    return fitted
+    difference = check_parity(
+        fitted, checked, core.predict(encoding.matrix(checked)), numbers
+    )
+    return replace(fitted, parity=difference)
 
 
 def check_parity(
     fitted: Fitted, rows: pa.Table, expected: Floats, target: npt.NDArray[Any]
-) -> None:
-    """Return if the served graph answers what the library answers.
+) -> float:
+    """Return how far the served graph answers otherwise than the library.
+
+    To one digit, upward: what a processor's order of sums decides is no more.
 
     Parameters
     ----------
@@ -145,6 +153,10 @@ def check_parity(
             f"the exported graph differs by {difference:.2g} from what was trained; "
             f"{PARITY_TOLERANCE} is allowed"
         )
+    if difference == 0:
+        return 0.0
+    unit = 10.0 ** math.floor(math.log10(difference))
+    return float(f"{math.ceil(difference / unit) * unit:.0e}")
 
 
 def save(fitted: Fitted, folder: Path, stage: str) -> None:
@@ -157,6 +169,7 @@ def save(fitted: Fitted, folder: Path, stage: str) -> None:
         "parameters": fitted.parameters,
         "row_count": fitted.row_count,
         "fit_seconds": fitted.fit_seconds,
+        "parity": fitted.parity,
     }
     _replace(path.with_suffix(".json"), json.dumps(facts).encode())
 
@@ -183,4 +196,5 @@ def saved(folder: Path, stage: str, name: str) -> Fitted | None:
         facts["parameters"],
         facts["row_count"],
         facts["fit_seconds"],
+        facts.get("parity"),
     )
