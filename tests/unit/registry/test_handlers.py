@@ -21,7 +21,7 @@ from driftloop.contracts.events import (
 )
 from driftloop.contracts.topics import consumed_by
 from driftloop.registry import handlers, tables
-from driftloop.registry.core import PackageFinding
+from driftloop.registry.gate import Cost, PackageFinding
 from driftloop.registry.handlers import Deps
 from driftloop.registry.recorded import RecordedVerdicts
 from driftloop.runtime.database import open_database
@@ -51,7 +51,7 @@ def open_deps(automation: str, people: int = 1) -> Iterator[Deps]:
         yield Deps(
             session,
             StateView(PipelineApplied, {NAME: applied}),
-            lambda _: PackageFinding(latency_p99_ms=1.0),
+            lambda _: PackageFinding(cost=Cost(0.5, 1.0, 3.0, 5.0)),
             recorded,
         )
     engine.dispose()
@@ -210,8 +210,10 @@ def test_real_packages_are_opened(factory: Factory, tmp_path: Path) -> None:
     try:
         good = inspection(story.trained(factory, "a"))
         assert good.problem is None
-        assert good.latency_p99_ms is not None
-        assert good.latency_p99_ms > 0
+        assert good.cost is not None
+        assert 0 < good.cost.p50_ms <= good.cost.p99_ms
+        assert good.cost.hundred_rows_ms > 0
+        assert 0 <= good.cost.memory_mib < 500
         false = inspection(story.trained(factory, "b", expected=12.0))
         assert "sample 0" in (false.problem or "")
         forged = story.trained(factory, "c").model_copy(update={"job_id": "other"})
