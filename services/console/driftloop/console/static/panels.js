@@ -68,7 +68,8 @@ export function drawVersions(place, pipeline) {
   place.replaceChildren(table(["Version", "State", "Algorithm", "Why", "Hold-out", "Against", "Better by", "Gate"],
     pipeline.versions.map((v) => {
       const other = v.champion ?? v.baseline;
-      const failed = v.gate.filter((check) => !check.passed);
+      const failed = v.gate.filter((check) => !check.passed && check.severity !== "warn");
+      const warned = v.gate.filter((check) => !check.passed && check.severity === "warn");
       const tone = GOOD_STATES.has(v.state) ? "good" : BAD_STATES.has(v.state) ? "bad" : v.state === "awaiting approval" ? "person" : "";
       return [
         element("strong", { textContent: `v${v.version}` }),
@@ -80,8 +81,8 @@ export function drawVersions(place, pipeline) {
         element("span", { class: "figure", textContent: v.champion === null ? `no skill ${figure(other)}` : `v${v.champion_version} ${figure(other)}` }),
         element("span", { class: "figure", textContent: other ? percent(1 - v.candidate / other) : "–" }),
         element("span", { class: failed.length ? "bad" : "good",
-          title: v.gate.map((c) => `${c.passed ? "✓" : "✗"} ${words(c.name)}: ${c.detail}`).join("\n"),
-          textContent: failed.length ? `✗ ${words(failed[0].name)}${failed.length > 1 ? ` +${failed.length - 1}` : ""}` : "✓ passed" }),
+          title: v.gate.map((c) => `${c.passed ? "✓" : c.severity === "warn" ? "!" : "✗"} ${words(c.name)}: ${c.detail}`).join("\n"),
+          textContent: failed.length ? `✗ ${words(failed[0].name)}${failed.length > 1 ? ` +${failed.length - 1}` : ""}` : warned.length ? `✓ passed, ${warned.length} warning${warned.length > 1 ? "s" : ""}` : "✓ passed" }),
       ];
     })));
 }
