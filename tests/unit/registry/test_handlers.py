@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -195,6 +196,16 @@ def test_serving_changes_are_facts(deps: Deps, factory: Factory) -> None:
     book = tables.ledger_of(deps.session, NAME)
     assert book.aliases == {"champion": 1}
     assert book.standings[2].state == "rolled_back"
+
+
+def test_figures_that_are_no_numbers_can_be_stored(factory, deps) -> None:
+    """PostgreSQL's JSON takes no NaN; the check that found it has to get there."""
+    worth = story.evaluation(candidate=float("nan"))
+    event = story.trained(factory, "nan").model_copy(update={"evaluation": worth})
+    told = list(handlers.on_model_trained(event, deps))
+    assert ModelRejected in kinds(told)
+    row = deps.session.get(tables.RegistryVersion, (NAME, 1))
+    json.dumps([row.gate, row.trained], allow_nan=False)
 
 
 def test_handlers_are_those_of_the_topic_table() -> None:

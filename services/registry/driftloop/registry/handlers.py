@@ -1,9 +1,11 @@
 """What the registry does at each event: store the fact, tell what follows from it."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from driftloop.contracts.base import Event, chain_of
+from driftloop.contracts.base import Event, Value, chain_of
 from driftloop.contracts.events import (
     ApprovalGiven,
     ModelDeployed,
@@ -63,8 +65,8 @@ def on_model_trained(event: ModelTrained, deps: Deps) -> Iterator[Event]:
         job_id=event.job_id,
         event_id=event.meta.id,
         at=event.meta.time,
-        trained=event.model_dump(mode="json"),
-        gate=[check.model_dump() for check in gate],
+        trained=_stored(event),
+        gate=[_stored(check) for check in gate],
         rule={"role": rule.role, "people": rule.people} if rule else None,
         origin=chain_of(event.meta),
         latency_p99_ms=cost.p99_ms if cost else None,
@@ -84,6 +86,12 @@ def on_model_trained(event: ModelTrained, deps: Deps) -> Iterator[Event]:
     )
     standing = tables.ledger_of(session, name).standings[version]
     yield from core.consequences(event, "registered", standing)
+
+
+def _stored(value: Value) -> dict[str, Any]:
+    """Return a value for a JSON column: NaN as text, which PostgreSQL would refuse."""
+    content: dict[str, Any] = json.loads(value.model_dump_json())
+    return content
 
 
 def on_approval_given(event: ApprovalGiven, deps: Deps) -> Iterator[Event]:
