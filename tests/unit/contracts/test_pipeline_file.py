@@ -23,6 +23,21 @@ def test_name_task_and_target_are_enough() -> None:
         ("{name: a, task: binary, data: {target: b, tim: t}}", "did you mean 'time'"),
         ("{name: a, task: guess, data: {target: b}}", "task: .*'regression'"),
         (
+            "{name: a, task: binary, data: {target: b}, "
+            "gate: {robustness: {max_flips: 1}}}",
+            "did you mean 'max_flip_ratio'",
+        ),
+        (
+            "{name: a, task: binary, data: {target: b, features: {sex: {}}}, "
+            "gate: {slices: [sx]}}",
+            "gate.slices names column 'sx'.*did you mean 'sex'",
+        ),
+        (
+            "{name: a, task: binary, data: {target: b, features: {sex: {}}}, "
+            "gate: {fairness: {columns: [age]}}}",
+            "gate.fairness.columns names column 'age'.*add it there",
+        ),
+        (
             "{name: a, task: binary, data: {target: b}, train: {metric: mae}}",
             "does not fit task",
         ),

@@ -24,6 +24,7 @@ from driftloop.models.package import (
     OutputColumn,
     PackageRefused,
     canonical_json,
+    read_file,
     read_package,
     signed_bytes,
     write_package,
@@ -191,6 +192,19 @@ def test_a_foreign_signature_under_a_trusted_name_is_refused(store, signer, trus
     ref = write_package(manifest(), {"model.onnx": tiny_model()}, foreign, store)
     with pytest.raises(PackageRefused, match="does not fit"):
         read_package(ref, store, trusted)
+
+
+def test_one_file_is_read_as_it_was_signed(ref, store, trusted, tmp_path):
+    assert read_file(ref, "card.md", store, trusted) == b"# A card"
+    assert read_file(ref, "card.html", store, trusted) is None
+    path = blob_path(tmp_path, content_of(ref, store)["files"]["card.md"]["sha256"])
+    path.write_bytes(b"# A cord")
+    with pytest.raises(PackageRefused, match=r"card\.md"):
+        read_file(ref, "card.md", store, trusted)
+    with pytest.raises(PackageRefused, match="digest"):
+        read_file(
+            ref.model_copy(update={"digest": "0" * 64}), "card.md", store, trusted
+        )
 
 
 def test_another_packages_digest_is_refused(ref, store, trusted):

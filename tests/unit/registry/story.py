@@ -66,6 +66,13 @@ def worse() -> Evaluation:
     )
 
 
+def worse_on_a_slice() -> Evaluation:
+    """Return one that is better on the whole, and not where it rains."""
+    rain = {"column": "sky", "value": "rain", "row_count": 80, "candidate": 95.0,
+            "other": 60.0, "p_value": 0.002}  # fmt: skip
+    return evaluation(measures={"slices": [rain], "slice_count": 4})
+
+
 def meta(event_id: str, day: int = 0) -> Meta:
     at = START + timedelta(days=day)
     return Meta(event_id, at, "/driftloop/test", Chain(f"chain-{event_id}"))
@@ -96,6 +103,8 @@ def trained(
     files = {
         "model.onnx": packages.onnx_bytes(0.0),
         "samples.json": samples_json(SAMPLES, INPUTS, said),
+        "card.json": b'{"a": "card"}',
+        "card.html": b"<!doctype html><title>A card</title>",
     }
     event = ModelTrained(
         pipeline=pipeline,

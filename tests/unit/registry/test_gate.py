@@ -4,12 +4,11 @@ import math
 
 import pytest
 from driftloop.contracts.pipeline import GateSection
-from driftloop.registry.core import (
+from driftloop.registry.core import SignedFacts, approval_rule, disagreement
+from driftloop.registry.gate import (
     MIN_HOLDOUT_ROWS,
+    Cost,
     PackageFinding,
-    SignedFacts,
-    approval_rule,
-    disagreement,
     judge,
     one_sided_bound,
     passes,
@@ -19,7 +18,12 @@ from hypothesis import strategies as st
 
 from tests.unit.registry import story
 
-GOOD = PackageFinding(latency_p99_ms=1.0)
+
+def costing(p99_ms: float = 1.0, memory_mib: float = 5.0) -> PackageFinding:
+    return PackageFinding(cost=Cost(0.5, p99_ms, 3.0, memory_mib))
+
+
+GOOD = costing()
 GATE = GateSection()
 
 
@@ -34,12 +38,12 @@ def compared(mean: float, error: float) -> dict[str, float]:
 def test_a_good_model_passes() -> None:
     checks = judge(story.evaluation(), GATE, GOOD)
     assert passes(checks)
-    assert len({check.name for check in checks}) == len(checks) == 7
+    assert len({check.name for check in checks}) == len(checks) == 8
 
 
 BROKEN = {
     "package_verified": (story.evaluation(), PackageFinding("bad signature")),
-    "latency": (story.evaluation(), PackageFinding(latency_p99_ms=50.1)),
+    "latency": (story.evaluation(), costing(50.1)),
     "holdout_size": (story.evaluation(holdout_row_count=MIN_HOLDOUT_ROWS - 1), GOOD),
     "better_than_no_skill": (story.evaluation(baseline=39.0), GOOD),
     "significantly_better": (story.worse(), GOOD),
@@ -112,7 +116,7 @@ def test_more_confidence_is_never_easier(
 
 def test_a_passing_verdict_says_nothing_of_the_clock() -> None:
     """The same model gives the same bytes however busy the machine was."""
-    slow = judge(story.evaluation(), GATE, PackageFinding(latency_p99_ms=40.0))
+    slow = judge(story.evaluation(), GATE, costing(40.0))
     assert slow == judge(story.evaluation(), GATE, GOOD)
 
 

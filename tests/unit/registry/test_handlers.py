@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from driftloop.contracts.events import (
 )
 from driftloop.contracts.topics import consumed_by
 from driftloop.registry import handlers, tables
-from driftloop.registry.core import PackageFinding
+from driftloop.registry.gate import Cost, PackageFinding
 from driftloop.registry.handlers import Deps
 from driftloop.registry.recorded import RecordedVerdicts
 from driftloop.runtime.database import open_database
@@ -51,7 +52,7 @@ def open_deps(automation: str, people: int = 1) -> Iterator[Deps]:
         yield Deps(
             session,
             StateView(PipelineApplied, {NAME: applied}),
-            lambda _: PackageFinding(latency_p99_ms=1.0),
+            lambda _: PackageFinding(cost=Cost(0.5, 1.0, 3.0, 5.0)),
             recorded,
         )
     engine.dispose()
@@ -197,6 +198,16 @@ def test_serving_changes_are_facts(deps: Deps, factory: Factory) -> None:
     assert book.standings[2].state == "rolled_back"
 
 
+def test_figures_that_are_no_numbers_can_be_stored(factory, deps) -> None:
+    """PostgreSQL's JSON takes no NaN; the check that found it has to get there."""
+    worth = story.evaluation(candidate=float("nan"))
+    event = story.trained(factory, "nan").model_copy(update={"evaluation": worth})
+    told = list(handlers.on_model_trained(event, deps))
+    assert ModelRejected in kinds(told)
+    row = deps.session.get(tables.RegistryVersion, (NAME, 1))
+    json.dumps([row.gate, row.trained], allow_nan=False)
+
+
 def test_handlers_are_those_of_the_topic_table() -> None:
     table = handler_table(handlers.HANDLERS)
     assert set(table.topics) == {topic.name for topic in consumed_by("registry")}
@@ -210,8 +221,10 @@ def test_real_packages_are_opened(factory: Factory, tmp_path: Path) -> None:
     try:
         good = inspection(story.trained(factory, "a"))
         assert good.problem is None
-        assert good.latency_p99_ms is not None
-        assert good.latency_p99_ms > 0
+        assert good.cost is not None
+        assert 0 < good.cost.p50_ms <= good.cost.p99_ms
+        assert good.cost.hundred_rows_ms > 0
+        assert 0 <= good.cost.memory_mib < 500
         false = inspection(story.trained(factory, "b", expected=12.0))
         assert "sample 0" in (false.problem or "")
         forged = story.trained(factory, "c").model_copy(update={"job_id": "other"})

@@ -111,7 +111,7 @@ def test_the_same_request_gives_the_same_digest(task, tmp_path) -> None:
         reference = reader.read_all()
     assert {"a", "kind", "y", "prediction"} <= set(reference.column_names)
     assert reference.num_rows == package.manifest.train_row_count
-    assert "which training never saw" in package.files["card.md"].decode()
+    assert "which training never saw" in package.files["card.html"].decode()
 
 
 def test_another_seed_is_another_package(place) -> None:

@@ -258,6 +258,28 @@ def why(
 
 
 @app.command(rich_help_panel="Models")
+def card(
+    model: Annotated[str, typer.Argument(help="bike-demand/3")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A file: .html with pictures, or .json."),
+    ] = None,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Show what a version is for, how good it is, what changed: its model card."""
+    if output is not None:
+        models.write_card(connect(home), model, output)
+        _console().print(f"wrote {output}")
+        return
+    found = models.card(connect(home), model)
+    if as_json:
+        _print_json(found)
+    else:
+        sys.stdout.write(models.card_text(found) + "\n")
+
+
+@app.command(rich_help_panel="Models")
 def approve(
     model: Annotated[str, typer.Argument(help="bike-demand/3")],
     by: Annotated[str, typer.Option(help="Who decides.", envvar="USER")],

@@ -40,6 +40,16 @@ class Installation:
         CommandError
             With the server's own explanation.
         """
+        return self.fetch(method, path, **options).json()
+
+    def fetch(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Call the registry's REST interface and return its good answer.
+
+        Raises
+        ------
+        CommandError
+            With the server's own explanation.
+        """
         try:
             response = httpx.request(
                 method,
@@ -55,7 +65,7 @@ class Installation:
             ) from error
         if response.is_error:
             raise CommandError(problem_of(response))
-        return response.json()
+        return response
 
     def door(self, timeout_s: float = HTTP_TIMEOUT_S) -> httpx.Client:
         """Return a client of ingest's HTTP interface.

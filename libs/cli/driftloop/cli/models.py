@@ -1,8 +1,9 @@
 """Versions: what they are worth, why they are there, decisions about them."""
 
+from pathlib import Path
 from typing import Any
 
-from driftloop.cli.context import Installation
+from driftloop.cli.context import CommandError, Installation
 from driftloop.cli.describe import STYLES, describe, entry_json
 from driftloop.cli.log import CHAIN_TOPICS, read_log
 from driftloop.cli.options import plain_table
@@ -10,6 +11,8 @@ from driftloop.cli.why import Story, UnknownModelError, parse_model, tell
 from rich.console import Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
+
+CARD_FORMS = (".html", ".json")
 
 
 def versions(installation: Installation, pipeline: str | None) -> list[dict[str, Any]]:
@@ -120,6 +123,60 @@ def retrain(
         json={"requested_by": by, "reason": reason},
     )
     return answer
+
+
+def card(installation: Installation, model: str) -> dict[str, Any]:
+    """Return a version's model card.
+
+    Raises
+    ------
+    UnknownModelError
+        When the version is not named.
+    """
+    answer: dict[str, Any] = installation.request("GET", f"{_card_path(model)}.json")
+    return answer
+
+
+def write_card(installation: Installation, model: str, file: Path) -> None:
+    """Write a version's model card as HTML or JSON, by the file's name.
+
+    Raises
+    ------
+    CommandError
+        When the name has neither form, or the file cannot be written.
+    """
+    if file.suffix not in CARD_FORMS:
+        raise CommandError(
+            f"{file.name}: give it a name that ends in {' or '.join(CARD_FORMS)}"
+        )
+    answer = installation.fetch("GET", f"{_card_path(model)}{file.suffix}")
+    try:
+        file.write_bytes(answer.content)
+    except OSError as error:
+        raise CommandError(f"cannot write {file}: {error}") from error
+
+
+def _card_path(model: str) -> str:
+    pipeline, version = parse_model(model)
+    if version is None:
+        raise UnknownModelError(f"name the version, for example {pipeline}/3")
+    return f"/models/{pipeline}/versions/{version}/card"
+
+
+def card_text(card: dict[str, Any]) -> str:
+    """Return what a card says in words, for the terminal."""
+    analyses = card["quantitative_analyses"]
+    parts = {
+        "": [card["intended_use"]["primary"]],
+        "How good it is": [analyses["comparison"], analyses["fit"]["detail"]],
+        "What changed": card["explanation"]["changes"],
+        "To mind": card["ethical_considerations"] + card["caveats_and_recommendations"],
+    }
+    lines = []
+    for title, sentences in parts.items():
+        lines += [title] if title else []
+        lines += [f"  {sentence}" if title else sentence for sentence in sentences]
+    return "\n".join(lines)
 
 
 def version_table(versions: list[dict[str, Any]]) -> RenderableType:

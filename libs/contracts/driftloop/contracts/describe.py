@@ -24,6 +24,40 @@ def compared(evaluation: e.Evaluation) -> str:
     )
 
 
+ROW_LOSS = {"mae": "absolute error", "rmse": "squared error", "log_loss": "log loss"}
+"""What the metrics are the mean (or its root) of, row by row."""
+
+
+def compared_in_words(evaluation: e.Evaluation, confidence: float = 0.95) -> str:
+    """Say what was compared, by how much they differ, and how sure that is."""
+    comparison, span = evaluation.comparison, evaluation.holdout_span
+    low, high = comparison.interval(confidence)
+    verdict = "better" if high < 0 else "worse" if low > 0 else "could be chance"
+    p_value = comparison.p_value
+    chance = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+    return (
+        f"{compared(evaluation)} from {span.start:%Y-%m-%d} to {span.end:%Y-%m-%d}; "
+        f"{ROW_LOSS.get(evaluation.metric, 'loss')} a row "
+        f"{comparison.mean_difference:+.4g} ({confidence:.0%} interval {low:+.4g} to "
+        f"{high:+.4g}, {chance} for being better): {verdict}"
+    )
+
+
+def _registered(event: e.ModelRegistered) -> str:
+    """Name the checks; what only warns is marked as such."""
+    marks = [
+        f"{c.name} {'✓' if c.passed else '!' if c.severity == 'warn' else '✗'}"
+        for c in event.gate
+    ]
+    return f"v{event.version}, gate: {', '.join(marks)}"
+
+
+def _refused(event: e.ModelRejected) -> str:
+    why = "; ".join(event.reasons)
+    compared = f" ({event.comparison})" if event.comparison else ""
+    return f"v{event.version}: {why}{compared}"
+
+
 def _rows(event: Any) -> str:
     return f"{event.row_count:,} {event.kind} {event.span.start:%Y-%m-%d %H:%M}"
 
@@ -109,14 +143,11 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
     e.TrainingProgressed: lambda x: f"{percent(x.done_ratio)} {x.step} {x.detail}",
     e.TrainingFailed: lambda x: x.error,
     e.ModelTrained: lambda x: f"{x.algorithm}: {compared(x.evaluation)}",
-    e.ModelRegistered: lambda x: (
-        f"v{x.version}, gate: "
-        + ", ".join(f"{c.name} {'✓' if c.passed else '✗'}" for c in x.gate)
-    ),
+    e.ModelRegistered: _registered,
     e.ApprovalRequested: lambda x: f"v{x.version} waits for {x.people} {x.role}",
     e.ApprovalGiven: lambda x: f"v{x.version}: {x.decision} by {x.by}: {x.reason}",
     e.ModelApproved: lambda x: f"v{x.version} by {', '.join(x.approved_by)}",
-    e.ModelRejected: lambda x: f"v{x.version}: {'; '.join(x.reasons)}",
+    e.ModelRejected: _refused,
     e.ServingDesired: _desired,
     e.ScorerReported: lambda x: ", ".join(
         f"v{v.version} {v.state}" for v in x.versions

@@ -5,9 +5,11 @@ is handled by ``on_batch_ingested``. Times are event time in UTC unless a name
 says otherwise; ratios are 0 to 1.
 """
 
+from statistics import NormalDist
 from typing import Annotated, Any, ClassVar, Literal
 
 from driftloop.contracts.base import Event, UtcTime, Value
+from driftloop.contracts.measures import Measures
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.contracts.schema import SchemaChange, SchemaColumn
 from pydantic import Field
@@ -361,6 +363,26 @@ class PairedComparison(Value):
     standard_error: float = Field(ge=0)
     row_count: int = Field(ge=1)
 
+    def interval(self, confidence: float) -> tuple[float, float]:
+        """Return the two-sided interval of the true mean difference.
+
+        >>> found = PairedComparison(mean_difference=-1, standard_error=1, row_count=9)
+        >>> [round(end, 2) for end in found.interval(0.95)]
+        [-2.96, 0.96]
+        """
+        reach = NormalDist().inv_cdf((1 + confidence) / 2) * self.standard_error
+        return self.mean_difference - reach, self.mean_difference + reach
+
+    @property
+    def p_value(self) -> float:
+        """Probability of so good a difference, or a better one, if there is none.
+
+        One-sided, by the normal distribution of a mean; Diebold and Mariano (1995).
+        """
+        if self.standard_error == 0:
+            return 0.0 if self.mean_difference < 0 else 1.0
+        return NormalDist().cdf(self.mean_difference / self.standard_error)
+
 
 class PerformanceMeasured(Event):
     """How good the served versions were over a window of labelled rows."""
@@ -469,6 +491,9 @@ class Evaluation(Value):
     comparison: PairedComparison = Field(
         description="against the champion, or the baseline where there is none"
     )
+    measures: Measures | None = Field(
+        default=None, description="None: of a trainer that did not measure them"
+    )
 
 
 class ModelTrained(Event):
@@ -493,6 +518,11 @@ class GateCheck(Value):
     name: str
     passed: bool
     detail: str
+    severity: Literal["block", "warn"] = Field(
+        default="block", description="warn: the model passes the gate all the same"
+    )
+    value: float | None = Field(default=None, description="what was measured")
+    limit: float | None = Field(default=None, description="what was allowed")
 
 
 class ModelRegistered(Event):
@@ -539,6 +569,9 @@ class ModelRejected(Event):
     version: int
     reasons: list[str] = Field(min_length=1)
     rejected_by: str
+    comparison: str = Field(
+        default="", description="with what, by how much, on which rows, in words"
+    )
 
 
 # ── serving ─────────────────────────────────────────────────────────────────

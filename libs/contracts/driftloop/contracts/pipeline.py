@@ -5,6 +5,7 @@ alone work. Unknown keys are refused, with the key that was probably meant.
 """
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -271,8 +272,48 @@ class TrainSection(Section):
         return value
 
 
+class FairnessLimits(Section):
+    """Groups that a model may not treat too differently; off without columns."""
+
+    columns: list[str] = Field(
+        default=[], description="features whose values are groups, or ranges of them"
+    )
+    max_difference: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="classification: demographic parity and equalized odds difference",
+    )
+    max_loss_ratio: float = Field(
+        default=1.25, ge=1, description="regression: worst group's loss to the best's"
+    )
+
+
+class RobustnessLimits(Section):
+    """What wrong inputs may cost; shares of the advantage over no skill."""
+
+    max_noise_loss: float | None = Field(
+        default=None, gt=0, description="numbers with noise of a tenth of their spread"
+    )
+    max_missing_loss: float | None = Field(
+        default=None, gt=0, description="the worst feature is missing"
+    )
+    max_outlier_loss: float | None = Field(
+        default=None, gt=0, description="the worst number is ten spreads off"
+    )
+    max_flip_ratio: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="sure answers that a change of a tenth of the spread turns over",
+    )
+
+
 class GateSection(Section):
-    """When a candidate is good enough to be registered as passing."""
+    """When a candidate is good enough to be registered as passing.
+
+    A limit without a default blocks where the file sets it; else a usual one warns.
+    """
 
     confidence: float = Field(
         default=0.95,
@@ -284,6 +325,31 @@ class GateSection(Section):
         default=0.0, ge=0, description="of the champion's loss"
     )
     max_latency_ms: float = Field(default=50, gt=0, description="one row, p99")
+    max_memory_mib: float | None = Field(
+        default=None, gt=0, description="that loading and answering 100 rows takes"
+    )
+    slices: list[str] | None = Field(
+        default=None,
+        description="features whose values, or ranges, may not become worse; empty: "
+        "categories, booleans and integers of few values, as a warning",
+    )
+    max_slice_loss_ratio: float = Field(
+        default=1.1, ge=1, description="a slice's loss to the champion's on it"
+    )
+    fairness: FairnessLimits = FairnessLimits()
+    robustness: RobustnessLimits = RobustnessLimits()
+    max_calibration_error: float | None = Field(
+        default=None,
+        gt=0,
+        description="of probabilities; of the mean, in the target's spread",
+    )
+    fit: Literal["warn", "block"] = Field(
+        default="warn", description="when training over-fits, under-fits, stops early"
+    )
+    reproducible: bool = Field(
+        default=False,
+        description="train again on newest rows: the bytes have to be the same",
+    )
 
 
 class Approval(Section):
@@ -400,11 +466,24 @@ class PipelineSpec(Section):
         for check in self.checks:
             for name in getattr(check, "columns", ()) if self.data.features else ():
                 if name not in known:
-                    near = difflib.get_close_matches(name, sorted(known), n=1)
-                    hint = f"did you mean {near[0]!r}?" if near else "add it there"
                     raise ValueError(
                         f"checks: {check.check} names column {name!r}, which is not "
-                        f"under data.features; {hint}"
+                        f"under data.features; {_nearest(name, known)}"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _judged_columns_exist(self) -> "PipelineSpec":
+        named = {
+            "gate.slices": self.gate.slices or [],
+            "gate.fairness.columns": self.gate.fairness.columns,
+        }
+        for key, columns in named.items():
+            for name in columns if self.data.features else ():
+                if name not in self.data.features:
+                    raise ValueError(
+                        f"{key} names column {name!r}, which is not under "
+                        f"data.features; {_nearest(name, self.data.features)}"
                     )
         return self
 
@@ -435,6 +514,11 @@ class PipelineSpec(Section):
                 f"use one of {', '.join(sorted(fits))} or leave it out"
             )
         return self
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else "add it there"
 
 
 def parse_pipeline(text: str) -> PipelineSpec:

@@ -144,13 +144,17 @@ ALLOWED_FILES = {
     MODEL_FILE: AllowedFile(256 * MIB, check_onnx),
     "explanation.json": AllowedFile(4 * MIB, _check_json),
     "samples.json": AllowedFile(4 * MIB, _check_json),
+    "evaluation.json": AllowedFile(4 * MIB, _check_json),
+    "card.json": AllowedFile(4 * MIB, _check_json),
+    "card.html": AllowedFile(4 * MIB, _check_text),
     "card.md": AllowedFile(1 * MIB, _check_text),
     "reference.arrow": AllowedFile(32 * MIB, _check_arrow),
     "continue.json": AllowedFile(64 * MIB, _check_json),
     "continue.safetensors": AllowedFile(256 * MIB, _check_safetensors),
     "continue.skops": AllowedFile(256 * MIB, _check_skops),
 }
-"""``continue.*`` is what a later training may go on from; the rest is served."""
+"""``continue.*`` is what a later training may go on from; the rest is served.
+``card.md`` is the card of packages from before there was an HTML one."""
 
 
 def check_file(name: str, data: bytes) -> None:

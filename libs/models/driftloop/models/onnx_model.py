@@ -121,10 +121,17 @@ class OnnxModel:
         OutputRefused
             When the graph gives another number of predictions than rows.
         """
-        feeds = {
-            name: _as_input(rows, name, kind) for name, kind in self.inputs.items()
-        }
-        return self.predict_arrays(feeds, rows.num_rows)
+        return self.predict_arrays(self.feeds(rows), rows.num_rows)
+
+    def feeds(self, rows: pa.RecordBatch | pa.Table) -> dict[str, npt.NDArray[Any]]:
+        """Return rows as what :meth:`predict_arrays` takes.
+
+        Raises
+        ------
+        InputRefused
+            Names the column that is missing or of a wrong type.
+        """
+        return {name: _as_input(rows, name, kind) for name, kind in self.inputs.items()}
 
     def predict_arrays(
         self, feeds: dict[str, npt.NDArray[Any]], row_count: int

@@ -246,6 +246,30 @@ def read_package(
     return Package(ref, manifest, files)
 
 
+def read_file(
+    ref: PackageRef, name: str, store: ArtifactStore, trusted: TrustedKeys
+) -> bytes | None:
+    """Return one file of a package, verified; None when the package lacks it.
+
+    Raises
+    ------
+    PackageRefused
+        When the signer is not trusted, or the signature or a digest does not fit.
+    Retry
+        When the store is away or does not have an object (yet).
+    """
+    try:
+        payload = _verified_payload(ref, store, trusted)
+        entry = Manifest.model_validate_json(payload).files.get(name)
+        return None if entry is None else _read_file(name, entry, store)
+    except PackageRefused:
+        raise
+    except ValidationError as error:
+        raise PackageRefused(f"the manifest is not valid: {error}") from error
+    except (Reject, SignatureRefused, FormatRefused) as error:
+        raise PackageRefused(f"package {ref.digest[:12]}: {error}") from error
+
+
 def _verified_payload(
     ref: PackageRef, store: ArtifactStore, trusted: TrustedKeys
 ) -> bytes:

@@ -7,6 +7,7 @@ parent's environment, and gets bytes that are verified already.
 
 import io
 import json
+import math
 import os
 import resource
 import struct
@@ -14,9 +15,11 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import asdict, dataclass
 from typing import BinaryIO
 
 import numpy as np
+import pyarrow as pa
 from driftloop.models.formats import MODEL_FILE
 from driftloop.models.onnx_model import OnnxModel
 from driftloop.models.package import InputColumn, Package
@@ -26,9 +29,31 @@ KEPT_ENVIRONMENT = ("LD_LIBRARY_PATH",)
 DETAIL_CHARACTERS = 1000
 WARM_UP_CALLS = 20
 CALLS = 500
+MANY_ROWS = 100
+MANY_CALLS = 20
 MEASURE_S = 2.0
 """Time after which a slow model need not be called again to know its latency."""
 LENGTH = struct.Struct(">Q")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a model costs on this machine.
+
+    Processor time, not wall clock: what other processes take meanwhile is not the
+    model's.
+
+    Attributes
+    ----------
+    p50_ms, p99_ms : of one row.
+    hundred_rows_ms : median, of a call with a hundred rows.
+    memory_mib : resident memory that loading it and these calls took.
+    """
+
+    p50_ms: float
+    p99_ms: float
+    hundred_rows_ms: float
+    memory_mib: float
 
 
 class TrialFailed(ValueError):  # noqa: N818 - says what happened
@@ -55,14 +80,8 @@ class Trial:
             env={k: os.environ[k] for k in KEPT_ENVIRONMENT if k in os.environ},
         )
 
-    def run(self, package: Package) -> float:
-        """Let the model answer its samples; return its latency and end the child.
-
-        Returns
-        -------
-        float
-            99th percentile of the latency of one row, in milliseconds of processor
-            time: what other processes take meanwhile is not the model's.
+    def run(self, package: Package) -> Figures:
+        """Let the model answer its samples; return its cost and end the child.
 
         Raises
         ------
@@ -95,7 +114,7 @@ class Trial:
             ) from None
         if "problem" in answer:
             raise TrialFailed(str(answer["problem"]))
-        return float(answer["latency_p99_ms"])
+        return Figures(**answer["figures"])
 
     def close(self) -> None:
         """End the child if it still waits or works."""
@@ -104,7 +123,7 @@ class Trial:
             self._child.communicate()
 
 
-def try_model(package: Package, timeout_s: float, memory_bytes: int) -> float:
+def try_model(package: Package, timeout_s: float, memory_bytes: int) -> Figures:
     """Try a package in a child of its own; see :meth:`Trial.run`."""
     with closing(Trial(timeout_s, memory_bytes)) as trial:
         return trial.run(package)
@@ -127,27 +146,48 @@ def main() -> int:
     answer: dict[str, object]
     try:
         inputs = [InputColumn.model_validate(c) for c in json.loads(columns)]
-        answer = {"latency_p99_ms": _latency(model, inputs, samples)}
+        answer = {"figures": asdict(_figures(model, inputs, samples))}
     except Exception as error:  # noqa: BLE001 - whatever a model does is its verdict
         answer = {"problem": f"{error}"[:DETAIL_CHARACTERS] or type(error).__name__}
     sys.stdout.write(json.dumps(answer) + "\n")
     return 0
 
 
-def _latency(model: bytes, inputs: list[InputColumn], samples: bytes) -> float:
-    """Check the samples' answers; return the p99 of one row in milliseconds."""
+def _figures(model: bytes, inputs: list[InputColumn], samples: bytes) -> Figures:
+    """Check the samples' answers; return what answering costs."""
+    before = _resident_mib()
     loaded = OnnxModel(model, inputs, threads=1)
-    row = check_samples(loaded, inputs, samples).slice(0, 1)
+    rows = check_samples(loaded, inputs, samples)
+    many = pa.Table.from_batches([rows] * math.ceil(MANY_ROWS / rows.num_rows))
+    one = _durations(loaded, rows.slice(0, 1), CALLS)
+    hundred = _durations(loaded, many.slice(0, MANY_ROWS), MANY_CALLS)
+    return Figures(
+        p50_ms=float(np.percentile(one, 50)) * 1000,
+        p99_ms=float(np.percentile(one, 99)) * 1000,
+        hundred_rows_ms=float(np.percentile(hundred, 50)) * 1000,
+        memory_mib=max(0.0, _resident_mib() - before),
+    )
+
+
+def _durations(
+    model: OnnxModel, rows: pa.RecordBatch | pa.Table, calls: int
+) -> list[float]:
+    """Return the processor seconds of calls, without the first ones."""
     durations: list[float] = []
     until = time.thread_time() + MEASURE_S
-    while len(durations) < WARM_UP_CALLS + CALLS:
+    while len(durations) < WARM_UP_CALLS + calls:
         started = time.thread_time()
-        loaded.predict(row)
+        model.predict(rows)
         durations.append(time.thread_time() - started)
         if started > until:
             break
-    counted = durations[WARM_UP_CALLS:] or durations
-    return float(np.percentile(counted, 99)) * 1000
+    return durations[WARM_UP_CALLS:] or durations
+
+
+def _resident_mib() -> float:
+    """Return the most memory that this process has held so far."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (1024**2 if sys.platform == "darwin" else 1024)
 
 
 def _read_frame(stream: BinaryIO) -> bytes:

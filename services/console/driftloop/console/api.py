@@ -21,7 +21,8 @@ from driftloop.console.settings import ConsoleSettings
 from driftloop.console.story import Pipeline
 from driftloop.contracts.topics import TOPICS
 from driftloop.runtime.data.reading import DatasetError
-from driftloop.runtime.data.report import CONTENT_POLICY, Report
+from driftloop.runtime.data.report import Report
+from driftloop.runtime.pages import CONTENT_POLICY
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 

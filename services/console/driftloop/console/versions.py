@@ -59,7 +59,7 @@ def _advance(versions: dict[int, _Version], event: Event) -> None:
             version.state, version.detail = "approved", ", ".join(event.approved_by)
         case e.ModelRejected():
             version.state = "rejected"
-            version.detail = "; ".join(event.reasons)
+            version.detail = "; ".join(filter(None, [*event.reasons, event.comparison]))
         case e.RolloutAdvanced(step="waiting", verdict="failed"):
             version.state, version.detail = "superseded", event.detail
         case e.RolloutAdvanced(verdict="started") if version.state != "deployed":

@@ -26,6 +26,7 @@ def build(runtime: Runtime[RegistrySettings]) -> Iterator[Parts[Deps]]:
         settings,
         Requests(runtime.publisher, runtime.store, runtime.tracer),
         runtime.pipelines,
+        inspection.file,
     )
     read = partial(
         read_recorded,

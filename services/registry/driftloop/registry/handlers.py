@@ -1,9 +1,11 @@
 """What the registry does at each event: store the fact, tell what follows from it."""
 
+import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from driftloop.contracts.base import Event, chain_of
+from driftloop.contracts.base import Event, Value, chain_of
 from driftloop.contracts.events import (
     ApprovalGiven,
     ModelDeployed,
@@ -12,12 +14,13 @@ from driftloop.contracts.events import (
     ModelTrained,
 )
 from driftloop.registry import core, tables
-from driftloop.registry.core import PackageFinding
+from driftloop.registry.gate import Cost, PackageFinding, judge
 from driftloop.registry.ledger import State
 from driftloop.registry.recorded import RecordedVerdicts
 from driftloop.registry.tables import (
     RegistryDecision,
     RegistryServingChange,
+    RegistryTrial,
     RegistryVersion,
 )
 from driftloop.runtime import handlers as runtime
@@ -47,14 +50,14 @@ def on_model_trained(event: ModelTrained, deps: Deps) -> Iterator[Event]:
         raise Skip("job_already_registered")
     spec = deps.pipeline(name)
     recorded = deps.recorded.of_job(name, event.job_id)
-    latency_ms = None
+    cost: Cost | None = None
     if recorded:
         version, gate, rule = recorded.version, recorded.gate, recorded.rule
     else:
         newest = max(tables.last_version(session, name), deps.recorded.newest(name))
         finding = deps.inspect(event)
-        version, latency_ms = newest + 1, finding.latency_p99_ms
-        gate = core.judge(event.evaluation, spec.gate, finding)
+        version, cost = newest + 1, finding.cost
+        gate = judge(event.evaluation, spec.gate, finding)
         rule = core.approval_rule(spec, gate)
     row = RegistryVersion(
         pipeline=name,
@@ -62,13 +65,15 @@ def on_model_trained(event: ModelTrained, deps: Deps) -> Iterator[Event]:
         job_id=event.job_id,
         event_id=event.meta.id,
         at=event.meta.time,
-        trained=event.model_dump(mode="json"),
-        gate=[check.model_dump() for check in gate],
+        trained=_stored(event),
+        gate=[_stored(check) for check in gate],
         rule={"role": rule.role, "people": rule.people} if rule else None,
         origin=chain_of(event.meta),
-        latency_p99_ms=latency_ms,
+        latency_p99_ms=cost.p99_ms if cost else None,
     )
     session.add(row)
+    if cost:
+        session.add(RegistryTrial(pipeline=name, version=version, **asdict(cost)))
     session.flush()
     yield ModelRegistered(
         pipeline=name,
@@ -80,7 +85,13 @@ def on_model_trained(event: ModelTrained, deps: Deps) -> Iterator[Event]:
         gate=gate,
     )
     standing = tables.ledger_of(session, name).standings[version]
-    yield from core.consequences(name, event.package, "registered", standing)
+    yield from core.consequences(event, "registered", standing)
+
+
+def _stored(value: Value) -> dict[str, Any]:
+    """Return a value for a JSON column: NaN as text, which PostgreSQL would refuse."""
+    content: dict[str, Any] = json.loads(value.model_dump_json())
+    return content
 
 
 def on_approval_given(event: ApprovalGiven, deps: Deps) -> Iterator[Event]:
@@ -105,8 +116,8 @@ def on_approval_given(event: ApprovalGiven, deps: Deps) -> Iterator[Event]:
         return  # the log is read anew: it counts when the version is registered
     state: State = before.state
     after = tables.ledger_of(session, name).standings[event.version]
-    package = ModelTrained.model_validate(row.trained).package
-    yield from core.consequences(name, package, state, after)
+    trained = ModelTrained.model_validate(row.trained)
+    yield from core.consequences(trained, state, after)
 
 
 def on_model_deployed(event: ModelDeployed, deps: Deps) -> Iterator[Event]:

@@ -1,13 +1,15 @@
 """Opens the package of a trained model, and tries the model in a child process."""
 
 import threading
+from dataclasses import asdict
 from pathlib import Path
 
-from driftloop.contracts.events import ModelTrained
-from driftloop.models.package import Package, PackageRefused, read_package
+from driftloop.contracts.events import ModelTrained, PackageRef
+from driftloop.models.package import Package, PackageRefused, read_file, read_package
 from driftloop.models.signing import TrustedKeys
 from driftloop.models.trial import Trial, TrialFailed
-from driftloop.registry.core import PackageFinding, SignedFacts, disagreement
+from driftloop.registry.core import SignedFacts, disagreement
+from driftloop.registry.gate import Cost, PackageFinding
 from driftloop.runtime.artifacts import ArtifactStore
 from driftloop.runtime.telemetry import log
 
@@ -44,7 +46,7 @@ class Inspection:
                 self._trial = None
 
     def __call__(self, event: ModelTrained) -> PackageFinding:
-        """Return what is wrong with an event's package, or how fast its model is.
+        """Return what is wrong with an event's package, or what its model costs.
 
         Raises
         ------
@@ -64,13 +66,26 @@ class Inspection:
         problem = disagreement(event, signed)
         return PackageFinding(problem) if problem else self._try(package)
 
+    def file(self, ref: PackageRef, name: str) -> bytes | None:
+        """Return a verified file of a package; None when it has none of that name.
+
+        Raises
+        ------
+        PackageRefused
+            When the package is not what it claims to be.
+        Retry
+            When the store is away or does not have it (yet).
+        """
+        trusted = TrustedKeys.from_folder(self._trusted_folder)
+        return read_file(ref, name, self._store, trusted)
+
     def _try(self, package: Package) -> PackageFinding:
         with self._lock:
             self.start()
             trial, self._trial = self._trial, None
             assert trial is not None  # noqa: S101 - start() made it
             try:
-                return PackageFinding(latency_p99_ms=trial.run(package))
+                return PackageFinding(cost=Cost(**asdict(trial.run(package))))
             except TrialFailed as error:
                 logger.warning("a model failed its trial", why=str(error))
                 return PackageFinding(problem=str(error))

@@ -2,6 +2,8 @@
 
 from typing import Annotated, Any
 
+from driftloop.contracts.events import ModelTrained
+from driftloop.models.package import PackageRefused
 from driftloop.registry import tables, views
 from driftloop.registry.ledger import ALIASES
 from driftloop.registry.rest import (
@@ -14,7 +16,16 @@ from driftloop.registry.rest import (
     page_of,
     tagged,
 )
+from driftloop.runtime.errors import Retry
+from driftloop.runtime.pages import CONTENT_POLICY
 from fastapi import APIRouter, HTTPException, Path, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+
+CARD_FORMS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/html": {}}, "description": "the model card"},
+    409: {"description": "the package is not what it claims to be"},
+    503: {"description": "the artifact store is away"},
+}
 
 
 def read_routes(context: Context) -> APIRouter:
@@ -68,6 +79,8 @@ def _version_routes(router: APIRouter, context: Context) -> None:
             answer = views.detail_view(session, row, book)
         return tagged(request, response, answer)
 
+    _card_routes(router, context)
+
     @router.get(
         "/models/{pipeline}/aliases/{alias}", response_model=views.VersionDetail
     )
@@ -98,3 +111,44 @@ def _version_routes(router: APIRouter, context: Context) -> None:
             entries = views.history_view(context.ledger(session, pipeline).history)
         items, following = page_of(entries, limit, cursor)
         return Page(items=items, next_cursor=following)
+
+
+def _card_routes(router: APIRouter, context: Context) -> None:
+    path = "/models/{pipeline}/versions/{version}/card"
+
+    @router.get(f"{path}.html", response_class=HTMLResponse, responses=CARD_FORMS)
+    def card_page(pipeline: Name, version: Number) -> Response:
+        """Show the model card as one page."""
+        return _card(context, pipeline, version, "card.html")
+
+    @router.get(f"{path}.json", response_class=JSONResponse, responses=CARD_FORMS)
+    def card_json(pipeline: Name, version: Number) -> Response:
+        """Show the model card for programs."""
+        return _card(context, pipeline, version, "card.json")
+
+    @router.get(path, response_class=JSONResponse, responses=CARD_FORMS)
+    def card(request: Request, pipeline: Name, version: Number) -> Response:
+        """Show the model card, as a page to those who ask for HTML."""
+        wants_page = "text/html" in request.headers.get("accept", "")
+        name = "card.html" if wants_page else "card.json"
+        answer = _card(context, pipeline, version, name)
+        answer.headers["Vary"] = "Accept"
+        return answer
+
+
+def _card(context: Context, pipeline: str, number: int, name: str) -> Response:
+    """Return a file of the version's package, verified against its signature."""
+    with context.session() as session:
+        row = context.version(session, pipeline, number)
+        package = ModelTrained.model_validate(row.trained).package
+    try:
+        content = context.package_file(package, name)
+    except PackageRefused as error:
+        raise HTTPException(409, f"its package may not be read: {error}") from error
+    except Retry as error:
+        raise HTTPException(503, str(error), headers={"Retry-After": "5"}) from error
+    if content is None:
+        raise HTTPException(404, f"{pipeline} version {number} has no {name}")
+    if name == "card.json":
+        return Response(content, media_type="application/json")
+    return HTMLResponse(content, headers={"Content-Security-Policy": CONTENT_POLICY})

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar
 
 from driftloop.contracts.base import NAME_PATTERN, Event, Meta
-from driftloop.contracts.events import PipelineApplied
+from driftloop.contracts.events import PackageRef, PipelineApplied
 from driftloop.registry import tables
 from driftloop.registry.ledger import Ledger
 from driftloop.registry.requests import Requests, wait_for
@@ -55,12 +55,18 @@ class Accepted(BaseModel):
 
 @dataclass(frozen=True)
 class Context:
-    """What the routes work with."""
+    """What the routes work with.
+
+    Attributes
+    ----------
+    package_file : reads a verified file of a package; see ``Inspection.file``.
+    """
 
     engine: Engine
     settings: RegistrySettings
     requests: Requests
     pipelines: StateView[PipelineApplied]
+    package_file: Callable[[PackageRef, str], bytes | None]
 
     def session(self) -> Session:
         return Session(self.engine)

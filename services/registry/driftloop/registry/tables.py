@@ -62,11 +62,23 @@ class RegistryVersion(SQLModel, table=True):
             failures=tuple(
                 f"{check['name']}: {check['detail']}"
                 for check in self.gate
-                if not check["passed"]
+                if not check["passed"] and check.get("severity") != "warn"
             ),
             rule=ApprovalRule(**self.rule) if self.rule else None,
             author=self.author,
         )
+
+
+class RegistryTrial(SQLModel, table=True):
+    """What a version cost when it was tried here; for display."""
+
+    __tablename__ = "registry_trial"
+    pipeline: str = Field(primary_key=True)
+    version: int = Field(primary_key=True)
+    p50_ms: float
+    p99_ms: float
+    hundred_rows_ms: float
+    memory_mib: float
 
 
 class RegistryDecision(SQLModel, table=True):
@@ -123,6 +135,7 @@ class RegistryServingChange(SQLModel, table=True):
 
 TABLES: list[type[SQLModel]] = [
     RegistryVersion,
+    RegistryTrial,
     RegistryDecision,
     RegistryServingChange,
 ]

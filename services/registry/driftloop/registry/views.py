@@ -20,7 +20,7 @@ from driftloop.contracts.events import (
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.registry import ledger, tables
 from driftloop.registry.ledger import Ledger, State
-from driftloop.registry.tables import RegistryVersion
+from driftloop.registry.tables import RegistryTrial, RegistryVersion
 from pydantic import BaseModel, Field
 from sqlmodel import Session
 
@@ -108,6 +108,15 @@ class Origin(BaseModel):
     traceparent: str | None
 
 
+class Trial(BaseModel):
+    """What a version costs on the registry's machine, in processor time."""
+
+    p50_ms: float = Field(description="one row")
+    p99_ms: float = Field(description="one row")
+    hundred_rows_ms: float = Field(description="a call with a hundred rows, median")
+    memory_mib: float = Field(description="to load it, and for these calls")
+
+
 class VersionDetail(Version):
     """A version with its whole lineage."""
 
@@ -120,6 +129,7 @@ class VersionDetail(Version):
     evaluation: Evaluation
     gate: list[GateCheck]
     latency_p99_ms: float | None = Field(description="of one row, measured here")
+    trial: Trial | None
     approval_rule: dict[str, Any] | None
     approvals: list[Approval]
     deployments: list[Deployment]
@@ -176,6 +186,12 @@ def history_view(entries: Sequence[ledger.Entry]) -> list[HistoryEntry]:
     ]
 
 
+def _trial_view(row: RegistryTrial | None) -> Trial | None:
+    if row is None:
+        return None
+    return Trial.model_validate(row.model_dump(exclude={"pipeline", "version"}))
+
+
 def detail_view(session: Session, row: RegistryVersion, book: Ledger) -> VersionDetail:
     """Return a version with everything that is known about it."""
     trained = ModelTrained.model_validate(row.trained)
@@ -192,6 +208,7 @@ def detail_view(session: Session, row: RegistryVersion, book: Ledger) -> Version
         evaluation=trained.evaluation,
         gate=[GateCheck.model_validate(check) for check in row.gate],
         latency_p99_ms=row.latency_p99_ms,
+        trial=_trial_view(session.get(RegistryTrial, (row.pipeline, row.version))),
         approval_rule=row.rule,
         approvals=[
             Approval(

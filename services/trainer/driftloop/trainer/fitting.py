@@ -1,8 +1,9 @@
 """One candidate from rows to ONNX bytes that are proven to answer like it."""
 
 import json
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ class Fitted:
     preprocessing : the steps before the model, and what they learned.
     classes : labels in the order of the score's columns; empty for regression.
     fit_seconds : wall clock, for people; never part of a package.
+    parity : greatest difference of the graph from the library's answers, as
+        :func:`check_parity` found it.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Fitted:
     row_count: int
     fit_seconds: float
     preprocessing: tuple[PreprocessingStep, ...] = ()
+    parity: float | None = None
 
     def loaded(self) -> OnnxModel:
         return OnnxModel(self.model, list(self.inputs))
@@ -123,8 +127,10 @@ def fit(name: str, rows: pa.Table, spec: PipelineSpec, threads: int) -> Fitted:
         (*dropped, *encoding.records()),
     )
     checked = rows.slice(max(0, rows.num_rows - PARITY_ROWS))
-    check_parity(fitted, checked, core.predict(encoding.matrix(checked)), numbers)
-    return fitted
+    difference = check_parity(
+        fitted, checked, core.predict(encoding.matrix(checked)), numbers
+    )
+    return replace(fitted, parity=difference)
 
 
 def learned_rows(
@@ -154,8 +160,10 @@ def outcomes(numbers: npt.NDArray[Any], classes: tuple[str, ...]) -> Floats:
 
 def check_parity(
     fitted: Fitted, rows: pa.Table, expected: Floats, target: npt.NDArray[Any]
-) -> None:
-    """Return if the served graph answers what the library answers.
+) -> float:
+    """Return how far the served graph answers otherwise than the library.
+
+    To one digit, upward: what a processor's order of sums decides is no more.
 
     Parameters
     ----------
@@ -181,6 +189,10 @@ def check_parity(
             f"the exported graph differs by {difference:.2g} from what was trained; "
             f"{PARITY_TOLERANCE} is allowed"
         )
+    if difference == 0:
+        return 0.0
+    unit = 10.0 ** math.floor(math.log10(difference))
+    return float(f"{math.ceil(difference / unit) * unit:.0e}")
 
 
 def save(fitted: Fitted, folder: Path, stage: str) -> None:
@@ -194,6 +206,7 @@ def save(fitted: Fitted, folder: Path, stage: str) -> None:
         "row_count": fitted.row_count,
         "fit_seconds": fitted.fit_seconds,
         "preprocessing": [s.model_dump(mode="json") for s in fitted.preprocessing],
+        "parity": fitted.parity,
     }
     _replace(path.with_suffix(".json"), json.dumps(facts).encode())
 
@@ -221,4 +234,5 @@ def saved(folder: Path, stage: str, name: str) -> Fitted | None:
         facts["row_count"],
         facts["fit_seconds"],
         tuple(PreprocessingStep.model_validate(s) for s in facts["preprocessing"]),
+        facts.get("parity"),
     )

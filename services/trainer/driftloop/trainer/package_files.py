@@ -12,7 +12,10 @@ from driftloop.models.package import (
     canonical_json,
 )
 from driftloop.models.samples import SAMPLES_FILE, samples_json
-from driftloop.trainer import losses, training
+from driftloop.trainer import judging, losses, training
+from driftloop.trainer.card.content import card_of
+from driftloop.trainer.card.page import to_html
+from driftloop.trainer.evaluation.subject import rounded
 from driftloop.trainer.fitting import Fitted
 from driftloop.trainer.training import Trained
 
@@ -20,31 +23,38 @@ REFERENCE_ROWS = 2000
 SAMPLE_ROWS = 10
 IMPORTANCE_ROWS = 2000
 IMPORTANCE_REPEATS = 3
-DIGITS = 6
-"""Significant digits of figures for people."""
+IMPORTANCE_PREDICTIONS = 60_000
+"""With many features on fewer rows, so that it costs the same."""
 
 
 def files_of(trained: Trained) -> dict[str, bytes]:
     """Return name to content; the same for the same training."""
-    request = trained.request
+    spec, measured = trained.request.spec, trained.measured
     importance = permutation_importance(trained)
+    told = card_of(
+        manifest_of(trained),
+        spec.description,
+        spec.owner,
+        importance,
+        measured.report,
+        measured.explanation,
+    )
     return {
         MODEL_FILE: trained.chosen.model,
+        "evaluation.json": canonical_json(measured.report),
         "explanation.json": canonical_json(
             {
                 "method": "permutation importance on validation",
-                "unit": f"increase of {request.spec.metric} when a column is shuffled",
+                "unit": f"increase of {spec.metric} when a column is shuffled",
                 "importance": importance,
+                "shapley": measured.explanation,
             }
         ),
         SAMPLES_FILE: samples(trained),
         "reference.arrow": reference(trained),
-        "card.md": card(trained, importance).encode(),
+        "card.json": canonical_json(told),
+        "card.html": to_html(told).encode(),
     }
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}")
 
 
 def permutation_importance(trained: Trained) -> dict[str, float]:
@@ -54,11 +64,13 @@ def permutation_importance(trained: Trained) -> dict[str, float]:
     """
     spec, chosen = trained.request.spec, trained.chosen
     rows = trained.split.validation
-    rows = rows.slice(max(0, rows.num_rows - IMPORTANCE_ROWS))
+    bound = IMPORTANCE_PREDICTIONS // (IMPORTANCE_REPEATS * len(chosen.inputs))
+    most = min(IMPORTANCE_ROWS, max(training.MIN_JUDGING_ROWS, bound))
+    rows = rows.slice(max(0, rows.num_rows - most))
     model = chosen.loaded()
 
     def loss(table: pa.Table) -> float:
-        found = training.row_losses(spec, table, model.predict(table), chosen.classes)
+        found = judging.row_losses(spec, table, model.predict(table), chosen.classes)
         return losses.metric_value(spec.metric, found)
 
     before, draw = loss(rows), np.random.default_rng(spec.train.seed)
@@ -72,7 +84,7 @@ def permutation_importance(trained: Trained) -> dict[str, float]:
             )
             field = rows.schema.field(position)
             worse.append(loss(rows.set_column(position, field, shuffled)) - before)
-        result[column.name] = _rounded(float(np.mean(worse)))
+        result[column.name] = rounded(float(np.mean(worse)))
     return dict(sorted(result.items(), key=lambda item: -item[1]))
 
 
@@ -169,57 +181,3 @@ def environment_lock() -> list[str]:
         for distribution in metadata.distributions()
     }
     return sorted(found)
-
-
-def card(trained: Trained, importance: dict[str, float]) -> str:
-    """Return the model card: what it is for, from what, how good, what to mind."""
-    request, found, chosen = trained.request, trained.evaluation, trained.chosen
-    spec = request.spec
-    compared = found.champion_version
-    other = (
-        f"champion (version {compared})" if found.champion is not None else "baseline"
-    )
-    rows = [
-        f"| candidate ({chosen.name}) | {found.candidate:.4g} |",
-        f"| no-skill baseline | {found.baseline:.4g} |",
-    ]
-    if found.champion is not None:
-        rows.insert(1, f"| champion (version {compared}) | {found.champion:.4g} |")
-    difference = found.comparison
-    lines = [
-        f"# {spec.name}: {chosen.name}",
-        "",
-        f"Predicts `{spec.data.target}` ({spec.task}). {spec.description}".rstrip(),
-        "",
-        f"Trained because of: {request.trigger.reason} "
-        f"(`{request.trigger.event_type}`).",
-        "",
-        "## Data",
-        "",
-        f"{chosen.row_count} rows from {request.train_span.start:%Y-%m-%d %H:%M} to "
-        f"{request.train_span.end:%Y-%m-%d %H:%M} UTC, from dataset version "
-        f"{request.dataset.observations.version}. Judged on the "
-        f"{found.holdout_row_count} rows after that, until "
-        f"{request.holdout_span.end:%Y-%m-%d %H:%M}, which training never saw.",
-        "",
-        f"## Worth ({found.metric}, lower is better)",
-        "",
-        "| model | loss |",
-        "| --- | --- |",
-        *rows,
-        "",
-        f"Mean loss difference to the {other}: {difference.mean_difference:.4g} "
-        f"± {difference.standard_error:.4g} (standard error, for rows that resemble "
-        "those before them).",
-        "",
-        "## Features by importance",
-        "",
-        *(f"- `{name}`: {value:.4g}" for name, value in importance.items()),
-        "",
-        "## Mind",
-        "",
-        "Values outside of what training saw are extrapolated without a warning; the "
-        "monitor reports when inputs or errors change.",
-        "",
-    ]
-    return "\n".join(lines)

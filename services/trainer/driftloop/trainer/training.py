@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from driftloop.contracts.events import (
@@ -20,20 +19,18 @@ from driftloop.contracts.events import (
     Span,
 )
 from driftloop.contracts.pipeline import PipelineSpec
-from driftloop.models.onnx_model import (
-    InputRefused,
-    OnnxModel,
-    OutputRefused,
-    Predictions,
-)
+from driftloop.models.onnx_model import InputRefused, OnnxModel, OutputRefused
 from driftloop.models.package import read_package
 from driftloop.models.signing import TrustedKeys
 from driftloop.runtime.artifacts import ArtifactStore
-from driftloop.trainer import core, fitting, losses
+from driftloop.trainer import core, fitting, judging, losses
 from driftloop.trainer.candidates import CandidateRefused
 from driftloop.trainer.dataset import labelled_span, read_rows
+from driftloop.trainer.evaluation import fairness
+from driftloop.trainer.evaluation.measuring import Measured, measure
+from driftloop.trainer.evaluation.subject import Subject
 from driftloop.trainer.fitting import Fitted
-from driftloop.trainer.losses import Floats
+from driftloop.trainer.judging import Split
 from driftloop.trainer.request import JobRequest
 
 VALIDATION_RATIO = 0.2
@@ -61,16 +58,6 @@ class Environment:
 
 
 @dataclass(frozen=True)
-class Split:
-    """Rows in order of time; ``training`` is ``fitting`` plus ``validation``."""
-
-    fitting: pa.Table
-    validation: pa.Table
-    training: pa.Table
-    holdout: pa.Table
-
-
-@dataclass(frozen=True)
 class Trained:
     """What a training found out.
 
@@ -84,6 +71,7 @@ class Trained:
     split: Split
     tried: list[CandidateResult]
     evaluation: Evaluation
+    measured: Measured
 
 
 def train(request: JobRequest, using: Environment, progress: Progress) -> Trained:
@@ -103,6 +91,7 @@ def train(request: JobRequest, using: Environment, progress: Progress) -> Traine
     request = measured_spans(request, using)
     span = Span(start=request.train_span.start, end=request.holdout_span.end)
     rows = read_rows(request.dataset, span, spec.data, using.storage_options)
+    _check_gate(spec, rows)
     split = split_rows(rows, request)
     progress("fit", 0.1, f"{split.training.num_rows} training rows")
     usable: list[tuple[float, Fitted]] = []
@@ -119,11 +108,27 @@ def train(request: JobRequest, using: Environment, progress: Progress) -> Traine
             "no candidate could be used: "
             + "; ".join(f"{result.name}: {result.detail}" for result in tried)
         )
-    best = min(usable, key=lambda pair: pair[0])[1].name  # the first of equals
-    chosen = _fitted("final", best, split.training, spec, using)
-    progress("evaluate", 0.8, best)
-    evaluation = evaluate(chosen, split, request, using)
-    return Trained(request, chosen, split, tried, evaluation)
+    best = min(usable, key=lambda pair: pair[0])[1]  # the first of equals
+    chosen = _fitted("final", best.name, split.training, spec, using)
+    progress("evaluate", 0.8, best.name)
+    evaluation, measured = evaluate(chosen, best, split, request, using)
+    return Trained(request, chosen, split, tried, evaluation, measured)
+
+
+def _check_gate(spec: PipelineSpec, rows: pa.Table) -> None:
+    """Refuse, before anything is fitted, a gate that cannot be measured."""
+    gate = spec.gate
+    if gate.fairness.columns and not fairness.is_available():
+        raise TrainingRefused(fairness.MISSING)
+    for key, columns in (
+        ("gate.slices", gate.slices or []),
+        ("gate.fairness.columns", gate.fairness.columns),
+    ):
+        if unknown := sorted(set(columns) - set(rows.column_names)):
+            raise TrainingRefused(
+                f"{key} names {', '.join(unknown)}, which the rows do not have; "
+                f"they have {', '.join(sorted(rows.column_names))}"
+            )
 
 
 def measured_spans(request: JobRequest, using: Environment) -> JobRequest:
@@ -197,7 +202,7 @@ def _try(
             name=name, validation_loss=None, fit_seconds=0.0, detail=str(error)
         )
         return refused, None
-    found = row_losses(spec, split.validation, predicted, fitted.classes)
+    found = judging.row_losses(spec, split.validation, predicted, fitted.classes)
     loss = losses.metric_value(spec.metric, found)
     return (
         CandidateResult(
@@ -207,85 +212,69 @@ def _try(
     )
 
 
-def row_losses(
-    spec: PipelineSpec,
-    rows: pa.Table,
-    predicted: Predictions,
-    classes: tuple[str, ...],
-) -> Floats:
-    """Return (n_rows,) losses of predictions about labelled rows."""
-    target = fitting.target_of(rows, spec, classes)
-    return losses.row_losses(spec.metric, target, predicted)
-
-
 def evaluate(
-    chosen: Fitted, split: Split, request: JobRequest, using: Environment
-) -> Evaluation:
+    chosen: Fitted, tried: Fitted, split: Split, request: JobRequest, using: Environment
+) -> tuple[Evaluation, Measured]:
     """Measure the candidate, the champion and no skill on the hold-out.
 
     All three by what would be served: the answers of their ONNX graphs.
+
+    Parameters
+    ----------
+    tried : the same candidate as it was fitted without the validation rows.
     """
-    spec, rows = request.spec, split.holdout
-    predicted = chosen.loaded().predict(rows)
-    if predicted.non_finite_count():
+    spec, rows, served = request.spec, split.holdout, request.champion
+    candidate = judging.subject_of(chosen.loaded(), list(chosen.classes), rows, spec)
+    if candidate.predict().non_finite_count():
         raise TrainingRefused(f"{chosen.name}: not all answers are finite")
-    candidate = row_losses(spec, rows, predicted, chosen.classes)
-    baseline = row_losses(
-        spec, rows, no_skill(split.training, rows, spec, chosen.classes),
-        chosen.classes,
-    )  # fmt: skip
-    champion = _champion_losses(request.champion, rows, spec, using)
-    against = baseline if champion is None else champion
-    served = request.champion
-    return Evaluation(
-        metric=spec.metric,
+    champion = _champion(served, rows, spec, using)
+    scene = judging.scene_of(
+        candidate, champion, chosen.inputs, split.training, rows, spec
+    )
+    found, baseline = candidate.losses(), scene.baseline
+    champions = None if champion is None else champion.losses()
+    measured = measure(
+        scene,
+        spec.gate,
+        judging.known_of(chosen, tried, split, scene, spec, using.threads),
+    )
+    metric = spec.metric
+    evaluation = Evaluation(
+        metric=metric,
         holdout_span=request.holdout_span,
         holdout_row_count=rows.num_rows,
-        candidate=losses.metric_value(spec.metric, candidate),
-        champion=None
-        if champion is None
-        else losses.metric_value(spec.metric, champion),
+        candidate=losses.metric_value(metric, found),
+        champion=None if champions is None else losses.metric_value(metric, champions),
         champion_version=served.version if served else None,
-        baseline=losses.metric_value(spec.metric, baseline),
-        comparison=losses.paired_comparison(candidate, against),
+        baseline=losses.metric_value(metric, baseline),
+        comparison=losses.paired_comparison(
+            found, baseline if champions is None else champions
+        ),
+        measures=measured.measures,
     )
+    return evaluation, measured
 
 
-def _champion_losses(
+def _champion(
     champion: ServedModel | None,
     rows: pa.Table,
     spec: PipelineSpec,
     using: Environment,
-) -> Floats | None:
-    """Return the champion's losses; None where it cannot answer today's rows."""
+) -> Subject | None:
+    """Return the champion on the hold-out; None where it cannot answer its rows."""
     if champion is None:
         return None
     package = read_package(champion.package, using.store, using.trusted)
     if package.manifest.task != spec.task:
         return None
     try:
-        predicted = OnnxModel.from_package(package).predict(rows)
+        subject = judging.subject_of(
+            OnnxModel.from_package(package), package.manifest.classes, rows, spec
+        )
+        predicted = subject.predict()
     except (InputRefused, OutputRefused):
         return None  # the pipeline's features changed since
-    if predicted.non_finite_count():
-        return None
-    return row_losses(spec, rows, predicted, tuple(package.manifest.classes))
-
-
-def no_skill(
-    training: pa.Table, rows: pa.Table, spec: PipelineSpec, classes: tuple[str, ...]
-) -> Predictions:
-    """Return the best constant answer: median, mean or the classes' shares."""
-    known = fitting.target_of(training, spec, classes).values
-    if spec.task == "regression":
-        middle = np.median if spec.metric == "mae" else np.mean
-        constant = float(middle(known.astype(np.float64)))
-        return Predictions(np.full(rows.num_rows, constant))
-    shares = np.array([float(np.mean(known == label)) for label in classes])
-    label = classes[int(np.argmax(shares))]
-    return Predictions(
-        np.full(rows.num_rows, label), np.tile(shares, (rows.num_rows, 1))
-    )
+    return None if predicted.non_finite_count() else subject
 
 
 def _outcome(result: CandidateResult) -> str:

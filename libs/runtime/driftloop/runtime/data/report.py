@@ -17,11 +17,10 @@ from driftloop.contracts.events import BatchRejected, BatchValidated
 from driftloop.contracts.schema import ColumnProfile
 from driftloop.runtime.data.comparison import compare
 from driftloop.runtime.data.profile import profiles_of
+from driftloop.runtime.pages import style
 
 TEMPLATE = "report.html.j2"
 SHOWN_VALUES = 8
-CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-"""Of a page that only shows: the style stands in it, nothing else is loaded."""
 
 Report = dict[str, Any]
 
@@ -120,7 +119,7 @@ def to_html(report: Report) -> str:
         for name, column in report["columns"].items()
     }
     return _template().render(
-        report=report, profiles=profiles, shown_values=SHOWN_VALUES
+        report=report, profiles=profiles, shown_values=SHOWN_VALUES, style=style()
     )
 
 

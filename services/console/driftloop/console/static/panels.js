@@ -90,7 +90,8 @@ export function drawVersions(place, pipeline) {
   place.replaceChildren(table(["Version", "State", "Why", "Hold-out", "Against", { text: "Better by", class: "number" }, "Gate", ...(isShared ? [] : ["Algorithm"])],
     pipeline.versions.map((v) => {
       const other = v.champion ?? v.baseline;
-      const failed = v.gate.filter((check) => !check.passed);
+      const failed = v.gate.filter((check) => !check.passed && check.severity !== "warn");
+      const warned = v.gate.filter((check) => !check.passed && check.severity === "warn");
       const tone = GOOD_STATES.has(v.state) ? "good" : BAD_STATES.has(v.state) ? "bad" : v.state === "awaiting approval" ? "person" : "";
       return [
         element("strong", { textContent: `v${v.version}` }),
@@ -101,8 +102,8 @@ export function drawVersions(place, pipeline) {
         element("span", { class: "figure", textContent: v.champion === null ? `no skill ${figure(other)}` : `v${v.champion_version} ${figure(other)}` }),
         { class: "number", child: other ? percent(1 - v.candidate / other) : "–" },
         element("span", { class: failed.length ? "bad" : "good",
-          title: v.gate.map((c) => `${c.passed ? "✓" : "✗"} ${words(c.name)}: ${c.detail}`).join("\n"),
-          textContent: failed.length ? `✗ ${failed.length} of ${v.gate.length} failed` : "✓ passed" }),
+          title: v.gate.map((c) => `${c.passed ? "✓" : c.severity === "warn" ? "!" : "✗"} ${words(c.name)}: ${c.detail}`).join("\n"),
+          textContent: failed.length ? `✗ ${failed.length} of ${v.gate.length} failed` : warned.length ? `✓ passed, ${warned.length} warning${warned.length > 1 ? "s" : ""}` : "✓ passed" }),
         ...(isShared ? [] : [element("span", { class: "quiet", textContent: words(v.algorithm) })]),
       ];
     })));

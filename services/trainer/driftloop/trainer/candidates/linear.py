@@ -1,5 +1,7 @@
 """Ridge and logistic regression on standardised columns."""
 
+import warnings
+
 import numpy as np
 from driftloop.trainer.candidates.sample import Sample
 from driftloop.trainer.graph import (
@@ -13,6 +15,7 @@ from driftloop.trainer.graph import (
     medians_of,
 )
 from onnx import NodeProto, TensorProto, helper
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
 RIDGE = {"alpha": 1.0}
@@ -59,9 +62,13 @@ def linear(sample: Sample) -> Core:
     """Ridge regression, or logistic regression for classes."""
     standard = standardised(sample.matrix)
     scaled = apply_standard(sample.matrix, *standard).astype(np.float64)
-    parameters = LOGISTIC if sample.classes else RIDGE
+    parameters = dict(LOGISTIC if sample.classes else RIDGE)
     model = LogisticRegression(**LOGISTIC) if sample.classes else Ridge(**RIDGE)
-    model.fit(scaled, sample.target)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the evaluation says it
+        model.fit(scaled, sample.target)
+    if sample.classes:
+        parameters["iterations"] = int(np.max(model.n_iter_))
     answer = sample.predictor(model)
 
     def predict(matrix: Matrix) -> Floats:
@@ -81,4 +88,4 @@ def linear(sample: Sample) -> Core:
     link: Link = "identity"
     if sample.classes:
         link = "sigmoid" if len(weights) == 1 else "softmax"
-    return Core(nodes, constants, link, predict, dict(parameters))
+    return Core(nodes, constants, link, predict, parameters)
