@@ -33,6 +33,7 @@ def deps() -> Iterator[Deps]:
             session=session,
             pipelines=StateView(PipelineApplied, {NAME: applied}),
             wake=threading.Event(),
+            recheck=threading.Event(),
         )
     engine.dispose()
 

@@ -47,6 +47,7 @@ class FakeWorker:
     def __init__(self, act: Act) -> None:
         self.act = act
         self.is_ready = True
+        self.cpu_seconds = 0.0
 
     def warm(self) -> None: ...
 

@@ -74,14 +74,17 @@ TOPICS: tuple[Topic, ...] = (
     Topic(e.ValueRevealed, ("ingest",), ()),
     # watching
     Topic(e.DriftDetected, ("monitor",), ("trainer",)),
-    Topic(e.PerformanceMeasured, ("monitor",), ("deployer",)),
+    Topic(e.PerformanceMeasured, ("monitor",), ("trainer", "deployer")),
     Topic(e.AlertRaised, ("validator", "monitor", "trainer", "deployer"), ()),
     # training
     Topic(e.RetrainRequested, ("people", "registry"), ("trainer",)),
+    Topic(e.TrainingCancelRequested, ("people",), ("trainer",)),
     Topic(e.TrainingStarted, ("trainer",), ()),
     Topic(e.TrainingSkipped, ("trainer",), ()),
     Topic(e.TrainingProgressed, ("trainer",), (), PROGRESS_RETENTION),
     Topic(e.TrainingFailed, ("trainer",), ()),
+    Topic(e.TrainingCancelled, ("trainer",), ()),
+    Topic(e.TrainingCancelRefused, ("trainer",), ()),
     Topic(e.ModelTrained, ("trainer",), ("registry",)),
     # registry
     Topic(e.ModelRegistered, ("registry",), ()),

@@ -12,7 +12,13 @@ import pyarrow as pa
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.models.onnx_model import OnnxModel, category_array
 from driftloop.models.package import InputColumn
-from driftloop.trainer.candidates import CandidateRefused, Sample, candidate
+from driftloop.trainer.candidates import (
+    UNWATCHED,
+    CandidateRefused,
+    Sample,
+    Watch,
+    candidate,
+)
 from driftloop.trainer.encoding import learn_encoding
 from driftloop.trainer.graph import Floats, assemble
 from driftloop.trainer.losses import Target
@@ -82,7 +88,13 @@ def _text(label: str | int | bool) -> str:
     return str(label).lower() if isinstance(label, bool) else str(label)
 
 
-def fit(name: str, rows: pa.Table, spec: PipelineSpec, threads: int) -> Fitted:
+def fit(
+    name: str,
+    rows: pa.Table,
+    spec: PipelineSpec,
+    threads: int,
+    watch: Watch = UNWATCHED,
+) -> Fitted:
     """Fit a candidate on rows in order of time and export it.
 
     Raises
@@ -102,7 +114,7 @@ def fit(name: str, rows: pa.Table, spec: PipelineSpec, threads: int) -> Fitted:
         known = np.array([label in order for label in target.values])
         matrix = matrix[known]
         numbers = np.array([order[label] for label in target.values[known]])
-    sample = Sample(matrix, numbers, classes, spec.train.seed, threads)
+    sample = Sample(matrix, numbers, classes, spec.train.seed, threads, watch)
     learn = candidate(name)  # loads the library, so that its threads can be limited
     with threadpool_limits(threads):
         core = learn(sample)
