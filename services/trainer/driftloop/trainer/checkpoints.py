@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class FitWatch(Watch):
         self._candidate, self._path, self._report = candidate, path, report
         self._checkpoint_s, self._report_s = checkpoint_s, report_s
         self._saved_at = time.monotonic()
-        self._reported_at = 0.0
+        self._reported_at = -math.inf
         self._resumed_from: int | None = None
 
     def saved(self) -> Checkpoint | None:

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -145,16 +146,31 @@ def limit_cpu(seconds: float | None) -> None:
 def preload() -> None:
     """Import what every training needs, and run each once."""
     import numpy as np
-    from driftloop.trainer import package_files
     from driftloop.trainer.candidates import MODULES, Sample, candidate
 
-    package_files.environment_lock()
     draw = np.random.default_rng(0)
     matrix = draw.normal(size=(60, 2)).astype(np.float32)
     tiny = Sample(matrix, matrix[:, 0].astype(np.float64), (), 0)
     for name in MODULES:
         if name not in ("mlp", "adaptive_forest"):
             candidate(name)(tiny)
+    with TemporaryDirectory(prefix="driftloop-rehearsal-") as folder:
+        rehearse(Path(folder))
+
+
+def rehearse(folder: Path) -> None:
+    """Train on a small table of our own, so that nothing is done for the first time."""
+    from driftloop.runtime.artifacts import FolderStore
+    from driftloop.trainer.rehearsal import rehearsed_request
+    from driftloop.trainer.settings import no_keys
+    from driftloop.trainer.training import Environment
+
+    request = rehearsed_request(folder / "table")
+    using = Environment(FolderStore(folder), no_keys(), None, 1, folder)
+    job = ChildJob(request=request.model_dump_json(), folder=folder)
+    said = answer(job, using, lambda *_: None)
+    if said["type"] != "trained":
+        raise RuntimeError(f"the rehearsal gave no model: {said}")
 
 
 def _work(job: ChildJob, say: Say) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,10 @@ class Fitted:
     fit_seconds: float
 
     def loaded(self) -> OnnxModel:
+        return self._loaded
+
+    @cached_property
+    def _loaded(self) -> OnnxModel:
         return OnnxModel(self.model, list(self.inputs))
 
 

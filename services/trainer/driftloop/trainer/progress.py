@@ -1,5 +1,6 @@
 """How far a job is, as people see it: not too often, with an estimate of the rest."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +25,7 @@ class Throttle:
     ) -> None:
         self._emit, self._seconds, self._clock = emit, seconds, clock
         self._held: Fields | None = None
-        self._next = 0.0
+        self._next = -math.inf
 
     def take(self, fields: Fields) -> None:
         """Emit it now, or keep it until its time comes or a newer one is there."""
