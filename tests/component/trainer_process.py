@@ -182,9 +182,11 @@ class Trainer:
         }
         return list(found.values())
 
-    def wait_for(self, kind: type[E], name: str, count: int = 1) -> list[E]:
+    def wait_for(
+        self, kind: type[E], name: str, count: int = 1, wait_s: float = WAIT_S
+    ) -> list[E]:
         try:
-            wait_until(lambda: len(self.all(kind, name)) >= count, WAIT_S)
+            wait_until(lambda: len(self.all(kind, name)) >= count, wait_s)
         except AssertionError:
             said = (self.home / "trainer.log").read_text()[-4000:]
             raise AssertionError(

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, or_
 from sqlmodel import Session, col, select
 
 logger = log(__name__)
-MIN_ADVANCE = 0.02
+MIN_ADVANCE = 0.005
 """Of the done share: a try that got so much further than any before it was no failure
 of the same kind, say a machine that is taken away each quarter of an hour."""
 
