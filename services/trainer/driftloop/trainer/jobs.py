@@ -97,6 +97,9 @@ class JobLoop:
                 metrics.WARM_CHILD.set(self._worker.is_ready)
                 job = self._leases.take()
                 if job is None:
+                    if self.recheck.is_set():  # one that waited was cancelled
+                        self.recheck.clear()
+                        self._tidy()
                     self._wake.wait(POLL_S if self._worker.is_ready else WARMING_POLL_S)
                     self._wake.clear()
                 else:
