@@ -25,7 +25,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
   --no-header --no-emit-index-url --no-annotate \
   $(foreach d,$(DISTRIBUTIONS),--no-emit-package driftloop-$(notdir $(d)))
 
-.PHONY: help setup setup-torch demo test lint isolated contracts secrets bench up down lock clean
+.PHONY: help setup setup-torch demo test chaos lint isolated contracts secrets bench up down lock clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{sub(/:.*/, "", $$1); printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ demo: setup  ## Two real years through the whole loop; KEEP=1 leaves it running
 test: lint  ## Lint, then every test: unit to end-to-end on a real Kafka
 	@$(MAKE) --no-print-directory --jobs 2 isolated setup-torch
 	$(BIN)/python -m pytest --numprocesses $(WORKERS)
+
+chaos: setup-torch  ## A minute of torch, killed a dozen times at random moments
+	DRIFTLOOP_CHAOS=1 $(BIN)/python -m pytest tests/component/test_trainer.py -k minute_of_torch -s
 
 lint: setup  ## ruff, mypy, import rules
 	$(BIN)/ruff check .

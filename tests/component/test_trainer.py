@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import sqlite3
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,9 @@ from driftloop.contracts.events import (
     Evidence,
     ModelDeployed,
     ModelTrained,
+    TrainingCancelled,
+    TrainingCancelRefused,
+    TrainingCancelRequested,
     TrainingFailed,
     TrainingProgressed,
     TrainingSkipped,
@@ -31,11 +37,24 @@ from driftloop.models.signing import Signer, TrustedKeys
 from driftloop.trainer import package_files, training
 from driftloop.trainer.request import JobRequest
 
-from tests.component.trainer_process import START, Trainer, rows, running, spec_of
+from tests.component.trainer_process import (
+    START,
+    WAIT_S,
+    Trainer,
+    rows,
+    running,
+    spec_of,
+)
 from tests.unit.support import wait_until
 
 pytestmark = pytest.mark.timeout(600)
 """A process that trains loads its libraries first: seconds, on a busy machine many."""
+TORCH_ROWS = 16_000
+"""Some seconds of an mlp's epochs: a checkpoint comes every two."""
+CHAOS_ROWS, CHAOS_KILLS = 130_000, 12
+"""A minute of it; ``make chaos``."""
+STORM = 1_000
+HAS_TORCH = find_spec("torch") is not None
 SLOW = "adaptive_forest, linear"
 """Takes seconds, so that there is a middle to be killed in."""
 
@@ -149,6 +168,121 @@ def test_a_killed_service_finishes_the_job_once_with_the_same_package(
     assert len(trainer.all(ModelTrained, name)) == 1
     assert len(trainer.all(TrainingStarted, name)) == 1
     assert trained.package.digest == _trained_here(trainer, trained.job_id, tmp_path)
+
+
+def _killed_at_random(trainer: Trainer, name: str, count: int, kills: int) -> str:
+    """Kill child and service in turn at random moments; return the job's id.
+
+    Each kill waits for a checkpoint, so that there is something to go on from.
+    """
+    seed = random.SystemRandom().randrange(10**6)
+    sys.stdout.write(f"{name}: seed {seed}\n")
+    draw = random.Random(seed)
+    trainer.apply(spec_of(name, "mlp"))
+    trainer.publish(trainer.append(name, rows(count), count))
+    [started] = trainer.wait_for(TrainingStarted, name)
+    before = 0
+    for number in range(kills):
+        further = before + draw.randrange(1, 4)
+        wait_until(lambda: _iterations(trainer, name) >= further, WAIT_S)  # noqa: B023
+        wait_until(lambda: trainer.checkpoints(started.job_id), WAIT_S)
+        before = _iterations(trainer, name)
+        if number % 2:
+            trainer.kill()
+            trainer.start()
+        else:
+            [child] = trainer.child_pids()
+            os.kill(child, signal.SIGKILL)
+    return started.job_id
+
+
+def _iterations(trainer: Trainer, name: str) -> int:
+    """Count the reports of fits so far: about one a second."""
+    return sum(
+        event.iteration is not None for event in trainer.all(TrainingProgressed, name)
+    )
+
+
+@pytest.mark.torch
+@pytest.mark.skipif(not HAS_TORCH, reason="torch is not installed")
+def test_a_torch_fit_goes_on_inside_whoever_is_killed(trainer: Trainer) -> None:
+    name = "torch-killed"
+    _killed_at_random(trainer, name, TORCH_ROWS, 2)
+    trainer.wait_for(ModelTrained, name)
+    resumed = [x.resumed_from for x in trainer.all(TrainingProgressed, name)]
+    assert any(resumed)  # a step above 0
+    assert len(trainer.all(ModelTrained, name)) == 1
+    assert len(trainer.all(TrainingStarted, name)) == 1
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif("DRIFTLOOP_CHAOS" not in os.environ, reason="make chaos")
+def test_a_minute_of_torch_survives_a_dozen_kills_with_the_same_digest(
+    trainer: Trainer, tmp_path: Path
+) -> None:
+    name = "torch-chaos"
+    job_id = _killed_at_random(trainer, name, CHAOS_ROWS, CHAOS_KILLS)
+    [trained] = trainer.wait_for(ModelTrained, name, wait_s=1200)
+    steps = {x.resumed_from for x in trainer.all(TrainingProgressed, name)}
+    sys.stdout.write(f"resumed from {sorted(filter(None, steps))}\n")
+    assert len(steps - {None}) >= CHAOS_KILLS / 2
+    assert len(trainer.all(ModelTrained, name)) == 1
+    assert trained.package.digest == _trained_here(trainer, job_id, tmp_path)
+
+
+def test_a_storm_of_drifts_is_one_job_and_at_most_one_follow_up(
+    trainer: Trainer,
+) -> None:
+    name = "storm"
+    trainer.apply(spec_of(name, "linear"))
+    trainer.publish(trainer.append(name, rows(450), 450))
+    trainer.wait_for(ModelTrained, name)
+    # Too few more rows for another first model: only the storm can start a job.
+    trainer.publish(trainer.append(name, rows(440, 450), 890))
+    storm = [
+        drift(name, "concept_drift", 850 + number % 80, advised=True)
+        for number in range(STORM)
+    ]
+    ids = trainer.publish_all(storm)
+
+    def answers() -> list[TrainingStarted | TrainingSkipped]:
+        said = [
+            *trainer.all(TrainingStarted, name),
+            *trainer.all(TrainingSkipped, name),
+        ]
+        return [event for event in said if event.trigger.event_id in set(ids)]
+
+    wait_until(lambda: len({x.trigger.event_id for x in answers()}) == STORM, WAIT_S)
+    # Verdicts that came before the rows wait for them; topics have no common order.
+    trainer.wait_for(ModelTrained, name, 2)
+    started = [x for x in answers() if isinstance(x, TrainingStarted)]
+    assert 1 <= len(started) <= 2
+    jobs = {event.job_id for event in trainer.all(TrainingStarted, name)}
+    for event in answers():
+        if isinstance(event, TrainingSkipped):
+            assert event.covered_by_job in jobs
+
+
+def test_a_job_is_cancelled_while_it_runs(trainer: Trainer) -> None:
+    name = "cancelled"
+    trainer.apply(spec_of(name, SLOW))
+    trainer.publish(trainer.append(name, rows(3000), 3000))
+    [progress, *_] = trainer.wait_for(TrainingProgressed, name)
+    [child] = trainer.child_pids()
+    wish = TrainingCancelRequested(
+        pipeline=name, job_id=progress.job_id, requested_by="ada", reason="a typo"
+    )
+    trainer.publish(wish)
+    [cancelled] = trainer.wait_for(TrainingCancelled, name)
+    assert (cancelled.cancelled_by, cancelled.reason) == ("ada", "a typo")
+    wait_until(lambda: not Path(f"/proc/{child}").exists())  # no zombie either
+    wait_until(lambda: not (trainer.home / "trainer" / progress.job_id).exists())
+    trainer.publish(wish)
+    [refused] = trainer.wait_for(TrainingCancelRefused, name)
+    assert refused.reason == "already_ended"
+    assert not trainer.all(ModelTrained, name)
 
 
 def _trained_here(trainer: Trainer, job_id: str, folder: Path) -> str:

@@ -139,8 +139,23 @@ class Trainer:
         self._publisher.publish([encode(event, meta, self.store)])
         return event_id
 
+    def publish_all(self, events: list[Event]) -> list[str]:
+        """Publish many at once; return their ids."""
+        ids = [f"event-{next(self._numbers)}" for _ in events]
+        self._publisher.publish(
+            [
+                encode(event, Meta(name, START, "/test", Chain(name)), self.store)
+                for event, name in zip(events, ids, strict=True)
+            ]
+        )
+        return ids
+
     def apply(self, spec: PipelineSpec) -> None:
         self.publish(PipelineApplied(pipeline=spec.name, spec=spec, applied_by="ada"))
+
+    def checkpoints(self, job_id: str) -> list[Path]:
+        """Return where fits of a job would go on."""
+        return list((self.home / "trainer" / job_id).glob("*.checkpoint"))
 
     def append(self, name: str, table: pa.Table, total: int) -> DatasetVersioned:
         """Append rows to the pipeline's table and return what the validator says."""
@@ -167,9 +182,11 @@ class Trainer:
         }
         return list(found.values())
 
-    def wait_for(self, kind: type[E], name: str, count: int = 1) -> list[E]:
+    def wait_for(
+        self, kind: type[E], name: str, count: int = 1, wait_s: float = WAIT_S
+    ) -> list[E]:
         try:
-            wait_until(lambda: len(self.all(kind, name)) >= count, WAIT_S)
+            wait_until(lambda: len(self.all(kind, name)) >= count, wait_s)
         except AssertionError:
             said = (self.home / "trainer.log").read_text()[-4000:]
             raise AssertionError(

@@ -110,7 +110,25 @@ def test_every_so_many_rows_a_champion_is_trained_anew() -> None:
     assert started is not None
     assert started.trigger.reason == "new_data"
     in_cooldown = State(data(1500, end=52), 1, before)
-    assert core.after_data("e", in_cooldown, how) is None
+    held = core.after_data("e", in_cooldown, how)
+    assert isinstance(held, SkipWith)
+    assert held.reason == "cooldown"
+    assert held.covered_by_job == "job-1"
+    waiting = State(data(1500, end=53), 1, before, held.keep)
+    assert core.after_data("f", waiting, how) is None  # said once
+    over = core.after_data("g", State(data(1500, end=57), 1, before, held.keep), how)
+    assert isinstance(over, Start)
+    assert over.trigger.event_id == "e"
+
+
+def test_rows_that_come_while_a_job_runs_are_not_forgotten() -> None:
+    how = spec(retrain={"every_rows": 500, "cooldown_days": 0})
+    running = last_job(50, running=True, label_count=1000)
+    joined = core.after_data("e", State(data(1500, end=52), 1, running), how)
+    assert isinstance(joined, SkipWith)
+    assert joined.reason == "joined_running_job"
+    ended = State(data(1500, end=52), 1, last_job(50, label_count=1000), joined.keep)
+    assert core.after_job(ended, how) is not None
 
 
 # ── drift ───────────────────────────────────────────────────────────────────
@@ -221,6 +239,16 @@ def test_the_cooldown_ends_with_event_time() -> None:
 def test_no_cooldown_no_wait() -> None:
     state = State(data(end=90), 1, last_job(90, champion=1))
     assert isinstance(answer(state, how=spec(retrain={"cooldown_days": 0})), Start)
+
+
+def test_the_same_rows_are_not_learned_from_twice() -> None:
+    how = spec(retrain={"cooldown_days": 0})
+    known = last_job(90, champion=1, label_count=2000)
+    found = answer(State(data(2000, end=90), 1, known), how=how)
+    assert isinstance(found, SkipWith)
+    assert found.covered_by_job == "job-1"
+    failed = last_job(90, champion=1, label_count=2000, failed=True)
+    assert isinstance(answer(State(data(2000, end=90), 1, failed), how=how), Start)
 
 
 # ── requests ────────────────────────────────────────────────────────────────

@@ -10,6 +10,9 @@ from driftloop.contracts.events import (
     PackageRef,
     PipelineApplied,
     ServedModel,
+    TrainingCancelled,
+    TrainingCancelRefused,
+    TrainingCancelRequested,
     TrainingSkipped,
     TrainingStarted,
 )
@@ -33,6 +36,7 @@ def deps() -> Iterator[Deps]:
             session=session,
             pipelines=StateView(PipelineApplied, {NAME: applied}),
             wake=threading.Event(),
+            recheck=threading.Event(),
         )
     engine.dispose()
 
@@ -119,6 +123,52 @@ def test_a_request_says_who_asked(deps: Deps) -> None:
     [started] = handlers.on_retrain_requested(request().with_meta(meta("r")), deps)
     assert isinstance(started, TrainingStarted)
     assert started.trigger.requested_by == "ada"
+
+
+def cancel(deps: Deps, job_id: str) -> list:
+    event = TrainingCancelRequested(
+        pipeline=NAME, job_id=job_id, requested_by="ada", reason="wrong labels"
+    )
+    return list(handlers.on_training_cancel_requested(event.with_meta(meta("c")), deps))
+
+
+def test_a_job_is_cancelled_once_and_each_wish_is_answered(deps: Deps) -> None:
+    [started] = give_data(deps)
+    [cancelled] = cancel(deps, started.job_id)
+    assert isinstance(cancelled, TrainingCancelled)
+    assert cancelled.trigger == started.trigger
+    assert (cancelled.cancelled_by, cancelled.reason) == ("ada", "wrong labels")
+    assert not deps.recheck.is_set()
+    deps.session.commit()
+    assert deps.recheck.is_set()
+    [refused] = cancel(deps, started.job_id)
+    assert isinstance(refused, TrainingCancelRefused)
+    assert refused.reason == "already_ended"
+    assert "cancelled before" in refused.detail
+
+
+@pytest.mark.parametrize("state", ["done", "failed"])
+def test_a_job_that_has_ended_is_not_cancelled(deps: Deps, state: str) -> None:
+    [started] = give_data(deps)
+    end_job(deps, state)
+    [refused] = cancel(deps, started.job_id)
+    assert refused.reason == "already_ended"
+    job = last_job(deps.session, NAME)
+    assert job is not None
+    assert job.state == state
+
+
+def test_an_unknown_job_is_said_to_be_unknown(deps: Deps) -> None:
+    [refused] = cancel(deps, "no-such-job")
+    assert refused.reason == "unknown_job"
+
+
+def test_what_waited_for_a_cancelled_job_starts(deps: Deps) -> None:
+    [started] = give_data(deps)
+    list(handlers.on_retrain_requested(request().with_meta(meta("r")), deps))
+    _, follow_up = cancel(deps, started.job_id)
+    assert isinstance(follow_up, TrainingStarted)
+    assert follow_up.trigger.requested_by == "ada"
 
 
 def test_a_rollback_restores_the_champion_before(deps: Deps) -> None:

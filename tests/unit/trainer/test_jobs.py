@@ -9,8 +9,10 @@ import pytest
 from deltalake import write_deltalake
 from driftloop.contracts.events import (
     AlertRaised,
+    DatasetRef,
     ModelTrained,
     PipelineApplied,
+    Span,
     TrainingFailed,
     TrainingProgressed,
     TrainingStarted,
@@ -31,7 +33,7 @@ from driftloop.trainer.jobs import JobLoop
 from driftloop.trainer.leases import Leases
 from driftloop.trainer.settings import TrainerSettings
 from driftloop.trainer.tables import TABLES, TrainerJob, last_job, pipeline_row
-from driftloop.trainer.worker import Abandoned, Answer, Crashed
+from driftloop.trainer.worker import Abandoned, Answer, Crashed, LimitReached
 from opentelemetry.sdk.trace import TracerProvider
 from sqlmodel import Session
 
@@ -47,6 +49,7 @@ class FakeWorker:
     def __init__(self, act: Act) -> None:
         self.act = act
         self.is_ready = True
+        self.cpu_seconds = 2.0
 
     def warm(self) -> None: ...
 
@@ -62,7 +65,11 @@ class FakeWorker:
         progress({"step": "read", "done_ratio": 0.0, "detail": ""})
         if not is_ours():
             raise Abandoned
-        return self.act(job)
+        try:
+            return self.act(job)
+        except CrashedAt as error:
+            progress({"step": "fit", "done_ratio": error.ratio, "detail": ""})
+            raise
 
 
 class Place:
@@ -99,12 +106,12 @@ class Place:
         """Store a job as a drift leads to it."""
         times = self.table["event_time"].to_pylist()
         known = core.Data(
-            core.DatasetRef.model_validate(
+            DatasetRef.model_validate(
                 {"observations": {"uri": str(self.folder / "table"), "version": 0}}
             ),
             400,
             400,
-            core.Span(start=times[0], end=times[-1]),
+            Span(start=times[0], end=times[-1]),
         )
         event = drift(20).with_meta(meta(f"d{number}"))
         with Session(self.engine) as session:
@@ -123,7 +130,12 @@ class Place:
             return job
 
     def step(self, loop: JobLoop) -> None:
-        """One turn of the loop: take a job and work on it."""
+        """One turn of the loop: take a job and work on it, its wait being over."""
+        with Session(self.engine) as session:
+            row = last_job(session, NAME)
+            if row is not None and row.state == "waiting":
+                row.lease_expires_at = 0
+                session.commit()
         job = loop._leases.take()
         assert job is not None
         loop._work_on(job)
@@ -157,6 +169,23 @@ def train(place: Place) -> Act:
     return act
 
 
+def reach(ratio: float) -> Act:
+    """Crash after so much of the job."""
+
+    def act(job: ChildJob) -> Answer:
+        raise CrashedAt(ratio)
+
+    return act
+
+
+class CrashedAt(Crashed):
+    """For the fake worker: progress to this share, then the crash."""
+
+    def __init__(self, ratio: float) -> None:
+        super().__init__(f"killed at {ratio}")
+        self.ratio = ratio
+
+
 def crash(_: ChildJob) -> Answer:
     raise Crashed("out of memory")
 
@@ -186,16 +215,100 @@ def test_a_crash_is_tried_again_and_three_are_a_failure(place) -> None:
     place.accept()
     loop = place.loop(crash)
     place.step(loop)
+    assert loop._leases.take() is None  # not before its wait is over
     place.step(loop)
     assert not place.said(TrainingFailed)
     place.step(loop)
     [failed] = place.said(TrainingFailed)
     assert failed.attempts == 3
+    assert failed.cpu_seconds == 6.0
     assert failed.error == "out of memory"
     [alert] = place.said(AlertRaised)
     assert alert.condition == f"training-failed/{failed.job_id}"
     assert place.job().state == "failed"
     assert len(place.said(TrainingProgressed)) == 3  # each with an id of its own
+
+
+def test_waits_between_crashes_grow(place, monkeypatch) -> None:
+    place.accept()
+    loop, waits = place.loop(crash), []
+    put_back = loop._leases.put_back
+
+    def noted(*args, **options) -> None:
+        waits.append(options["wait_s"])
+        put_back(*args, **options)
+
+    monkeypatch.setattr(loop._leases, "put_back", noted)
+    place.step(loop)
+    place.step(loop)
+    assert waits == [1.0, 2.0]
+
+
+def test_a_job_that_gets_further_each_time_may_crash_more_often(place) -> None:
+    place.accept()
+    for ratio in (0.2, 0.3, 0.4, 0.5, 0.6):
+        place.step(place.loop(reach(ratio)))
+    assert not place.said(TrainingFailed)
+    assert place.job().reached == 0.6
+    for _ in range(2):
+        place.step(place.loop(reach(0.6)))
+    assert len(place.said(TrainingFailed)) == 1
+
+
+def test_a_limit_is_no_crash_and_fails_at_once(place) -> None:
+    def limited(_: ChildJob) -> Answer:
+        raise LimitReached("more than 16 GiB")
+
+    place.accept()
+    place.step(place.loop(limited))
+    [failed] = place.said(TrainingFailed)
+    assert failed.error == "more than 16 GiB"
+
+
+def test_a_cancelled_job_ends_where_it_runs_and_says_nothing_more(place, train) -> None:
+    place.accept()
+
+    def cancelled_meanwhile(job: ChildJob) -> Answer:
+        with Session(place.engine) as session:
+            row = last_job(session, NAME)
+            row.state = "cancelled"
+            session.commit()
+        loop.recheck.set()
+        assert not loop._is_ours(place.job())  # at once, without waiting for the lease
+        (job.folder / "try-mlp.checkpoint").write_bytes(b"state")
+        raise Abandoned
+
+    loop = place.loop(cancelled_meanwhile)
+    place.step(loop)
+    assert place.job().state == "cancelled"
+    assert not (place.folder / "trainer" / place.job().id).exists()
+    assert not place.said(TrainingFailed)
+    assert loop._leases.take() is None
+
+
+def test_a_job_that_was_cancelled_too_late_gives_no_model(place, train) -> None:
+    place.accept()
+
+    def cancelled_at_the_end(job: ChildJob) -> Answer:
+        answer = train(job)
+        with Session(place.engine) as session:
+            row = last_job(session, NAME)
+            row.state = "cancelled"
+            session.commit()
+        return answer
+
+    place.step(place.loop(cancelled_at_the_end))
+    assert not place.said(ModelTrained)
+    assert place.job().state == "cancelled"
+
+
+def test_what_all_tries_cost_is_told_with_the_model(place, train) -> None:
+    place.accept()
+    place.step(place.loop(crash))
+    place.step(place.loop(train))
+    [trained] = place.said(ModelTrained)
+    assert trained.cpu_seconds == 4.0
+    assert place.job().cpu_seconds == 4.0
 
 
 def test_after_a_crash_the_job_can_still_give_its_model(place, train) -> None:

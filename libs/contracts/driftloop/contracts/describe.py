@@ -98,6 +98,35 @@ def _desired(event: e.ServingDesired) -> str:
     return f"champion {champion}, candidate v{event.candidate.version} ({role})"
 
 
+def _progress(event: e.TrainingProgressed) -> str:
+    parts = [f"{percent(event.done_ratio)} {event.step}"]
+    if event.candidate:
+        parts.append(event.candidate.replace("_", " "))
+    if event.iteration is not None:
+        parts.append(f"{event.iteration:,} of {event.iteration_count:,}")
+    if event.loss is not None:
+        parts.append(f"loss {event.loss:.4g}")
+    if event.resumed_from is not None:
+        parts.append(f"resumed from {event.resumed_from:,}")
+    if event.eta_seconds is not None:
+        parts.append(f"{duration(event.eta_seconds)} left")
+    return " · ".join([*parts, event.detail] if event.detail else parts)
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words.
+
+    >>> duration(4.2), duration(95), duration(7260)
+    ('4 s', '1 min 35 s', '2 h 1 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
 def _drift(event: e.DriftDetected) -> str:
     advice = "retrain" if event.retrain_advised else "no retrain"
     return f"{event.cause.replace('_', ' ')} ({advice}): {event.explanation}"
@@ -140,8 +169,11 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
         f"{x.train_span.start:%Y-%m-%d} to {x.train_span.end:%Y-%m-%d}"
     ),
     e.TrainingSkipped: lambda x: f"{x.reason.replace('_', ' ')}: {x.detail}",
-    e.TrainingProgressed: lambda x: f"{percent(x.done_ratio)} {x.step} {x.detail}",
+    e.TrainingCancelRequested: lambda x: f"by {x.requested_by}: {x.reason}",
+    e.TrainingProgressed: _progress,
     e.TrainingFailed: lambda x: x.error,
+    e.TrainingCancelled: lambda x: f"by {x.cancelled_by}: {x.reason}",
+    e.TrainingCancelRefused: lambda x: x.detail,
     e.ModelTrained: lambda x: f"{x.algorithm}: {compared(x.evaluation)}",
     e.ModelRegistered: _registered,
     e.ApprovalRequested: lambda x: f"v{x.version} waits for {x.people} {x.role}",

@@ -424,6 +424,14 @@ class Trigger(Value):
     )
 
 
+class TrainingCancelRequested(Event):
+    """A person wants a job ended that waits or runs."""
+
+    job_id: str
+    requested_by: str
+    reason: str
+
+
 class TrainingStarted(Event):
     """A job was accepted; its id is derived from its trigger."""
 
@@ -444,6 +452,7 @@ class TrainingSkipped(Event):
         "not_enough_data",
         "joined_running_job",
         "automation_advise",
+        "budget",
     ]
     detail: str
     covered_by_job: str | None = None
@@ -456,6 +465,19 @@ class TrainingProgressed(Event):
     step: str
     done_ratio: float = Field(ge=0, le=1)
     detail: str = ""
+    candidate: str | None = Field(default=None, description="that is fitted now")
+    iteration: int | None = Field(
+        default=None, ge=0, description="of its fit; a resumed one does not begin at 0"
+    )
+    iteration_count: int | None = Field(default=None, ge=0)
+    loss: float | None = Field(default=None, description="on training rows, newest")
+    eta_seconds: float | None = Field(
+        default=None, ge=0, description="to the end of the job, estimated"
+    )
+    resumed_from: int | None = Field(
+        default=None,
+        description="iteration of the checkpoint that the fit goes on from",
+    )
 
 
 class TrainingFailed(Event):
@@ -465,6 +487,25 @@ class TrainingFailed(Event):
     trigger: Trigger
     error: str
     attempts: int = Field(ge=1)
+    cpu_seconds: float = Field(default=0, ge=0, description="that all tries took")
+
+
+class TrainingCancelled(Event):
+    """A job ended because a person wanted it to."""
+
+    job_id: str
+    trigger: Trigger
+    cancelled_by: str
+    reason: str
+
+
+class TrainingCancelRefused(Event):
+    """Nothing was cancelled, and why."""
+
+    job_id: str
+    requested_by: str
+    reason: Literal["already_ended", "unknown_job"]
+    detail: str
 
 
 class CandidateResult(Value):
@@ -507,6 +548,7 @@ class ModelTrained(Event):
     train_span: Span
     tried: list[CandidateResult]
     evaluation: Evaluation
+    cpu_seconds: float = Field(default=0, ge=0, description="that all tries took")
 
 
 # ── registry ────────────────────────────────────────────────────────────────

@@ -27,6 +27,7 @@ from driftloop.contracts.preprocessing import (
     check_preprocessing,
 )
 from driftloop.contracts.privacy import PrivacyRule, check_rules
+from driftloop.contracts.retraining import RetrainSection
 from driftloop.contracts.sources import PullSource, SqlTable, check_names
 from pydantic import (
     Field,
@@ -405,21 +406,6 @@ class MonitorSection(Section):
     )
     fault_ratio: Ratio = Field(
         default=0.2, description="share of bad rows in a window that is a fault"
-    )
-
-
-class RetrainSection(Section):
-    """When training is worth it. Durations are event time."""
-
-    first_rows: int = Field(default=1000, ge=20, description="labelled rows for v1")
-    on_drift: bool = Field(
-        default=True, description="when a verdict says that training is the cure"
-    )
-    every_rows: int | None = Field(
-        default=None, ge=1, description="also after so many new labelled rows"
-    )
-    cooldown_days: float = Field(
-        default=7, ge=0, description="between the starts of two trainings"
     )
 
 

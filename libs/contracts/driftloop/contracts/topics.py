@@ -77,14 +77,17 @@ TOPICS: tuple[Topic, ...] = (
     Topic(e.ValueRevealed, ("ingest",), ()),
     # watching
     Topic(e.DriftDetected, ("monitor",), ("trainer",)),
-    Topic(e.PerformanceMeasured, ("monitor",), ("deployer",)),
+    Topic(e.PerformanceMeasured, ("monitor",), ("trainer", "deployer")),
     Topic(e.AlertRaised, ("validator", "monitor", "trainer", "deployer"), ()),
     # training
     Topic(e.RetrainRequested, ("people", "registry"), ("trainer",)),
+    Topic(e.TrainingCancelRequested, ("people",), ("trainer",)),
     Topic(e.TrainingStarted, ("trainer",), ("validator",)),
     Topic(e.TrainingSkipped, ("trainer",), ()),
     Topic(e.TrainingProgressed, ("trainer",), (), PROGRESS_RETENTION),
     Topic(e.TrainingFailed, ("trainer",), ("validator",)),
+    Topic(e.TrainingCancelled, ("trainer",), ("validator",)),
+    Topic(e.TrainingCancelRefused, ("trainer",), ()),
     Topic(e.ModelTrained, ("trainer",), ("registry", "validator")),
     # registry
     Topic(e.ModelRegistered, ("registry",), ()),

@@ -152,9 +152,9 @@ def _job(found: Pipeline, events: Iterable[Event]) -> dict[str, Any] | None:
     for event in events:
         if isinstance(event, e.TrainingStarted):
             running = event
-        elif isinstance(event, e.ModelTrained | e.TrainingFailed) and (
-            running is not None and running.job_id == event.job_id
-        ):
+        elif isinstance(
+            event, e.ModelTrained | e.TrainingFailed | e.TrainingCancelled
+        ) and (running is not None and running.job_id == event.job_id):
             running = None
     if running is None:
         return None
@@ -165,4 +165,6 @@ def _job(found: Pipeline, events: Iterable[Event]) -> dict[str, Any] | None:
         "step": progress.step if progress else "started",
         "ratio": progress.done_ratio if progress else 0.0,
         "detail": progress.detail if progress else "",
+        "loss": progress.loss if progress else None,
+        "eta_seconds": progress.eta_seconds if progress else None,
     }

@@ -16,7 +16,12 @@ def build(runtime: Runtime[TrainerSettings]) -> Iterator[Parts[Deps]]:
     """Connect the handlers with the loop that trains."""
     wake = threading.Event()
     loop = JobLoop(runtime, open_signer(runtime.settings), wake)
-    deps = Deps(session=runtime.session, pipelines=runtime.pipelines, wake=wake)
+    deps = Deps(
+        session=runtime.session,
+        pipelines=runtime.pipelines,
+        wake=wake,
+        recheck=loop.recheck,
+    )
     yield Parts(deps, background=[loop.run])
 
 

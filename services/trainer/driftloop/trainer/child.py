@@ -7,6 +7,7 @@ its parent is gone, which it sees by the end of stdin.
 """
 
 import json
+import math
 import os
 import resource
 import sys
@@ -15,15 +16,21 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 if TYPE_CHECKING:  # loaded in main, after the memory limit is set
+    from driftloop.trainer.checkpoints import FitProgress
     from driftloop.trainer.training import Environment, Progress
 
 EXIT_PARENT_GONE = 4
 GIB = 1024**3
+CPU_GRACE_S = 5
+"""After the signal that ends a training for its CPU time, before it is killed."""
+MEMORY_WORDS = ("bad_alloc", "allocate memory", "out of memory", "realloc")
+"""In the errors of libraries that do not raise MemoryError."""
 Say = Callable[[dict[str, Any]], None]
 
 
@@ -34,27 +41,46 @@ class ChildJob(BaseModel):
     ----------
     request : a :class:`tables.JobRequest` as JSON.
     folder : for checkpoints and the package's files; only this job's.
+    cpu_limit_s : that is left to the job; None: no limit.
     """
 
     request: str
     folder: Path
+    cpu_limit_s: float | None = None
 
 
 def main() -> None:
     """Load, wait for the job, train, say how it ended."""
     say = _private_stdout()
     lines = _watched_stdin()
-    limit_memory()
+    max_memory_gib = limit_memory()
     preload()
     say({"type": "ready"})
     job = ChildJob.model_validate_json(lines())
-    say({"type": "started", "at": time.time()})
+    say({"type": "started", "cpu_seconds": time.process_time()})
+    limit_cpu(job.cpu_limit_s)
     try:
         say(_work(job, say))
     except BaseException as error:
         traceback.print_exc()
-        say({"type": "failed", "error": f"{type(error).__name__}: {error}"})
+        say(failure(error, max_memory_gib))
         raise
+
+
+def failure(error: BaseException, max_memory_gib: float) -> dict[str, Any]:
+    """Return the message about an error; lack of memory is said in words."""
+    text = f"{type(error).__name__}: {error}"
+    is_memory = isinstance(error, MemoryError) or any(
+        words in text for words in MEMORY_WORDS
+    )
+    if not is_memory:
+        return {"type": "failed", "error": text}
+    return {
+        "type": "limit",
+        "error": f"the training needs more than {max_memory_gib:g} GiB of memory "
+        f"(DRIFTLOOP_TRAINER_MAX_MEMORY_GIB); shorten train.window_days or give it "
+        f"more: {text}",
+    }
 
 
 def _private_stdout() -> Say:
@@ -91,8 +117,14 @@ def _watched_stdin() -> Callable[[], str]:
     return wait
 
 
-def limit_memory() -> None:
-    """Bound the address space, so that a training cannot starve the machine."""
+def limit_memory() -> float:
+    """Bound the address space and stand back, so that others are not starved.
+
+    Returns
+    -------
+    float
+        The bound in GiB.
+    """
     from driftloop.runtime.settings import load_settings
     from driftloop.trainer.settings import TrainerSettings
 
@@ -100,27 +132,52 @@ def limit_memory() -> None:
     limit = int(settings.max_memory_gib * GIB)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.nice(settings.nice)
+    return settings.max_memory_gib
+
+
+def limit_cpu(seconds: float | None) -> None:
+    """Bound the CPU time from now on; SIGXCPU ends the process then."""
+    if seconds is not None:
+        soft = math.ceil(time.process_time() + seconds)
+        resource.setrlimit(resource.RLIMIT_CPU, (soft, soft + CPU_GRACE_S))
 
 
 def preload() -> None:
     """Import what every training needs, and run each once."""
     import numpy as np
-    from driftloop.trainer import package_files
     from driftloop.trainer.candidates import MODULES, Sample, candidate
 
-    package_files.environment_lock()
     draw = np.random.default_rng(0)
     matrix = draw.normal(size=(60, 2)).astype(np.float32)
     tiny = Sample(matrix, matrix[:, 0].astype(np.float64), (), 0)
     for name in MODULES:
         if name not in ("mlp", "adaptive_forest"):
             candidate(name)(tiny)
+    with TemporaryDirectory(prefix="driftloop-rehearsal-") as folder:
+        rehearse(Path(folder))
+
+
+def rehearse(folder: Path) -> None:
+    """Train on a small table of our own, so that nothing is done for the first time."""
+    from driftloop.runtime.artifacts import FolderStore
+    from driftloop.trainer.rehearsal import rehearsed_request
+    from driftloop.trainer.settings import no_keys
+    from driftloop.trainer.training import Environment
+
+    request = rehearsed_request(folder / "table")
+    using = Environment(FolderStore(folder), no_keys(), None, 1, folder)
+    job = ChildJob(request=request.model_dump_json(), folder=folder)
+    said = answer(job, using, lambda *_: None)
+    if said["type"] != "trained":
+        raise RuntimeError(f"the rehearsal gave no model: {said}")
 
 
 def _work(job: ChildJob, say: Say) -> dict[str, Any]:
     from driftloop.runtime.artifacts import open_store
     from driftloop.runtime.datasets import storage_options
     from driftloop.runtime.settings import load_settings
+    from driftloop.trainer.progress import Estimate, fields_of
     from driftloop.trainer.settings import TrainerSettings, open_trusted
     from driftloop.trainer.training import Environment
 
@@ -133,8 +190,12 @@ def _work(job: ChildJob, say: Say) -> dict[str, Any]:
         job.folder,
     )
 
-    def progress(step: str, done_ratio: float, detail: str) -> None:
-        fields = {"step": step, "done_ratio": done_ratio, "detail": detail}
+    estimate = Estimate()
+
+    def progress(
+        step: str, done_ratio: float, detail: str, fit: "FitProgress | None"
+    ) -> None:
+        fields = fields_of(step, done_ratio, detail, fit, estimate)
         say({"type": "progress", **fields})
 
     return answer(job, using, progress)
@@ -153,7 +214,7 @@ def answer(job: ChildJob, using: "Environment", progress: "Progress") -> dict[st
         return {"type": "refused", "error": str(error)}
     except Retry as error:
         return {"type": "away", "error": str(error)}
-    progress("package", 0.9, trained.chosen.name)
+    progress("package", training.PACKAGE, trained.chosen.name, None)
     files = package_files.files_of(trained)
     folder = job.folder / "package"
     folder.mkdir(exist_ok=True)

@@ -4,118 +4,43 @@ Each trigger has its own function; all of them answer with :class:`Start`,
 :class:`SkipWith` or nothing. The clock of every rule is event time.
 """
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Final, Literal
 
 from driftloop.contracts.base import derived_id
 from driftloop.contracts.events import (
-    DatasetRef,
     DatasetVersioned,
     DriftDetected,
+    PerformanceMeasured,
     RetrainRequested,
     Span,
     Trigger,
 )
 from driftloop.contracts.pipeline import PipelineSpec, TrainSection
+from driftloop.trainer.budget import budget_end, cost_text
+from driftloop.trainer.facts import (
+    Data,
+    Hold,
+    LastJob,
+    Pending,
+    SkipReason,
+    SkipWith,
+    Spent,
+    Start,
+    State,
+)
 
+__all__ = [
+    "Data", "Hold", "LastJob", "Pending", "SkipReason", "SkipWith", "Spent", "Start",
+    "State",
+]  # fmt: skip
+OPEN_STATES = ("waiting", "running")
+Refusal = tuple[Literal["already_ended", "unknown_job"], str]
+UNKNOWN_JOB: Final[Refusal] = (
+    "unknown_job",
+    "the pipeline has no such job; driftloop jobs list shows them",
+)
 RESOLUTION = timedelta(microseconds=1)
-SkipReason = Literal[
-    "cause_not_cured_by_training",
-    "cooldown",
-    "not_enough_data",
-    "joined_running_job",
-    "automation_advise",
-]
-
-
-@dataclass(frozen=True)
-class Data:
-    """The dataset as last announced.
-
-    Attributes
-    ----------
-    labelled : from the first to the newest row with a known target.
-    """
-
-    dataset: DatasetRef
-    observation_count: int
-    label_count: int
-    labelled: Span | None
-
-
-@dataclass(frozen=True)
-class LastJob:
-    """The newest job of a pipeline, finished or not.
-
-    Attributes
-    ----------
-    data_end : newest labelled event time it could learn from.
-    label_count : labelled rows there were when it started.
-    champion_version : the version that it set out to replace.
-    """
-
-    id: str
-    is_running: bool
-    has_failed: bool
-    data_end: datetime
-    label_count: int
-    champion_version: int | None
-
-
-@dataclass(frozen=True)
-class Pending:
-    """A trigger that was answered with a skip and still waits for a training.
-
-    Attributes
-    ----------
-    since : event time from which data have to be newer; None: a person asked,
-        so no cooldown holds it back.
-    """
-
-    trigger: Trigger
-    since: datetime | None
-
-
-@dataclass(frozen=True)
-class State:
-    """What the policy knows about a pipeline."""
-
-    data: Data | None = None
-    champion_version: int | None = None
-    last_job: LastJob | None = None
-    pending: Pending | None = None
-
-
-@dataclass(frozen=True)
-class Start:
-    """Train now.
-
-    Attributes
-    ----------
-    answers_pending : the trigger is the one that waited.
-    """
-
-    trigger: Trigger
-    train_span: Span
-    holdout_span: Span
-    answers_pending: bool = False
-
-
-@dataclass(frozen=True)
-class SkipWith:
-    """Do not train for this trigger.
-
-    Attributes
-    ----------
-    keep : the trigger waits until a training is possible (see :class:`Pending`).
-    """
-
-    trigger: Trigger
-    reason: SkipReason
-    detail: str
-    covered_by_job: str | None = None
-    keep: Pending | None = None
 
 
 def job_id_of(trigger: Trigger) -> str:
@@ -158,48 +83,76 @@ def plan(labelled: Span, train: TrainSection) -> tuple[Span, Span]:
     )
 
 
-def after_data(event_id: str, state: State, spec: PipelineSpec) -> Start | None:
-    """Decide after a new dataset version: a waiting trigger, v1, or every n rows."""
+def after_data(
+    event_id: str, state: State, spec: PipelineSpec
+) -> Start | SkipWith | None:
+    """Decide after a new dataset version.
+
+    A trigger that waits, the first model, every n rows, or the schedule. One that
+    is due while another one waits joins that one without a word.
+    """
     started = after_job(state, spec)
     if started:
         return started
-    if not _can_train(state, spec) or spec.automation == "advise":
-        return None
     data, last = state.data, state.last_job
-    assert data is not None  # noqa: S101 - _can_train
-    new_rows = data.label_count - (last.label_count if last else 0)
-    if state.champion_version is None:
-        # A first model may be on its way through gate and rollout, or have been worse
-        # than no skill: another try needs twice the rows of the one before.
-        reason = "first_model"
-        wanted = max(spec.retrain.first_rows, last.label_count if last else 0)
-    elif spec.retrain.every_rows is not None:
-        reason, wanted = "new_data", spec.retrain.every_rows
-        if _cooldown_end(state, spec, data) is not None:
-            return None
-    else:
+    if not _has_rows(data, spec) or spec.automation == "advise":
         return None
-    if new_rows < wanted:
+    assert data is not None  # noqa: S101 - it has rows
+    assert data.labelled is not None  # noqa: S101 - it has rows
+    reason = _due(data, data.labelled, state, spec)
+    if reason is None or (reason != "first_model" and (state.pending or state.asked)):
         return None
     trigger = Trigger(
         event_id=event_id, event_type=DatasetVersioned.topic(), reason=reason
     )
-    return _start(trigger, state, spec)
+    if reason == "first_model":
+        # Looked at anew with each version, so that it needs no place to wait.
+        is_busy = last is not None and last.is_running
+        is_free = not is_busy and _budget_end(state, spec) is None
+        return _start(trigger, state, spec) if is_free else None
+    pending = Pending(trigger, data.labelled.end)
+    obstacle, hold = _obstacle(pending, state, spec), _hold(state, spec)
+    if obstacle is None and hold:
+        covers = last.id if last and not last.has_failed else None
+        covers = None if hold.reason == "budget" else covers
+        obstacle = SkipWith(trigger, hold.reason, hold.detail, covers, pending)
+    return obstacle or _start(trigger, state, spec)
+
+
+def _due(
+    data: Data, labelled: Span, state: State, spec: PipelineSpec
+) -> Literal["first_model", "new_data", "schedule"] | None:
+    """Return why the data themselves ask for a training."""
+    last, how = state.last_job, spec.retrain
+    new_rows = data.label_count - (last.label_count if last else 0)
+    if state.champion_version is None:
+        # A first model may be on its way through gate and rollout, or have been worse
+        # than no skill: another try needs twice the rows of the one before.
+        wanted = max(how.first_rows, last.label_count if last else 0)
+        return "first_model" if new_rows >= wanted else None
+    if how.every_rows is not None and new_rows >= how.every_rows:
+        return "new_data"
+    due = how.schedule.due_after(last.data_end if last else labelled.start)
+    return "schedule" if due is not None and labelled.end >= due else None
 
 
 def after_job(state: State, spec: PipelineSpec) -> Start | None:
-    """Decide whether the trigger that waits can be trained for now."""
-    pending, data = state.pending, state.data
-    if pending is None or data is None or not _can_train(state, spec):
+    """Decide whether a trigger that waits can be trained for now."""
+    if not _has_rows(state.data, spec) or (
+        state.last_job and state.last_job.is_running
+    ):
         return None
-    if pending.since is not None and _cooldown_end(state, spec, data) is not None:
-        return None
-    return _start(pending.trigger, state, spec, answers_pending=True)
+    for waiting in (state.asked, state.pending):
+        if waiting and (waiting.since is None or _hold(state, spec) is None):
+            return _start(waiting.trigger, state, spec, answers_pending=True)
+    return None
 
 
 def still_waits(pending: Pending | None, started: Start) -> bool:
     """Whether a waiting trigger is about something that a new job cannot know yet."""
-    if pending is None or started.answers_pending or pending.since is None:
+    if pending is None or pending.since is None:
+        return False
+    if started.trigger.event_id == pending.trigger.event_id:
         return False
     return pending.since > started.holdout_span.end
 
@@ -209,7 +162,6 @@ def after_drift(
 ) -> Start | SkipWith:
     """Decide what a drift verdict leads to."""
     trigger = Trigger(event_id=event_id, event_type=event.topic(), reason=event.cause)
-    pending = Pending(trigger, event.detected_at)
     if not event.retrain_advised:
         known = event.cause == "not_enough_data"
         reason: SkipReason = (
@@ -220,44 +172,68 @@ def after_drift(
             reason,
             f"the monitor advises against training: {event.explanation}",
         )
-    if spec.automation == "advise" or not spec.retrain.on_drift:
-        setting = (
-            "automation: advise"
-            if spec.automation == "advise"
-            else "retrain.on_drift: false"
-        )
-        return SkipWith(
-            trigger,
-            "automation_advise",
-            f"the pipeline says {setting}; driftloop retrain starts one by hand",
-        )
+    if not spec.retrain.on_drift:
+        return _advice(trigger, "retrain.on_drift: false")
+    pending = Pending(trigger, event.detected_at)
+    return _after_alarm(pending, event.model_version, state, spec)
+
+
+def after_floor(
+    event: PerformanceMeasured,
+    event_id: str,
+    version: int,
+    state: State,
+    spec: PipelineSpec,
+) -> Start | SkipWith:
+    """Decide what it leads to that a version is below the accuracy floor."""
+    trigger = Trigger(
+        event_id=event_id, event_type=event.topic(), reason="accuracy_floor"
+    )
+    return _after_alarm(Pending(trigger, event.span.end), version, state, spec)
+
+
+def _after_alarm(
+    pending: Pending, version: int | None, state: State, spec: PipelineSpec
+) -> Start | SkipWith:
+    """Decide what a sign leads to that a version is not right any more."""
+    trigger = pending.trigger
+    if spec.automation == "advise":
+        return _advice(trigger, "automation: advise")
     obstacle = _obstacle(pending, state, spec)
     if obstacle:
         return obstacle
-    data, last = state.data, state.last_job
-    assert data is not None  # noqa: S101 - _obstacle
-    until = _cooldown_end(state, spec, data)
-    if last and until:
-        # The model that the last job made has to go into service before its worth
-        # is known; if that one drifts already, its drift waits for the cooldown.
-        is_about_newer = last.has_failed or event.model_version not in (
-            None, last.champion_version,
-        )  # fmt: skip
-        return SkipWith(
-            trigger,
-            "cooldown",
-            f"job {last.id} learned from data up to {_text(last.data_end)}; "
-            f"the next training may use data from {_text(until)} on",
-            None if last.has_failed else last.id,
-            pending if is_about_newer else None,
-        )
-    return _start(trigger, state, spec)
+    hold, last = _hold(state, spec), state.last_job
+    if hold is None or last is None:
+        return _start(trigger, state, spec)
+    # The model that the last job made has to go into service before its worth is
+    # known; if that one is not right already, the sign of it waits. So does one
+    # that comes after the cooldown, when only the budget is used up.
+    is_about_newer = last.has_failed or version not in (None, last.champion_version)
+    in_cooldown = _cooldown_end(state, spec) is not None
+    names_job = not last.has_failed and (
+        in_cooldown if hold.reason == "cooldown" else in_cooldown and not is_about_newer
+    )
+    return SkipWith(
+        trigger,
+        hold.reason,
+        hold.detail,
+        last.id if names_job else None,
+        pending if is_about_newer or not in_cooldown else None,
+    )
+
+
+def _advice(trigger: Trigger, setting: str) -> SkipWith:
+    return SkipWith(
+        trigger,
+        "automation_advise",
+        f"the pipeline says {setting}; driftloop retrain starts one by hand",
+    )
 
 
 def after_request(
     event: RetrainRequested, event_id: str, state: State, spec: PipelineSpec
 ) -> Start | SkipWith:
-    """Decide what a person's wish leads to: no cooldown holds it back."""
+    """Decide what a person's wish leads to: no cooldown or budget holds it back."""
     trigger = Trigger(
         event_id=event_id,
         event_type=event.topic(),
@@ -266,6 +242,20 @@ def after_request(
     )
     obstacle = _obstacle(Pending(trigger, None), state, spec)
     return obstacle or _start(trigger, state, spec)
+
+
+def cancel_refusal(job_state: str | None) -> Refusal | None:
+    """Return why a job cannot be cancelled; None: it can."""
+    if job_state is None:
+        return UNKNOWN_JOB
+    if job_state in OPEN_STATES:
+        return None
+    became = {
+        "done": "it gave a model; driftloop models shows what became of that",
+        "failed": "it failed; its training-failed says why",
+        "cancelled": "it was cancelled before",
+    }
+    return "already_ended", f"the job has ended: {became[job_state]}"
 
 
 def _obstacle(pending: Pending, state: State, spec: PipelineSpec) -> SkipWith | None:
@@ -293,22 +283,56 @@ def _obstacle(pending: Pending, state: State, spec: PipelineSpec) -> SkipWith | 
     return None
 
 
-def _can_train(state: State, spec: PipelineSpec) -> bool:
-    data = state.data
+def _has_rows(data: Data | None, spec: PipelineSpec) -> bool:
     return (
         data is not None
         and data.labelled is not None
         and data.label_count >= spec.train.min_rows
-        and not (state.last_job and state.last_job.is_running)
     )
 
 
-def _cooldown_end(state: State, spec: PipelineSpec, data: Data) -> datetime | None:
-    """Return when the cooldown ends if it still lasts at the newest labelled row."""
-    if state.last_job is None or data.labelled is None:
+def _hold(state: State, spec: PipelineSpec) -> Hold | None:
+    """Return what holds the system's own triggers back, the longest of it."""
+    if state.data is None or state.data.labelled is None:
         return None
-    until = state.last_job.data_end + timedelta(days=spec.retrain.cooldown_days)
-    return until if data.labelled.end < until else None
+    now, holds = state.data.labelled.end, []
+    until, last = _cooldown_end(state, spec), state.last_job
+    if until and last:
+        detail = f"job {last.id} learned from data up to {_text(last.data_end)}"
+        holds.append(Hold("cooldown", until, detail))
+    until = _budget_end(state, spec)
+    if until:
+        detail = cost_text(state.spent, spec.retrain.budget, now)
+        holds.append(Hold("budget", until, detail))
+    if not holds:
+        return None
+    longest = max(holds, key=lambda hold: hold.until)
+    text = f"the next training may use data from {_text(longest.until)} on"
+    return Hold(longest.reason, longest.until, f"{longest.detail}; {text}")
+
+
+def _budget_end(state: State, spec: PipelineSpec) -> datetime | None:
+    """Return when the budget allows a training if it does not now."""
+    if state.data is None or state.data.labelled is None:
+        return None
+    return budget_end(state.spent, spec.retrain.budget, state.data.labelled.end)
+
+
+def _cooldown_end(state: State, spec: PipelineSpec) -> datetime | None:
+    """Return when the cooldown ends if it still lasts at the newest labelled row.
+
+    However short it is, the same rows are not learned from twice.
+    """
+    data, last = state.data, state.last_job
+    if last is None or data is None or data.labelled is None:
+        return None
+    until = last.data_end + timedelta(days=spec.retrain.cooldown_days)
+    is_nothing_new = (
+        not last.has_failed
+        and data.labelled.end <= last.data_end
+        and data.label_count <= last.label_count
+    )
+    return until if data.labelled.end < until or is_nothing_new else None
 
 
 def _start(

@@ -4,6 +4,7 @@ import json
 import math
 import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,13 @@ import pyarrow as pa
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.models.onnx_model import OnnxModel, category_array
 from driftloop.models.package import InputColumn, PreprocessingStep
-from driftloop.trainer.candidates import CandidateRefused, Sample, candidate
+from driftloop.trainer.candidates import (
+    UNWATCHED,
+    CandidateRefused,
+    Sample,
+    Watch,
+    candidate,
+)
 from driftloop.trainer.encoding import EncodingRefused, features_of, learn_encoding
 from driftloop.trainer.graph import Floats, assemble
 from driftloop.trainer.losses import Target
@@ -52,6 +59,10 @@ class Fitted:
     parity: float | None = None
 
     def loaded(self) -> OnnxModel:
+        return self._loaded
+
+    @cached_property
+    def _loaded(self) -> OnnxModel:
         return OnnxModel(self.model, list(self.inputs))
 
 
@@ -89,7 +100,13 @@ def _text(label: str | int | bool) -> str:
     return str(label).lower() if isinstance(label, bool) else str(label)
 
 
-def fit(name: str, rows: pa.Table, spec: PipelineSpec, threads: int) -> Fitted:
+def fit(
+    name: str,
+    rows: pa.Table,
+    spec: PipelineSpec,
+    threads: int,
+    watch: Watch = UNWATCHED,
+) -> Fitted:
     """Fit a candidate on rows in order of time and export it.
 
     Raises
@@ -112,7 +129,7 @@ def fit(name: str, rows: pa.Table, spec: PipelineSpec, threads: int) -> Fitted:
         encoding, matrix = learn_encoding(learned, spec, outcomes(numbers, classes))
     except EncodingRefused as error:
         raise CandidateRefused(str(error)) from error
-    sample = Sample(matrix, numbers, classes, spec.train.seed, threads)
+    sample = Sample(matrix, numbers, classes, spec.train.seed, threads, watch)
     learn = candidate(name)  # loads the library, so that its threads can be limited
     with threadpool_limits(threads):
         core = learn(sample)

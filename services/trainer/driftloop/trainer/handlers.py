@@ -10,8 +10,12 @@ from driftloop.contracts.events import (
     DriftDetected,
     ModelDeployed,
     ModelRolledBack,
+    PerformanceMeasured,
     RetrainRequested,
     ServedModel,
+    TrainingCancelled,
+    TrainingCancelRefused,
+    TrainingCancelRequested,
     TrainingSkipped,
     TrainingStarted,
 )
@@ -19,9 +23,9 @@ from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.runtime import handlers
 from driftloop.runtime.errors import Skip
 from driftloop.trainer import core
+from driftloop.trainer.floor import measured
 from driftloop.trainer.request import JobRequest
 from driftloop.trainer.tables import (
-    KeptTrigger,
     Origin,
     TrainerJob,
     TrainerPipeline,
@@ -40,9 +44,11 @@ class Deps(handlers.Deps):
     Attributes
     ----------
     wake : set once a new job is committed, for the loop that trains.
+    recheck : set once a job is cancelled, for who works on it.
     """
 
     wake: threading.Event
+    recheck: threading.Event
 
 
 def on_dataset_versioned(event: DatasetVersioned, deps: Deps) -> Iterator[Event]:
@@ -50,17 +56,17 @@ def on_dataset_versioned(event: DatasetVersioned, deps: Deps) -> Iterator[Event]
     spec = deps.pipeline(event.pipeline)
     row = pipeline_row(deps.session, event.pipeline)
     row.set_data(core.with_data(row.data(), event))
-    state = state_of(row, last_job(deps.session, row.name))
+    state = state_of(deps.session, row, spec)
     decision = core.after_data(event.meta.id, state, spec)
     if decision:
-        yield _start(deps, row, decision, spec, event.meta)
+        yield _answer(deps, row, decision, spec, event.meta)
 
 
 def on_drift_detected(event: DriftDetected, deps: Deps) -> Iterator[Event]:
     """Answer a verdict: a training, or the reason why not."""
     spec = deps.pipeline(event.pipeline)
     row = pipeline_row(deps.session, event.pipeline)
-    state = state_of(row, last_job(deps.session, row.name))
+    state = state_of(deps.session, row, spec)
     decision = core.after_drift(event, event.meta.id, state, spec)
     yield _answer(deps, row, decision, spec, event.meta)
 
@@ -69,9 +75,61 @@ def on_retrain_requested(event: RetrainRequested, deps: Deps) -> Iterator[Event]
     """Answer a person: at once, unless a job runs or rows are too few."""
     spec = deps.pipeline(event.pipeline)
     row = pipeline_row(deps.session, event.pipeline)
-    state = state_of(row, last_job(deps.session, row.name))
+    state = state_of(deps.session, row, spec)
     decision = core.after_request(event, event.meta.id, state, spec)
     yield _answer(deps, row, decision, spec, event.meta)
+
+
+def on_performance_measured(event: PerformanceMeasured, deps: Deps) -> Iterator[Event]:
+    """Count windows below the accuracy floor; answer when they are enough."""
+    spec = deps.pipeline(event.pipeline)
+    if spec.retrain.accuracy_floor.max_loss is None:
+        return
+    row = pipeline_row(deps.session, event.pipeline)
+    count, version = measured(row.floor_count(), event, spec.retrain.accuracy_floor)
+    row.set_floor_count(count)
+    if version is not None:
+        state = state_of(deps.session, row, spec)
+        decision = core.after_floor(event, event.meta.id, version, state, spec)
+        yield _answer(deps, row, decision, spec, event.meta)
+
+
+def on_training_cancel_requested(
+    event: TrainingCancelRequested, deps: Deps
+) -> Iterator[Event]:
+    """End a job that waits or runs, and let the one that waited for it start."""
+    row = pipeline_row(deps.session, event.pipeline)
+    job = deps.session.get(TrainerJob, event.job_id, with_for_update=True)
+    is_known = job is not None and job.pipeline == event.pipeline
+    refusal = core.cancel_refusal(job.state if job and is_known else None)
+    if job is None or refusal:
+        reason, detail = refusal or core.UNKNOWN_JOB
+        yield TrainingCancelRefused(
+            pipeline=event.pipeline,
+            job_id=event.job_id,
+            requested_by=event.requested_by,
+            reason=reason,
+            detail=detail,
+        )
+        return
+    job.state = "cancelled"
+    job.error = f"cancelled by {event.requested_by}: {event.reason}"
+    recheck = deps.recheck
+    listen(deps.session, "after_commit", lambda _: recheck.set())
+    yield TrainingCancelled(
+        pipeline=event.pipeline,
+        job_id=job.id,
+        trigger=job.asked().trigger,
+        cancelled_by=event.requested_by,
+        reason=event.reason,
+    )
+    deps.session.flush()
+    applied = deps.pipelines.get(event.pipeline)
+    if applied:
+        spec = applied.spec
+        follow_up = core.after_job(state_of(deps.session, row, spec), spec)
+        if follow_up:
+            yield _start(deps, row, follow_up, spec, event.meta)
 
 
 def on_model_deployed(event: ModelDeployed, deps: Deps) -> Iterator[Event]:
@@ -120,11 +178,7 @@ def _answer(
     if isinstance(decision, core.Start):
         return _start(deps, row, decision, spec, origin)
     if decision.keep:
-        row.pending = KeptTrigger(
-            trigger=decision.keep.trigger,
-            since=decision.keep.since,
-            origin=Origin.model_validate(chain_of(origin)),
-        ).model_dump_json()
+        row.keep(decision.keep, Origin.model_validate(chain_of(origin)))
     return TrainingSkipped(
         pipeline=row.name,
         trigger=decision.trigger,
@@ -145,9 +199,11 @@ def accept(
 
     A job for a trigger that waited continues that trigger's chain.
     """
+    for kept in (row.kept_for_person(), row.kept()):
+        if kept and kept.trigger.event_id == start.trigger.event_id:
+            origin = origin_from(kept.origin.model_dump(mode="json"))
+    row.asked = None
     kept = row.kept()
-    if start.answers_pending and kept:
-        origin = origin_from(kept.origin.model_dump(mode="json"))
     if not core.still_waits(kept.pending() if kept else None, start):
         row.pending = None
     data, job_id = row.data(), core.job_id_of(start.trigger)
@@ -188,7 +244,9 @@ def accept(
 HANDLERS: list[handlers.EventHandler] = [
     on_dataset_versioned,
     on_drift_detected,
+    on_performance_measured,
     on_retrain_requested,
+    on_training_cancel_requested,
     on_model_deployed,
     on_model_rolled_back,
 ]

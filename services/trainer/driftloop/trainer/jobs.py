@@ -29,12 +29,12 @@ from driftloop.runtime.telemetry import log, processing_span
 from driftloop.trainer import core, metrics
 from driftloop.trainer.child import ChildJob
 from driftloop.trainer.handlers import accept
-from driftloop.trainer.leases import Leases, held
+from driftloop.trainer.leases import Cost, Leases, got_further, held
+from driftloop.trainer.progress import Throttle
 from driftloop.trainer.request import JobRequest
 from driftloop.trainer.settings import TrainerSettings
 from driftloop.trainer.tables import (
     TrainerJob,
-    last_job,
     pipeline_row,
     state_of,
 )
@@ -42,13 +42,17 @@ from driftloop.trainer.worker import (
     Abandoned,
     Answer,
     Crashed,
+    LimitReached,
     Worker,
     child_environment,
 )
+from sqlmodel import Session
 
 POLL_S = 0.5
 WARMING_POLL_S = 0.1
 MAX_FAILURES = 3
+FIRST_CRASH_WAIT_S = 1.0
+MAX_CRASH_WAIT_S = 60.0
 MAX_FAULTS = 20
 MAX_FAULT_WAIT_S = 60.0
 MAX_TAKES = 20
@@ -77,15 +81,25 @@ class JobLoop:
         self._leases = Leases(
             runtime.engine, self._settings.replica, self._settings.lease_seconds
         )
+        self._cost = Cost()
+
+    @property
+    def recheck(self) -> threading.Event:
+        """To be set when a job that runs here may have been cancelled."""
+        return self._leases.recheck
 
     def run(self) -> None:
         """Loop until the process stops."""
+        self._tidy()
         try:
             while not self._runtime.stopping.is_set():
                 self._worker.warm()
                 metrics.WARM_CHILD.set(self._worker.is_ready)
                 job = self._leases.take()
                 if job is None:
+                    if self.recheck.is_set():  # one that waited was cancelled
+                        self.recheck.clear()
+                        self._tidy()
                     self._wake.wait(POLL_S if self._worker.is_ready else WARMING_POLL_S)
                     self._wake.clear()
                 else:
@@ -100,8 +114,9 @@ class JobLoop:
             span.update_name("train")
             span.set_attribute("driftloop.job.id", job.id)
             logger.info("training", job=job.id, reason=request.trigger.reason)
+            self._cost = Cost()
             if job.take_count > MAX_TAKES:
-                self._fail(job, request, "the service ended each time it was run")
+                self._fail(job, request, f"begun {MAX_TAKES} times and never ended")
                 return
             try:
                 answer = self._train(job, request)
@@ -111,7 +126,8 @@ class JobLoop:
                     self._fail(job, request, answer.fields["error"])
             except Abandoned:
                 logger.info("gave a job back", job=job.id)
-            except PackageRefused as error:
+                self._tidy()
+            except (PackageRefused, LimitReached) as error:
                 self._fail(job, request, str(error))
             except Retry as error:
                 self._try_later(job, request, str(error))
@@ -121,23 +137,56 @@ class JobLoop:
     def _train(self, job: TrainerJob, request: JobRequest) -> Answer:
         folder = self._folder(job)
         folder.mkdir(parents=True, exist_ok=True)
-        count = 0
+        emitted, reached = 0, 0.0
 
-        def progress(fields: dict[str, Any]) -> None:
-            nonlocal count
-            count += 1
-            step = f"{job.lease_epoch}/{count}"
+        def emit(fields: dict[str, Any]) -> None:
+            nonlocal emitted
+            emitted += 1
+            step = f"{job.lease_epoch}/{emitted}"
             event = TrainingProgressed(
                 pipeline=request.spec.name, job_id=job.id, **fields
             )
             self._emit(job, [event], "progress", step)
 
-        return self._worker.run(
-            ChildJob(request=request.model_dump_json(), folder=folder),
-            request.spec.train.timeout_minutes * 60,
-            lambda: self._is_ours(job),
-            progress,
-        )
+        throttle = Throttle(emit)
+
+        def progress(fields: dict[str, Any]) -> None:
+            nonlocal reached
+            reached = max(reached, fields["done_ratio"])
+            throttle.take(fields)
+
+        def is_ours() -> bool:
+            throttle.flush()
+            return self._is_ours(job)
+
+        try:
+            return self._worker.run(
+                ChildJob(
+                    request=request.model_dump_json(),
+                    folder=folder,
+                    cpu_limit_s=self._cpu_left(job),
+                ),
+                request.spec.train.timeout_minutes * 60,
+                is_ours,
+                progress,
+            )
+        finally:
+            self._cost = Cost(self._worker.cpu_seconds, reached)
+
+    def _cpu_left(self, job: TrainerJob) -> float | None:
+        """Return the seconds of CPU that the job may still use; at least one."""
+        limit = self._settings.max_cpu_minutes
+        return None if limit is None else max(1.0, limit * 60 - job.cpu_seconds)
+
+    def _tidy(self) -> None:
+        """Remove the folders of jobs that have ended, here or elsewhere."""
+        place = self._settings.work_folder
+        names = [folder.name for folder in place.iterdir()] if place.exists() else []
+        with Session(self._runtime.engine) as session:
+            for name in names:
+                job = session.get(TrainerJob, name)
+                if job is None or job.state not in core.OPEN_STATES:
+                    shutil.rmtree(place / name, ignore_errors=True)
 
     def _folder(self, job: TrainerJob) -> Path:
         return self._settings.work_folder / job.id
@@ -152,14 +201,18 @@ class JobLoop:
         package = write_package(manifest, files, self._signer, self._runtime.store)
         tried = [CandidateResult.model_validate(t) for t in answer.fields["tried"]]
         event = _model_trained(request, manifest, package, tried)
-        self._end(job, "done", [event])
-        metrics.JOBS.labels(job.pipeline, "trained").inc()
-        logger.info("trained", job=job.id, package=package.digest)
+        event = event.model_copy(update={"cpu_seconds": self._cpu_seconds(job)})
+        if self._end(job, "done", [event]):
+            metrics.JOBS.labels(job.pipeline, "trained").inc()
+            logger.info("trained", job=job.id, package=package.digest)
+
+    def _cpu_seconds(self, job: TrainerJob) -> float:
+        return round(job.cpu_seconds + self._cost.cpu_seconds, 3)
 
     def _fail(self, job: TrainerJob, request: JobRequest, error: str) -> None:
         name = request.spec.name
         attempts = job.failure_count + 1
-        self._end(
+        is_ended = self._end(
             job,
             "failed",
             [
@@ -169,6 +222,7 @@ class JobLoop:
                     trigger=request.trigger,
                     error=error,
                     attempts=attempts,
+                    cpu_seconds=self._cpu_seconds(job),
                 ),
                 AlertRaised(
                     pipeline=name,
@@ -181,16 +235,22 @@ class JobLoop:
             ],
             error,
         )
-        metrics.JOBS.labels(job.pipeline, "failed").inc()
-        logger.error("training failed", job=job.id, error=error)
+        if is_ended:
+            metrics.JOBS.labels(job.pipeline, "failed").inc()
+            logger.error("training failed", job=job.id, error=error)
 
     def _try_again(self, job: TrainerJob, request: JobRequest, error: str) -> None:
-        if job.failure_count + 1 >= MAX_FAILURES:
+        failures = 0 if got_further(job, self._cost) else job.failure_count
+        if failures + 1 >= MAX_FAILURES:
             self._fail(job, request, error)
             return
+        wait_s = min(FIRST_CRASH_WAIT_S * 2**failures, MAX_CRASH_WAIT_S)
         metrics.JOBS.labels(job.pipeline, "crashed").inc()
-        logger.warning("training went wrong, trying again", job=job.id, error=error)
-        self._leases.put_back(job, error, wait_s=0, is_fault=False)
+        logger.warning(
+            "training went wrong, trying again",
+            job=job.id, error=error, wait_seconds=wait_s,
+        )  # fmt: skip
+        self._leases.put_back(job, error, self._cost, wait_s=wait_s, is_fault=False)
 
     def _try_later(self, job: TrainerJob, request: JobRequest, error: str) -> None:
         """Wait for a store or a table to be back; this is no fault of the job."""
@@ -200,28 +260,38 @@ class JobLoop:
         wait_s = min(2.0**job.fault_count, MAX_FAULT_WAIT_S)
         metrics.JOBS.labels(job.pipeline, "fault").inc()
         logger.warning("waiting", job=job.id, error=error, wait_seconds=wait_s)
-        self._leases.put_back(job, error, wait_s=wait_s, is_fault=True)
+        self._leases.put_back(job, error, self._cost, wait_s=wait_s, is_fault=True)
 
     def _end(
         self, job: TrainerJob, state: str, ended: list[Event], error: str | None = None
-    ) -> None:
-        """Store the end with its events, and the job that waited for it."""
+    ) -> bool:
+        """Store the end with its events, and the job that waited for it.
+
+        Returns
+        -------
+        bool
+            False when somebody else has ended the job, or has it now.
+        """
         origin = _origin_of(job)
         with self._runtime.outbox.unit(_cause(job, "end")) as (session, events):
             pipeline = pipeline_row(session, job.pipeline)
             row = held(session, job)
             if row is None:
-                return
+                return False
             row.state, row.error = state, error
             row.failure_count += state == "failed"
+            self._cost.add_to(row)
             session.flush()
             events += [event.following(origin) for event in ended]
             applied = self._runtime.pipelines.get(job.pipeline)
-            view = state_of(pipeline, last_job(session, job.pipeline))
-            next_one = core.after_job(view, applied.spec) if applied else None
-            if applied and next_one:
-                events.append(accept(session, pipeline, next_one, applied.spec, origin))
+            if applied:
+                view = state_of(session, pipeline, applied.spec)
+                next_one = core.after_job(view, applied.spec)
+                if next_one:
+                    accepted = accept(session, pipeline, next_one, applied.spec, origin)
+                    events.append(accepted)
         shutil.rmtree(self._folder(job), ignore_errors=True)
+        return True
 
     def _emit(
         self, job: TrainerJob, said: Iterable[Event], what: str, step: str

@@ -4,14 +4,37 @@ An owner holds a job for some seconds and renews that. Each taking has a new epo
 whoever has an older one (it was frozen, say, and woke later) can change nothing.
 """
 
+import threading
 import time
+from dataclasses import dataclass
 
 from driftloop.runtime.telemetry import log
-from driftloop.trainer.tables import OPEN_STATES, TrainerJob
+from driftloop.trainer.core import OPEN_STATES
+from driftloop.trainer.tables import TrainerJob
 from sqlalchemy import Engine, or_
 from sqlmodel import Session, col, select
 
 logger = log(__name__)
+MIN_ADVANCE = 0.005
+"""Of the done share: a try that got so much further than any before it was no failure
+of the same kind, say a machine that is taken away each quarter of an hour."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one try took, and the greatest done share that it told of."""
+
+    cpu_seconds: float = 0.0
+    reached: float = 0.0
+
+    def add_to(self, row: TrainerJob) -> None:
+        row.cpu_seconds += self.cpu_seconds
+        row.reached = max(row.reached, self.reached)
+
+
+def got_further(job: TrainerJob, cost: Cost) -> bool:
+    """Whether a try went on where those before it ended."""
+    return job.reached > 0 and cost.reached >= job.reached + MIN_ADVANCE
 
 
 class Leases:
@@ -28,6 +51,8 @@ class Leases:
         self._owner = owner
         self._seconds = seconds
         self._renewed = 0.0
+        self.recheck = threading.Event()
+        """Set by who knows that a job may not be ours any more."""
 
     def take(self) -> TrainerJob | None:
         """Take a waiting job, our own of an earlier run, or one whose lease is over."""
@@ -56,8 +81,10 @@ class Leases:
 
     def renew(self, job: TrainerJob) -> bool:
         """Return whether the job is still ours; renews when a third is over."""
-        if time.monotonic() - self._renewed < self._seconds / 3:
+        is_recent = time.monotonic() - self._renewed < self._seconds / 3
+        if is_recent and not self.recheck.is_set():
             return True
+        self.recheck.clear()
         with Session(self._engine) as session:
             row = held(session, job)
             if row is not None:
@@ -68,7 +95,7 @@ class Leases:
         return is_ours
 
     def put_back(
-        self, job: TrainerJob, error: str, *, wait_s: float, is_fault: bool
+        self, job: TrainerJob, error: str, cost: Cost, *, wait_s: float, is_fault: bool
     ) -> None:
         """Let the job be taken again, not before ``wait_s`` from now.
 
@@ -81,6 +108,9 @@ class Leases:
             if row is not None:
                 row.state, row.error = "waiting", error
                 row.lease_expires_at = time.time() + wait_s
+                if got_further(row, cost):
+                    row.failure_count = 0
+                cost.add_to(row)
                 if is_fault:
                     row.fault_count += 1
                     row.take_count -= 1

@@ -1,5 +1,6 @@
 """The files of a trained model's package, and its manifest."""
 
+from functools import cache
 from importlib import metadata
 
 import numpy as np
@@ -148,7 +149,7 @@ def manifest_of(trained: Trained) -> Manifest:
         train_row_count=chosen.row_count,
         seed=spec.train.seed,
         code_version=metadata.version("driftloop-trainer"),
-        environment=environment_lock(),
+        environment=list(environment_lock()),
         parent_digest=champion.package.digest if champion else None,
         job_id=request.job_id,
         cause_event_id=request.trigger.event_id,
@@ -174,10 +175,14 @@ def _outputs(task: str, chosen: Fitted) -> list[OutputColumn]:
     ]
 
 
-def environment_lock() -> list[str]:
-    """Return ``name==version`` of everything installed, in order."""
+@cache
+def environment_lock() -> tuple[str, ...]:
+    """Return ``name==version`` of everything installed, in order.
+
+    Read once a process, before its job: it takes longer than a small training.
+    """
     found = {
         f"{distribution.name.lower()}=={distribution.version}"
         for distribution in metadata.distributions()
     }
-    return sorted(found)
+    return tuple(sorted(found))

@@ -18,6 +18,12 @@ class TrainerSettings(PackageSettings):
     max_memory_gib: float = Field(
         default=16, gt=0, description="address space of a training process"
     )
+    max_cpu_minutes: float | None = Field(
+        default=None, gt=0, description="CPU time of one job, all its tries together"
+    )
+    nice: int = Field(
+        default=0, ge=0, le=19, description="how far a training stands back for others"
+    )
     lease_seconds: float = Field(
         default=30, gt=0, description="after which another instance takes a job over"
     )
@@ -50,3 +56,8 @@ def open_signer(settings: TrainerSettings) -> Signer:
 def open_trusted(settings: TrainerSettings) -> TrustedKeys:
     """Return the keys whose packages may be loaded."""
     return TrustedKeys.from_folder(settings.trusted_keys_folder)
+
+
+def no_keys() -> TrustedKeys:
+    """Return the keys of a process that loads no package."""
+    return TrustedKeys([])

@@ -10,13 +10,16 @@ from driftloop.contracts.events import (
     Span,
     Trigger,
 )
-from driftloop.trainer.core import Data, LastJob, Pending, State
+from driftloop.contracts.pipeline import PipelineSpec
+from driftloop.contracts.retraining import BudgetSection
+from driftloop.trainer.core import OPEN_STATES, Data, LastJob, Pending, Spent, State
+from driftloop.trainer.floor import FloorCount
 from driftloop.trainer.request import JobRequest
 from pydantic import BaseModel, TypeAdapter
 from sqlmodel import Field, Session, SQLModel, col, select
 
-JobState = Literal["waiting", "running", "done", "failed"]
-OPEN_STATES = ("waiting", "running")
+JobState = Literal["waiting", "running", "done", "failed", "cancelled"]
+_floor = TypeAdapter(FloorCount)
 
 
 class Origin(BaseModel):
@@ -46,6 +49,8 @@ class TrainerPipeline(SQLModel, table=True):
     Attributes
     ----------
     generation : of the serving state that ``champion`` comes from.
+    pending, asked : triggers that wait, see :class:`core.State`.
+    floor : a :class:`floor.FloorCount`.
     """
 
     __tablename__ = "trainer_pipeline"
@@ -57,9 +62,30 @@ class TrainerPipeline(SQLModel, table=True):
     label_count: int = 0
     labelled_span: str | None = None
     pending: str | None = None
+    asked: str | None = None
+    floor: str | None = None
 
     def kept(self) -> KeptTrigger | None:
         return KeptTrigger.model_validate_json(self.pending) if self.pending else None
+
+    def kept_for_person(self) -> KeptTrigger | None:
+        return KeptTrigger.model_validate_json(self.asked) if self.asked else None
+
+    def keep(self, pending: Pending, origin: Origin) -> None:
+        """Let a trigger wait; it takes the place of an older one of its kind."""
+        kept = KeptTrigger(
+            trigger=pending.trigger, since=pending.since, origin=origin
+        ).model_dump_json()
+        if pending.since is None:
+            self.asked = kept
+        else:
+            self.pending = kept
+
+    def floor_count(self) -> FloorCount | None:
+        return _floor.validate_json(self.floor) if self.floor else None
+
+    def set_floor_count(self, count: FloorCount | None) -> None:
+        self.floor = _floor.dump_json(count).decode() if count else None
 
     def served(self) -> ServedModel | None:
         return ServedModel.model_validate_json(self.champion) if self.champion else None
@@ -93,6 +119,8 @@ class TrainerJob(SQLModel, table=True):
     take_count : how often an owner took it.
     failure_count : how often the training itself went wrong.
     fault_count : how often a store or a table was away.
+    cpu_seconds : that all its tries took.
+    reached : the greatest done share of any try.
     """
 
     __tablename__ = "trainer_job"
@@ -111,6 +139,8 @@ class TrainerJob(SQLModel, table=True):
     take_count: int = 0
     failure_count: int = 0
     fault_count: int = 0
+    cpu_seconds: float = 0
+    reached: float = 0
     error: str | None = None
 
     def asked(self) -> JobRequest:
@@ -145,24 +175,39 @@ def last_job(session: Session, pipeline: str) -> TrainerJob | None:
     return session.exec(query).first()
 
 
-def state_of(row: TrainerPipeline, job: TrainerJob | None) -> State:
+def state_of(session: Session, row: TrainerPipeline, spec: PipelineSpec) -> State:
     """Return the policy's view of a pipeline."""
-    kept, served = row.kept(), row.served()
+    job = last_job(session, row.name)
+    kept, asked, served = row.kept(), row.kept_for_person(), row.served()
+    has_budget = spec.retrain.budget != BudgetSection(days=spec.retrain.budget.days)
     return State(
         row.data(),
         served.version if served else None,
         _last(job) if job else None,
         kept.pending() if kept else None,
+        asked.pending() if asked else None,
+        _spent(session, row.name) if has_budget else (),
     )
 
 
+def _spent(session: Session, pipeline: str) -> tuple[Spent, ...]:
+    query = select(TrainerJob.data_end, TrainerJob.cpu_seconds).where(
+        TrainerJob.pipeline == pipeline
+    )
+    return tuple(Spent(_time_of(end), seconds) for end, seconds in session.exec(query))
+
+
+def _time_of(text: str) -> datetime:
+    time: datetime = _time.validate_python(datetime.fromisoformat(text))
+    return time
+
+
 def _last(job: TrainerJob) -> LastJob:
-    data_end: datetime = _time.validate_python(datetime.fromisoformat(job.data_end))
     return LastJob(
         job.id,
         job.state in OPEN_STATES,
-        job.state == "failed",
-        data_end,
+        job.state in ("failed", "cancelled"),
+        _time_of(job.data_end),
         job.label_count,
         job.champion_version,
     )

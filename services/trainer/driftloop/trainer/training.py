@@ -25,6 +25,7 @@ from driftloop.models.signing import TrustedKeys
 from driftloop.runtime.artifacts import ArtifactStore
 from driftloop.trainer import core, fitting, judging, losses
 from driftloop.trainer.candidates import CandidateRefused
+from driftloop.trainer.checkpoints import FitProgress, FitWatch
 from driftloop.trainer.dataset import labelled_span, read_rows
 from driftloop.trainer.evaluation import fairness
 from driftloop.trainer.evaluation.measuring import Measured, measure
@@ -38,8 +39,11 @@ VALIDATION_RATIO = 0.2
 MIN_JUDGING_ROWS = 20
 """Fewer rows on validation or hold-out say nothing about a model."""
 
-Progress = Callable[[str, float, str], None]
-"""Called with a step's name, the done share of the job and a detail."""
+READ, FIT, FINAL, EVALUATE, PACKAGE = 0.0, 0.1, 0.6, 0.8, 0.9
+"""Done shares of a job at which its steps begin; the trials share FIT to FINAL."""
+
+Progress = Callable[[str, float, str, FitProgress | None], None]
+"""Called with a step's name, the done share of the job, a detail, and the fit."""
 
 
 class TrainingRefused(Exception):  # noqa: N818 - says what happened
@@ -87,30 +91,33 @@ def train(request: JobRequest, using: Environment, progress: Progress) -> Traine
         When the champion's package is not what it claims to be.
     """
     spec = request.spec
-    progress("read", 0.0, "")
+    progress("read", READ, "", None)
     request = measured_spans(request, using)
     span = Span(start=request.train_span.start, end=request.holdout_span.end)
     rows = read_rows(request.dataset, span, spec.data, using.storage_options)
     _check_gate(spec, rows)
     split = split_rows(rows, request)
-    progress("fit", 0.1, f"{split.training.num_rows} training rows")
+    progress("fit", FIT, f"{split.training.num_rows} training rows", None)
+    width = (FINAL - FIT) / len(spec.train.candidates)
     usable: list[tuple[float, Fitted]] = []
     tried: list[CandidateResult] = []
     for number, name in enumerate(spec.train.candidates):
-        result, fitted = _try(name, split, spec, using)
+        start = FIT + width * number
+        part = _Part("fit", start, start + width, progress)
+        result, fitted = _try(name, split, spec, using, part)
         tried.append(result)
         if fitted and result.validation_loss is not None:
             usable.append((result.validation_loss, fitted))
-        done = 0.1 + 0.5 * (number + 1) / len(spec.train.candidates)
-        progress("fit", done, f"{name}: {_outcome(result)}")
+        progress("fit", part.end, f"{name}: {_outcome(result)}", None)
     if not usable:
         raise TrainingRefused(
             "no candidate could be used: "
             + "; ".join(f"{result.name}: {result.detail}" for result in tried)
         )
     best = min(usable, key=lambda pair: pair[0])[1]  # the first of equals
-    chosen = _fitted("final", best.name, split.training, spec, using)
-    progress("evaluate", 0.8, best.name)
+    part = _Part("final fit", FINAL, EVALUATE, progress)
+    chosen = _fitted("final", best.name, split.training, spec, using, part)
+    progress("evaluate", EVALUATE, best.name, None)
     evaluation, measured = evaluate(chosen, best, split, request, using)
     return Trained(request, chosen, split, tried, evaluation, measured)
 
@@ -178,22 +185,44 @@ def split_rows(rows: pa.Table, request: JobRequest) -> Split:
     return split
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A stretch of the job's done share that one fit fills."""
+
+    step: str
+    start: float
+    end: float
+    progress: Progress
+
+    def report(self, fit: FitProgress) -> None:
+        done = self.start + (self.end - self.start) * fit.ratio
+        self.progress(self.step, done, "", fit)
+
+
 def _fitted(
-    stage: str, name: str, rows: pa.Table, spec: PipelineSpec, using: Environment
+    stage: str,
+    name: str,
+    rows: pa.Table,
+    spec: PipelineSpec,
+    using: Environment,
+    part: _Part,
 ) -> Fitted:
     """Return the candidate of this stage, from its checkpoint where there is one."""
     fitted = fitting.saved(using.folder, stage, name)
     if fitted is None:
-        fitted = fitting.fit(name, rows, spec, using.threads)
+        path = using.folder / f"{stage}-{name}.checkpoint"
+        watch = FitWatch(name, path, part.report)
+        fitted = fitting.fit(name, rows, spec, using.threads, watch)
         fitting.save(fitted, using.folder, stage)
+        watch.forget()
     return fitted
 
 
 def _try(
-    name: str, split: Split, spec: PipelineSpec, using: Environment
+    name: str, split: Split, spec: PipelineSpec, using: Environment, part: _Part
 ) -> tuple[CandidateResult, Fitted | None]:
     try:
-        fitted = _fitted("try", name, split.fitting, spec, using)
+        fitted = _fitted("try", name, split.fitting, spec, using, part)
         predicted = fitted.loaded().predict(split.validation)
         if predicted.non_finite_count():
             raise CandidateRefused("its answers on validation are not all finite")

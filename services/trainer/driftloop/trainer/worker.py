@@ -3,6 +3,8 @@
 import json
 import os
 import queue
+import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -31,6 +33,10 @@ logger = log(__name__)
 
 class Crashed(Exception):  # noqa: N818 - says what happened
     """The child ended, or was ended, without an answer."""
+
+
+class LimitReached(Exception):  # noqa: N818 - says what happened
+    """The training may not use more of time, CPU or memory; another try would too."""
 
 
 class Abandoned(Exception):  # noqa: N818 - says what happened
@@ -75,7 +81,7 @@ class Child:
 
         Raises
         ------
-        Crashed
+        Crashed, LimitReached
             When the child has ended.
         """
         try:
@@ -83,8 +89,7 @@ class Child:
         except queue.Empty:
             return None
         if message is None:
-            code = self._process.wait(KILL_TIMEOUT_S)
-            raise Crashed(f"the training process ended with code {code}")
+            raise ended(self._process.wait(KILL_TIMEOUT_S))
         return message
 
     def send(self, job: ChildJob) -> None:
@@ -111,10 +116,32 @@ class Child:
         self._process.wait(KILL_TIMEOUT_S)
 
 
+def ended(code: int) -> Crashed | LimitReached:
+    """Say in words how a process ended without an answer."""
+    if code == -signal.SIGXCPU:
+        return LimitReached(
+            "the training used up its CPU time (DRIFTLOOP_TRAINER_MAX_CPU_MINUTES)"
+        )
+    if code >= 0:
+        return Crashed(f"the training process ended with code {code}")
+    name = signal.Signals(-code).name
+    meaning = {
+        signal.SIGKILL: "killed by the machine for lack of memory, or by hand",
+        signal.SIGABRT: "aborted, as libraries do when memory runs out "
+        "(DRIFTLOOP_TRAINER_MAX_MEMORY_GIB)",
+        signal.SIGSEGV: "a library touched memory that is not its own",
+    }.get(signal.Signals(-code), "ended by a signal")
+    return Crashed(f"the training process is gone: {meaning} ({name})")
+
+
 class Worker:
     """Keeps one child warm and runs a job in it.
 
-    Not thread-safe: one loop uses it.
+    Not thread-safe: one loop uses it, and nobody else in the process has children.
+
+    Attributes
+    ----------
+    cpu_seconds : that the last job took in its child, without loading it.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -122,6 +149,7 @@ class Worker:
         self._child: Child | None = None
         self._is_ready = False
         self._not_before = 0.0
+        self.cpu_seconds = 0.0
 
     def warm(self) -> None:
         """Start a child if there is none; look whether it is ready."""
@@ -133,7 +161,7 @@ class Worker:
         if not self._is_ready:
             try:
                 self._is_ready = self._child.next(0.01) is not None
-            except Crashed as error:
+            except (Crashed, LimitReached) as error:
                 logger.warning("warm child lost", error=str(error))
                 self._not_before = time.monotonic() + RESTART_WAIT_S
                 self.close()
@@ -164,12 +192,15 @@ class Worker:
         Raises
         ------
         Crashed
-            When the child died, was too slow, or raised.
+            When the child died or raised.
+        LimitReached
+            When it took too long, too much CPU or too much memory.
         Retry
             When a store or a table was away.
         Abandoned
             When ``is_ours`` said no.
         """
+        before, loading_s = _children_cpu_s(), 0.0
         try:
             child = self._ready_child(is_ours)
             child.send(job)
@@ -178,21 +209,23 @@ class Worker:
                 message = child.next(TICK_S)
                 if not is_ours():
                     raise Abandoned
+                if time.monotonic() > deadline:
+                    raise LimitReached(
+                        f"not done after {timeout_s / 60:g} minutes "
+                        "(train.timeout_minutes)"
+                    )
                 if message is None:
-                    if time.monotonic() > deadline:
-                        raise Crashed(f"not done after {timeout_s / 60:.0f} minutes")
                     continue
                 kind = message.pop("type")
-                if kind == "progress":
+                if kind == "started":
+                    loading_s = message["cpu_seconds"]
+                elif kind == "progress":
                     progress(message)
-                elif kind == "failed":
-                    raise Crashed(message["error"])
-                elif kind == "away":
-                    raise Retry(message["error"])
-                elif kind in ("trained", "refused"):
-                    return Answer(kind, message)
+                else:
+                    return _answer(kind, message)
         finally:
             self.close()
+            self.cpu_seconds = max(0.0, _children_cpu_s() - before - loading_s)
 
     def _ready_child(self, is_ours: Callable[[], bool]) -> Child:
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -205,6 +238,22 @@ class Worker:
                 raise Crashed(f"not loaded after {START_TIMEOUT_S:.0f} s")
         assert self._child is not None  # noqa: S101 - it is ready
         return self._child
+
+
+def _answer(kind: str, message: dict[str, Any]) -> Answer:
+    """Return a child's last message, or raise what it tells of."""
+    if kind == "failed":
+        raise Crashed(message["error"])
+    if kind == "limit":
+        raise LimitReached(message["error"])
+    if kind == "away":
+        raise Retry(message["error"])
+    return Answer(kind, message)
+
+
+def _children_cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def child_environment(threads: int, home: Path) -> dict[str, str]:

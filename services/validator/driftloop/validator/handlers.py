@@ -33,6 +33,7 @@ from driftloop.contracts.events import (
     RowKind,
     SchemaAccepted,
     Span,
+    TrainingCancelled,
     TrainingFailed,
     TrainingStarted,
 )
@@ -150,6 +151,14 @@ def on_training_started(event: TrainingStarted, deps: ValidatorDeps) -> Iterator
 
 def on_training_failed(event: TrainingFailed, deps: ValidatorDeps) -> Iterator[Event]:
     """Let the version of a training that made no model go."""
+    note_job(deps.session, event.pipeline, event.job_id, has_failed=True)
+    yield from ()
+
+
+def on_training_cancelled(
+    event: TrainingCancelled, deps: ValidatorDeps
+) -> Iterator[Event]:
+    """Let the version of a training that was called off go."""
     note_job(deps.session, event.pipeline, event.job_id, has_failed=True)
     yield from ()
 
@@ -305,5 +314,6 @@ HANDLERS: list[EventHandler | Chunk] = [
     on_maintenance_requested,
     on_training_started,
     on_training_failed,
+    on_training_cancelled,
     on_model_trained,
 ]

@@ -142,6 +142,13 @@ export class Chain {
   }
 }
 
+function training(job) {
+  const parts = [words(job.step)];
+  if (job.loss !== null) parts.push(`loss ${figure(job.loss)}`);
+  if (job.eta_seconds !== null) parts.push(`${number(Math.ceil(job.eta_seconds))} s left`);
+  return parts.join(" · ");
+}
+
 function said(pipeline, counts) {
   const events = (topic) => counts[topic]?.[0] ?? 0;
   const rows = (topic) => counts[topic]?.[1] ?? 0;
@@ -159,7 +166,7 @@ function said(pipeline, counts) {
     monitor: [plural(events("performance-measured"), "measurement"),
       plural(events("drift-detected"), "verdict")],
     trainer: job
-      ? [`training ${percent(job.ratio)}`, words(job.step)]
+      ? [`training ${percent(job.ratio)}`, training(job)]
       : [`${number(events("model-trained"))} trained`,
         events("training-skipped") ? `${number(events("training-skipped"))} not needed` : ""],
     registry: [plural(pipeline.versions.length, "version"),

@@ -7,7 +7,13 @@ imported when its name is used, so that a name costs nothing before.
 from collections.abc import Callable
 from importlib import import_module
 
-from driftloop.trainer.candidates.sample import CandidateRefused, Sample
+from driftloop.trainer.candidates.sample import (
+    UNWATCHED,
+    CandidateRefused,
+    Checkpoint,
+    Sample,
+    Watch,
+)
 from driftloop.trainer.graph import Core
 
 MODULES = {
@@ -26,4 +32,12 @@ def candidate(name: str) -> Callable[[Sample], Core]:
     return function
 
 
-__all__ = ["MODULES", "CandidateRefused", "Sample", "candidate"]
+__all__ = [
+    "MODULES",
+    "UNWATCHED",
+    "CandidateRefused",
+    "Checkpoint",
+    "Sample",
+    "Watch",
+    "candidate",
+]

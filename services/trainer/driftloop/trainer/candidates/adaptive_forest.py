@@ -44,8 +44,9 @@ def adaptive_forest(sample: Sample) -> Core:
     medians = medians_of(sample.matrix)
     filled = np.where(np.isnan(sample.matrix), medians, sample.matrix)
     targets = sample.target.tolist()
-    for row, target in zip(filled.tolist(), targets, strict=True):
-        model.learn_one(dict(enumerate(row)), target)
+    for number, row in enumerate(filled.tolist()):
+        model.learn_one(dict(enumerate(row)), targets[number])
+        sample.watch.after(number + 1, len(targets))
 
     n_outputs = max(1, len(sample.classes))
     trees = [_tree(member._root, n_outputs, len(model)) for member in model]

@@ -10,13 +10,14 @@ from driftloop.trainer.candidates.linear import (
     standardised,
 )
 from driftloop.trainer.candidates.sample import CandidateRefused, Sample
+from driftloop.trainer.candidates.torch_fit import BATCH_ROWS, EPOCHS, TorchFit
 from driftloop.trainer.graph import RAW, Core, Floats, Link, Matrix, constant
 from onnx import NodeProto, TensorProto, helper
 
 NETWORK: dict[str, Any] = {
     "hidden": [64, 64],
-    "epochs": 60,
-    "batch_rows": 64,
+    "epochs": EPOCHS,
+    "batch_rows": BATCH_ROWS,
     "learning_rate": 0.003,
     "weight_decay": 1e-4,
 }
@@ -92,14 +93,14 @@ def _fit(
         lr=NETWORK["learning_rate"],
         weight_decay=NETWORK["weight_decay"],
     )
-    order = torch.Generator().manual_seed(sample.seed)
-    for _ in range(NETWORK["epochs"]):
-        for batch in torch.randperm(len(rows), generator=order).split(
-            NETWORK["batch_rows"]
-        ):
-            optimiser.zero_grad()
-            loss(network(rows[batch]), target[batch]).backward()
-            optimiser.step()
+    fit = TorchFit(network, optimiser, len(rows), sample.seed)
+    done = fit.resume(sample.watch.saved())
+    for batch in fit.batches(done):
+        optimiser.zero_grad()
+        found = loss(network(rows[batch]), target[batch])
+        found.backward()
+        optimiser.step()
+        sample.watch.after(fit.done, fit.count, found.item, fit.state)
 
 
 def _layers(

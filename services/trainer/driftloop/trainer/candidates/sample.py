@@ -10,6 +10,49 @@ from driftloop.trainer.graph import Floats, Matrix
 
 
 @dataclass(frozen=True)
+class Checkpoint:
+    """Where a fit was, and all that it needs to go on as if nothing had happened.
+
+    Attributes
+    ----------
+    iteration : that was done last.
+    state : in the candidate's own form; no code.
+    """
+
+    iteration: int
+    state: bytes
+
+
+class Watch:
+    """What a candidate that fits in steps tells; this one lets it fit undisturbed.
+
+    A fit that goes on from :meth:`saved` must end in the same model, to the byte, as
+    one that was never interrupted.
+    """
+
+    def saved(self) -> Checkpoint | None:
+        """Return the checkpoint to go on from, if there is one."""
+        return None
+
+    def after(
+        self,
+        iteration: int,
+        count: int,
+        loss: Callable[[], float] | None = None,
+        state: Callable[[], bytes] | None = None,
+    ) -> None:
+        """Say that ``iteration`` of ``count`` is done; called often, so cheap.
+
+        Parameters
+        ----------
+        loss, state : asked only now and then, when somebody wants to know.
+        """
+
+
+UNWATCHED = Watch()
+
+
+@dataclass(frozen=True)
 class Sample:
     """Training rows in order of event time.
 
@@ -19,6 +62,7 @@ class Sample:
     target : (n_rows,) float64 for regression, else int64 numbers of classes.
     classes : labels by number; empty for regression.
     threads : that a library may use.
+    watch : told how far a fit is.
     """
 
     matrix: Matrix
@@ -26,6 +70,7 @@ class Sample:
     classes: tuple[str, ...]
     seed: int
     threads: int = 1
+    watch: Watch = UNWATCHED
 
     def predictor(self, model: Any) -> Callable[[Matrix], Floats]:
         """Return a scikit-learn model's answer in the form that ``Core`` wants."""
