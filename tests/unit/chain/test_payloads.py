@@ -11,7 +11,7 @@ from driftloop.contracts.events import BatchRejected, BatchValidated
 from driftloop.contracts.payloads import read_reference
 from driftloop.contracts.pipeline import parse_pipeline
 from driftloop.contracts.topics import TOPICS, dead_letter_topic
-from driftloop.monitor.handlers import _kinds
+from driftloop.monitor.turn import kinds_of
 from driftloop.trainer.dataset import read_rows
 from driftloop.trainer.encoding import learn_encoding
 
@@ -229,4 +229,4 @@ def test_payloads_are_no_features(tmp_path: Path) -> None:
     assert not [e for e in proposed if "photo" in e.columns]  # type: ignore[attr-defined]  # proposals
     (entry, *_) = chain.log("batch-validated")
     assert isinstance(entry.event, BatchValidated)
-    assert set(_kinds(spec, entry.event.rows)) == {"weight", "customer_id", "extra"}
+    assert set(kinds_of(spec, entry.event.rows)) == {"weight", "customer_id", "extra"}
