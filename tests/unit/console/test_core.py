@@ -140,6 +140,6 @@ def test_every_decision_of_the_table_is_shown() -> None:
     assert left_out == {
         e.ObservationArrived, e.LabelArrived, e.BatchIngested, e.BatchValidated,
         e.BatchRejected, e.BatchScored, e.DatasetVersioned, e.PerformanceMeasured,
-        e.TrainingProgressed, e.ServingDesired, e.ScorerReported,
+        e.RequestsAnswered, e.TrainingProgressed, e.ServingDesired, e.ScorerReported,
     }  # fmt: skip
     assert produced_by("console") == ()
