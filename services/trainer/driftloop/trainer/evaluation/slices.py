@@ -75,7 +75,9 @@ def labels_of(
     """
     values = rows.column(column.name).combine_chunks()
     texts = category_array(values).astype(str)
-    if column.type in ("category", "boolean"):
+    if column.type == "text" and not is_named:
+        return None  # mostly each row's own
+    if column.type in ("category", "boolean", "text"):
         return np.where(texts == "", MISSING, texts)
     if column.type == "integer" and len(set(texts.tolist())) <= FEW_VALUES:
         return np.where(texts == "", MISSING, texts)
