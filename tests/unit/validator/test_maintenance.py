@@ -17,8 +17,7 @@ from driftloop.contracts.pipeline import PipelineFileError, Retention, parse_pip
 from driftloop.runtime.data.reading import DatasetError
 from driftloop.runtime.data.vacuum import plan_vacuum
 from driftloop.runtime.database import open_database
-from driftloop.runtime.errors import Reject, Retry
-from driftloop.trainer import dataset as trainer_dataset
+from driftloop.runtime.errors import Retry
 from driftloop.validator import maintenance
 from driftloop.validator.tables import TABLES
 
@@ -161,8 +160,6 @@ def test_a_models_version_stays_and_others_say_what_is_kept(bench: Bench) -> Non
     )
     with pytest.raises(DatasetError, match=message):
         ids(gone.dataset)
-    with pytest.raises(Reject, match=message):
-        trainer_dataset.read_rows(gone.dataset, gone.span, bench.spec.data, None)
 
 
 def test_a_failed_training_lets_its_version_go_in_any_order(bench: Bench) -> None:
