@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -153,9 +153,14 @@ class Trainer:
     def apply(self, spec: PipelineSpec) -> None:
         self.publish(PipelineApplied(pipeline=spec.name, spec=spec, applied_by="ada"))
 
-    def checkpoints(self, job_id: str) -> list[Path]:
-        """Return where fits of a job would go on."""
-        return list((self.home / "trainer" / job_id).glob("*.checkpoint"))
+    def checkpointed_ns(self, job_id: str) -> int:
+        """Return when a fit was last saved inside, in ns; 0: there is no checkpoint."""
+        found = (self.home / "trainer" / job_id).glob("*.checkpoint")
+        times = []
+        for path in found:
+            with suppress(FileNotFoundError):
+                times.append(path.stat().st_mtime_ns)
+        return max(times, default=0)
 
     def append(self, name: str, table: pa.Table, total: int) -> DatasetVersioned:
         """Append rows to the pipeline's table and return what the validator says."""

@@ -64,6 +64,7 @@ class FitWatch(Watch):
     def saved(self) -> Checkpoint | None:
         """Return the file's checkpoint; a broken file is as none."""
         found = read_checkpoint(self._path)
+        self._saved_at = time.monotonic()  # the fit begins now
         self._resumed_from = found.iteration if found else None
         return found
 
