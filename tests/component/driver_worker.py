@@ -60,7 +60,9 @@ class Worker:
         name, is_good = identity(message)
         options = self._options
         if name == options.freeze_at:
-            os.kill(os.getpid(), signal.SIGSTOP)
+            # To this thread, which then is the one that stops the others: it must not
+            # get as far as the transaction, whose lock the other worker needs.
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
         if name == options.slow_at:
             self._note(name)
             time.sleep(options.slow_s)
