@@ -20,9 +20,11 @@ from typing import Self, TypeVar
 import httpx
 from driftloop.contracts.base import Chain, Event, Meta
 from driftloop.contracts.topics import TOPICS
+from driftloop.local.supervisor import WATCHDOG_PAUSE_S
 from driftloop.runtime.admin import create_topics
 from driftloop.runtime.artifacts import FolderStore
 from driftloop.runtime.drivers.publisher import ConfluentPublisher
+from driftloop.runtime.drivers.watchdog import EXIT_STALLED
 from driftloop.runtime.envelope import decode, encode
 from driftloop.runtime.follower import LogFollower
 from driftloop.runtime.transport import Message
@@ -61,19 +63,30 @@ class ServiceProcess:
         self.url = ""
 
     def start(self) -> Self:
-        """Start and wait until it is ready; begin again if it ends by itself.
-
-        As the supervisor does: a consumer that finds records left out ends its
-        process on purpose, so that a restart reads them.
-        """
+        """Start and wait until it is ready."""
         self._restarts = 0
         self._launch()
+        self.wait_until(self.is_ready, f"{self.name} is not ready", START_TIMEOUT_S)
+        return self
+
+    def wait_until(
+        self, is_so: Callable[[], object], what: str, timeout_s: float = 120
+    ) -> None:
+        """Wait for something that it does, keeping it alive; a failure tells its log.
+
+        It may end by itself: a consumer that finds records left out, or that stands
+        still, does so on purpose, for a restart to read them.
+        """
+
+        def is_so_while_tended() -> object:
+            self.tend()
+            return is_so()
+
         try:
-            wait_until(self.is_ready, f"{self.name} is not ready", START_TIMEOUT_S)
+            wait_until(is_so_while_tended, what, timeout_s)
         except AssertionError as error:
             error.add_note(self.said())
             raise
-        return self
 
     def _launch(self) -> None:
         written = self._log.stat().st_size if self._log.exists() else 0
@@ -98,11 +111,18 @@ class ServiceProcess:
                 return True
         return False
 
-    def is_ready(self) -> bool:
+    def tend(self) -> None:
+        """Start it again if it has ended by itself, as the supervisor does."""
         assert self._process is not None
-        if self._process.poll() == 1 and self._restarts < MAX_RESTARTS:
+        status = self._process.poll()
+        if status in (1, EXIT_STALLED) and self._restarts < MAX_RESTARTS:
             self._restarts += 1
+            if status == EXIT_STALLED:
+                time.sleep(WATCHDOG_PAUSE_S)
             self._launch()
+
+    def is_ready(self) -> bool:
+        self.tend()
         try:
             return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
         except httpx.HTTPError:

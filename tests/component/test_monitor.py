@@ -27,7 +27,6 @@ from tests.component.support import (
     Events,
     ServiceProcess,
     open_events,
-    wait_until,
 )
 from tests.unit.monitor.story import InProcess, Shop, spec
 from tests.unit.scorer.packages import INPUTS, Factory, manifest
@@ -93,10 +92,10 @@ class Place:
 
     def settle(self) -> None:
         """Wait until all that was published is handled, and the monitor is up."""
-        wait_until(
-            lambda: committed_lag(self.bootstrap, "monitor") == 0, "lag remains", 120
+        self.monitor.wait_until(
+            lambda: committed_lag(self.bootstrap, "monitor") == 0, "lag remains"
         )
-        wait_until(self.monitor.is_ready, "the monitor is not ready", 120)
+        self.monitor.wait_until(self.monitor.is_ready, "the monitor is not ready")
 
     def told(self, name: str) -> list[Event]:
         """All that the monitor said of a pipeline, each event id once."""
@@ -132,7 +131,12 @@ def test_killed_and_repeated_it_says_the_same_once(
     place.begin(shop)
     messages = list(history(shop))
     kills = sorted(dice.sample(range(len(messages)), 5))
+    edges = {f"rejected-{min(FAULTY)}", f"observed-{max(FAULTY) + 1}"}
     for number, (stem, event) in enumerate(messages):
+        if stem in edges:
+            # Topics have no common order, and when a fault is detected depends on what
+            # has come of the other one: so the first fault comes after the days before.
+            place.settle()
         place.events.publish(event, f"{name}-{stem}", times=2)
         if number in kills:
             time.sleep(dice.uniform(0, 0.3))  # somewhere in the middle of the work
@@ -143,7 +147,7 @@ def test_killed_and_repeated_it_says_the_same_once(
     def has_all() -> bool:
         return len(place.told(name)) >= len(expected(name))
 
-    wait_until(has_all, "some events never came")
+    place.monitor.wait_until(has_all, "some events never came")
     assert contents(place.told(name)) == expected(name)
 
 

@@ -20,7 +20,12 @@ from confluent_kafka.admin import AdminClient
 from driftloop.contracts.topics import all_topics
 from driftloop.local import stack
 from driftloop.local.home import Home, StackError
-from driftloop.local.processes import identity, wait_until_gone
+from driftloop.local.processes import (
+    PortClaims,
+    free_port,
+    identity,
+    wait_until_gone,
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -176,6 +181,19 @@ def test_one_home_has_one_supervisor(tmp_path: Path, taken_port: int) -> None:
         with pytest.raises(StackError, match="runs already"):
             stack.supervise(home, services=[])
         assert stack.status(home) == before
+
+
+def test_stacks_that_start_together_choose_other_ports(tmp_path: Path) -> None:
+    """What one has chosen is taken, although nobody listens there yet."""
+    services = [stack.Service("registry", free_port())]
+    with PortClaims(tmp_path) as first, PortClaims(tmp_path) as second:
+        ports = stack.settle_ports(services, {}, first)
+        others = stack.settle_ports(services, {}, second)
+        assert not set(ports.values()) & set(others.values())
+        # The control: after the end of the first its ports may be chosen.
+        assert ports["registry"] == services[0].port
+        first.close()
+        assert stack.settle_ports(services, {}, second)["registry"] == services[0].port
 
 
 def test_a_record_of_other_processes_ends_nobody(tmp_path: Path) -> None:

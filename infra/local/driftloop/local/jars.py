@@ -80,7 +80,7 @@ def locked_jars() -> list[Jar]:
 
 
 def cache_folder(name: str = f"kafka-{KAFKA_VERSION}") -> Path:
-    """Return the folder of the user's cache that the jars of ``name`` are kept in."""
+    """Return a folder of the user's cache: that of Kafka's jars, or another one."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "driftloop" / name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import random
 import signal
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO, Self
 
 LOOPBACK = "127.0.0.1"
 
@@ -74,6 +76,51 @@ def free_port(taken: frozenset[int] = frozenset()) -> int:
         if port not in taken and is_port_free(port):
             return port
     raise RuntimeError(f"no free port between {_FIRST_PORT} and {_LAST_PORT}")
+
+
+class PortClaims:
+    """Ports that were chosen but that nobody listens on yet.
+
+    Two stacks of one user that start at the same time must not choose the same port:
+    each claims its own before it looks whether it is free. A claim is a lock on a file
+    of the user's cache, so it ends with the process, however that ends.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     with PortClaims(Path(folder)) as mine, PortClaims(Path(folder)) as theirs:
+    ...         mine.claim(9092), theirs.claim(9092), theirs.claim(9093)
+    (True, False, True)
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._files: dict[int, IO[bytes]] = {}
+
+    def claim(self, port: int) -> bool:
+        """Claim a port; False when another process has."""
+        if port in self._files:
+            return True
+        file = (self._folder / str(port)).open("wb")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return False
+        self._files[port] = file
+        return True
+
+    def close(self) -> None:
+        """Let go of all ports."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def tied_command(argv: Sequence[str]) -> list[str]:

@@ -11,14 +11,16 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from driftloop.local.home import Home, StackError
-from driftloop.local.jars import ensure_jars
+from driftloop.local.jars import cache_folder, ensure_jars
 from driftloop.local.kafka import KafkaNode
 from driftloop.local.processes import (
     LOOPBACK,
+    PortClaims,
     free_port,
     identity,
     is_port_free,
@@ -176,15 +178,18 @@ def supervise(
     """
     place = Home(home.resolve())
     place.create()
-    with place.locked():
+    with place.locked(), PortClaims(cache_folder("ports")) as claims:
         _end_left_over(place)
-        asyncio.run(_supervise(place, services, echo))
+        known = place.read_record().get("processes", {})
+        before = {name: process.get("port") for name, process in known.items()}
+        ports = settle_ports(services, before, claims)
+        asyncio.run(_supervise(place, services, ports, echo))
 
 
-async def _supervise(place: Home, services: Sequence[Service], echo: bool) -> None:
+async def _supervise(
+    place: Home, services: Sequence[Service], ports: dict[str, int], echo: bool
+) -> None:
     stack_id = secrets.token_hex(16)
-    known = place.read_record().get("processes", {})
-    ports = _settle_ports(services, {n: p.get("port") for n, p in known.items()})
     node = KafkaNode(place.path / "kafka", port=ports[BROKER])
     record: dict[str, Any] = {
         "state": "starting",
@@ -223,21 +228,20 @@ async def _supervise(place: Home, services: Sequence[Service], echo: bool) -> No
         place.write_record(record)
 
 
-def _settle_ports(
-    services: Sequence[Service], known: Mapping[str, int | None]
+def settle_ports(
+    services: Sequence[Service], known: Mapping[str, int | None], claims: PortClaims
 ) -> dict[str, int]:
     """Choose each process's port: that of the last run, else its default, else free."""
     wanted = {BROKER: BROKER_PORT} | {s.name: s.port for s in services}
     chosen: dict[str, int] = {}
+
+    def is_usable(port: int) -> bool:
+        return port not in chosen.values() and claims.claim(port) and is_port_free(port)
+
+    free = iter(lambda: free_port(frozenset(wanted.values())), None)
     for name, default in wanted.items():
-        taken = frozenset(chosen.values()) | frozenset(wanted.values())
         candidates = [port for port in (known.get(name), default) if port]
-        usable = (
-            port
-            for port in candidates
-            if port not in chosen.values() and is_port_free(port)
-        )
-        chosen[name] = next(usable, None) or free_port(taken)
+        chosen[name] = next(filter(is_usable, chain(candidates, free)))
     return chosen
 
 
