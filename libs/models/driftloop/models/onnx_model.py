@@ -189,8 +189,10 @@ def _as_input(
 def number_array(column: pa.Array) -> npt.NDArray[np.float32]:
     """Return (n_rows,) float32; a null is NaN, a boolean 0 or 1.
 
-    >>> number_array(pa.array([1, None]))
-    array([ 1., nan], dtype=float32)
+    What float32 cannot hold is as missing: a sum with an infinite number says nothing.
+
+    >>> number_array(pa.array([1, None, 1e300]))
+    array([ 1., nan, nan], dtype=float32)
     """
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         raise TypeError("text where a number is expected")
@@ -198,7 +200,9 @@ def number_array(column: pa.Array) -> npt.NDArray[np.float32]:
         column = column.cast(pa.int8())
     values = column.cast(pa.float32(), safe=False)
     result: npt.NDArray[np.float32] = values.to_numpy(zero_copy_only=False)
-    return result.astype(np.float32, copy=False)
+    result = result.astype(np.float32, copy=False)
+    infinite = np.isinf(result)
+    return np.where(infinite, np.float32(np.nan), result) if infinite.any() else result
 
 
 def category_array(column: pa.Array) -> npt.NDArray[np.object_]:

@@ -20,6 +20,7 @@ from driftloop.trainer.candidates import (
     Sample,
     Watch,
     candidate,
+    target_unit,
 )
 from driftloop.trainer.encoding import EncodingRefused, features_of, learn_encoding
 from driftloop.trainer.graph import Floats, assemble
@@ -27,6 +28,7 @@ from driftloop.trainer.losses import Target
 from driftloop.trainer.preprocessing.duplicates import without_duplicates
 from threadpoolctl import threadpool_limits
 
+MIN_ROWS = 2
 PARITY_ROWS = 500
 PARITY_TOLERANCE = 1e-4
 """Greatest difference of the served graph from the library's answer: of the
@@ -117,6 +119,7 @@ def fit(
     started = time.perf_counter()
     learned, dropped = learned_rows(rows, spec)
     target = target_of(learned, spec)
+    _check_target(target, spec)
     classes: tuple[str, ...] = ()
     numbers: npt.NDArray[Any] = target.values
     if spec.task != "regression":
@@ -148,6 +151,23 @@ def fit(
         fitted, checked, core.predict(encoding.matrix(checked)), numbers
     )
     return replace(fitted, parity=difference)
+
+
+def _check_target(target: Target, spec: PipelineSpec) -> None:
+    """Refuse rows that nothing can be learned from."""
+    name = spec.data.target
+    if len(target.values) < MIN_ROWS:
+        raise CandidateRefused(
+            f"{len(target.values)} rows with a target {name!r}; "
+            f"a model needs {MIN_ROWS} at least"
+        )
+    if target.values.dtype.kind == "f":
+        wrong = int(np.sum(~np.isfinite(target.values)))
+        if wrong:
+            raise CandidateRefused(
+                f"{wrong} values of the target {name!r} are missing or infinite; "
+                "leave those rows out"
+            )
 
 
 def learned_rows(
@@ -196,7 +216,7 @@ def check_parity(
     unit = 1.0
     if found.score is None:
         answer = found.prediction
-        unit = float(np.std(target)) or 1.0
+        unit = target_unit(target)
     else:
         answer = found.score
         expected = expected[:, 1] if answer.ndim == 1 else expected

@@ -10,6 +10,7 @@ from driftloop.contracts.pipeline import Feature, PipelineSpec
 from driftloop.models.onnx_model import OnnxModel, Predictions, number_array
 from driftloop.models.package import InputColumn
 from driftloop.trainer import fitting, losses
+from driftloop.trainer.candidates import target_unit
 from driftloop.trainer.evaluation import fit
 from driftloop.trainer.evaluation.measuring import Known
 from driftloop.trainer.evaluation.subject import Scene, Spread, Subject, spread_of
@@ -68,8 +69,8 @@ def scene_of(
     guess = no_skill(training, rows, spec, classes)
     deviation = 1.0
     if spec.task == "regression":
-        deviation = float(
-            np.std(fitting.target_of(training, spec).values.astype(float))
+        deviation = target_unit(
+            fitting.target_of(training, spec).values.astype(np.float64)
         )
     return Scene(
         rows,
@@ -78,7 +79,7 @@ def scene_of(
         champion,
         row_losses(spec, rows, guess, classes),
         spreads_of(training, columns, spec.data.features),
-        deviation or 1.0,
+        deviation,
         spec.train.seed,
     )
 

@@ -13,6 +13,7 @@ from driftloop.trainer.candidates.sample import (
     Checkpoint,
     Sample,
     Watch,
+    target_unit,
 )
 from driftloop.trainer.graph import Core
 
@@ -40,4 +41,5 @@ __all__ = [
     "Sample",
     "Watch",
     "candidate",
+    "target_unit",
 ]

@@ -30,7 +30,8 @@ def standardised(
     filled = np.where(np.isnan(matrix), medians, matrix)
     means = filled.mean(axis=0, dtype=np.float64).astype(np.float32)
     scales = filled.std(axis=0, dtype=np.float64).astype(np.float32)
-    return medians, means, np.where(scales > 0, scales, np.float32(1))
+    noise = np.finfo(np.float32).eps * np.abs(means)  # of a column with one value
+    return medians, means, np.where(scales > noise, scales, np.float32(1))
 
 
 def apply_standard(

@@ -9,7 +9,7 @@ from driftloop.trainer.candidates.linear import (
     standard_nodes,
     standardised,
 )
-from driftloop.trainer.candidates.sample import CandidateRefused, Sample
+from driftloop.trainer.candidates.sample import CandidateRefused, Sample, target_unit
 from driftloop.trainer.candidates.torch_fit import BATCH_ROWS, EPOCHS, TorchFit
 from driftloop.trainer.graph import RAW, Core, Floats, Link, Matrix, constant
 from onnx import NodeProto, TensorProto, helper
@@ -51,7 +51,7 @@ def mlp(sample: Sample) -> Core:
     centre, spread = 0.0, 1.0
     if not sample.classes:
         centre = float(np.mean(sample.target))
-        spread = float(np.std(sample.target)) or 1.0
+        spread = target_unit(sample.target)
     _fit(network, apply_standard(sample.matrix, *standard), sample, centre, spread)
     weights = [
         (layer.weight.detach().numpy(), layer.bias.detach().numpy())

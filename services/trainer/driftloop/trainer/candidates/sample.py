@@ -81,3 +81,14 @@ class Sample:
 
 class CandidateRefused(Exception):  # noqa: N818 - says what happened
     """A candidate cannot be used, and why; the training goes on with the others."""
+
+
+def target_unit(target: npt.NDArray[Any]) -> float:
+    """Return the standard deviation; 1 where all are the same but for rounding.
+
+    >>> target_unit(np.array([0.1] * 3)), target_unit(np.array([1.0, 3.0]))
+    (1.0, 1.0)
+    """
+    found = float(np.std(target))
+    noise = float(np.finfo(np.float32).eps) * float(np.max(np.abs(target)))
+    return found if found > noise else 1.0

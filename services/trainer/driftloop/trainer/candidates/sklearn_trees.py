@@ -30,7 +30,9 @@ def gradient_boosting(sample: Sample) -> Core:
         HistGradientBoostingRegressor
     )  # fmt: skip
     model = kind(random_state=sample.seed, **BOOSTING)
-    model.fit(sample.matrix, sample.target)
+    # Its bins need a value; what has none is never split on, here as when it is served.
+    empty = np.isnan(sample.matrix).all(axis=0)
+    model.fit(np.where(empty, np.float32(0), sample.matrix), sample.target)
     base = np.ravel(model._baseline_prediction).astype(np.float64)
     trees = [
         _boosted(predictor.nodes, output, len(base))

@@ -1,0 +1,278 @@
+"""What every candidate keeps: one suite for all names that a pipeline file may give.
+
+A candidate either gives a model that answers as its library does, or refuses in words
+that say what to do. Nothing in between: no exception of a library, no other bytes for
+the same rows. A candidate that is added to ``MODULES`` is tested here by that alone.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from driftloop.contracts.pipeline import PipelineSpec
+from driftloop.trainer import candidates, fitting
+from driftloop.trainer.candidates import MODULES, UNWATCHED, CandidateRefused, Sample
+from driftloop.trainer.fitting import Fitted
+from driftloop.trainer.graph import RAW, Core, constant
+from onnx import helper
+
+from tests.unit.trainer.cases import rows, spec
+
+TASKS = ("regression", "binary", "multiclass")
+OF_TORCH = ("mlp",)
+HAS_TORCH = find_spec("torch") is not None
+WIDE_COLUMNS = 10_000
+CANDIDATES = [
+    pytest.param(
+        name,
+        marks=[
+            pytest.mark.torch,
+            pytest.mark.skipif(not HAS_TORCH, reason="torch is not installed"),
+        ],
+    )
+    if name in OF_TORCH
+    else name
+    for name in MODULES
+]
+every_candidate = pytest.mark.parametrize("name", CANDIDATES)
+every_task = pytest.mark.parametrize("task", TASKS)
+
+Fit = Callable[[pa.Table, PipelineSpec], Fitted]
+
+
+def fit(name: str, table: pa.Table, how: PipelineSpec) -> Fitted:
+    return fitting.fit(name, table, how, threads=1)
+
+
+def changed(table: pa.Table, column: str, values: Any) -> pa.Table:
+    """The table with another column in the place of one."""
+    at = table.schema.get_field_index(column)
+    return table.set_column(at, column, pa.array(values))
+
+
+# ── fit, export, parity ─────────────────────────────────────────────────────
+
+
+def learns(fit: Fit, task: str) -> None:
+    """Better than half of no skill on rows that it has not seen, through its graph."""
+    table, how = rows(600, task=task), spec(task=task)
+    rest = table.slice(500)
+    fitted = fit(table.slice(0, 500), how)
+    assert fitted.parity is not None
+    assert fitted.parity <= fitting.PARITY_TOLERANCE
+    said = fitted.loaded().predict(rest)
+    truth = fitting.target_of(rest, how).values
+    assert said.non_finite_count() == 0
+    if task == "regression":
+        error = np.mean(np.abs(said.prediction - truth))
+        assert error < 0.5 * np.mean(np.abs(truth - truth.mean()))
+        return
+    assert np.mean(said.prediction == truth) > 0.75
+    assert said.score is not None
+    if task == "multiclass":
+        assert said.score.sum(axis=1) == pytest.approx(1.0, abs=1e-4)
+
+
+@every_task
+@every_candidate
+def test_it_learns_and_its_graph_answers_as_its_library(name: str, task: str) -> None:
+    learns(lambda table, how: fit(name, table, how), task)
+
+
+# ── determinism ─────────────────────────────────────────────────────────────
+
+_ELSEWHERE = """
+import hashlib, sys
+from driftloop.trainer import fitting
+from tests.unit.trainer.cases import rows, spec
+model = fitting.fit(sys.argv[1], rows(300, task="binary"), spec(task="binary"), 1).model
+print(hashlib.sha256(model).hexdigest())
+"""
+
+
+@every_candidate
+def test_the_same_rows_give_the_same_bytes_in_any_process(name: str) -> None:
+    """Another process, with another order of its sets and another number of cores."""
+    table, how = rows(300, task="binary"), spec(task="binary")
+    first, second = (fit(name, table, how).model for _ in range(2))
+    assert first == second
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "2"}
+    said = subprocess.run(
+        [sys.executable, "-c", _ELSEWHERE, name],
+        env=environment, capture_output=True, check=True, text=True, timeout=120,
+        cwd=Path(__file__).parents[3],
+    )  # fmt: skip
+    import hashlib
+
+    assert said.stdout.split()[-1] == hashlib.sha256(first).hexdigest()
+    # The control: other rows give other bytes.
+    assert fit(name, rows(300, task="binary", seed=1), how).model != first
+
+
+@every_candidate
+def test_a_finished_fit_is_resumed_from_its_checkpoint(
+    name: str, tmp_path: Path
+) -> None:
+    fitted = fit(name, rows(150), spec())
+    assert fitting.saved(tmp_path, "try", name) is None
+    fitting.save(fitted, tmp_path, "try")
+    assert fitting.saved(tmp_path, "try", name) == fitted
+
+
+# ── bad data ────────────────────────────────────────────────────────────────
+
+
+def survives(fit: Fit, table: pa.Table, how: PipelineSpec) -> Fitted | None:
+    """A model with finite answers, or a refusal in words."""
+    try:
+        fitted = fit(table, how)
+    except CandidateRefused as error:
+        words = str(error).split()
+    else:
+        assert fitted.loaded().predict(table).non_finite_count() == 0
+        return fitted
+    assert len(words) >= 5, words
+    return None
+
+
+@every_candidate
+def test_infinite_and_missing_numbers(name: str) -> None:
+    """Rows that no validator has seen: the largest number is not special."""
+    a = np.where(np.arange(300) % 50 == 7, np.inf, rows(300)["a"].to_pylist())
+    a = np.array(a, dtype=float)
+    a[3], a[4] = -np.inf, 1e300
+    survives(lambda t, how: fit(name, t, how), changed(rows(300), "a", a), spec())
+
+
+@every_candidate
+def test_a_column_without_values(name: str) -> None:
+    table = changed(rows(300), "a", pa.nulls(300, pa.float64()))
+    survives(lambda t, how: fit(name, t, how), table, spec())
+
+
+@every_candidate
+def test_a_target_that_is_not_finite_is_refused(name: str) -> None:
+    y = rows(300)["y"].to_numpy().copy()
+    y[5] = np.nan
+    with pytest.raises(CandidateRefused, match="'y'"):
+        fit(name, changed(rows(300), "y", y), spec())
+
+
+@every_task
+@every_candidate
+def test_a_constant_column_and_a_constant_target(name: str, task: str) -> None:
+    table, how = rows(300, task=task), spec(task=task)
+    assert survives(
+        lambda t, h: fit(name, t, h), changed(table, "a", np.ones(300)), how
+    )
+    same = [table["y"][0].as_py()] * 300
+    fitted = survives(lambda t, h: fit(name, t, h), changed(table, "y", same), how)
+    if task == "regression":
+        assert fitted is not None
+        said = fitted.loaded().predict(table).prediction
+        assert said == pytest.approx(same, rel=1e-3, abs=1e-3)
+    else:
+        assert fitted is None  # one class is nothing to tell apart
+
+
+@every_task
+@every_candidate
+def test_one_row(name: str, task: str) -> None:
+    table, how = rows(1, task=task), spec(task=task)
+    survives(lambda t, h: fit(name, t, h), table, how)
+
+
+@every_candidate
+def test_a_class_that_training_never_saw(name: str) -> None:
+    """The file names three, the rows have two: the graph answers with the two."""
+    how = spec(task="multiclass", data={"classes": ["low", "middle", "high"]})
+    table = rows(400, task="multiclass")
+    table = table.filter(pa.compute.not_equal(table["y"], "high"))
+    fitted = survives(lambda t, h: fit(name, t, h), table, how)
+    assert fitted is not None
+    assert fitted.classes == ("low", "middle")
+
+
+@every_candidate
+def test_a_category_that_training_never_saw(name: str) -> None:
+    fitted = fit(name, rows(300), spec())
+    strange = pa.RecordBatch.from_pydict(
+        {"a": [None, 1.0, np.nan], "kind": ["new", None, ""]}
+    )
+    assert fitted.loaded().predict(strange).non_finite_count() == 0
+
+
+@every_candidate
+def test_ten_thousand_columns(name: str) -> None:
+    draw = np.random.default_rng(0)
+    signal = draw.normal(size=60)
+    values = draw.normal(size=(WIDE_COLUMNS, 60)).astype(np.float32)
+    values[0] = signal
+    table = rows(60).select(["id", "event_time", "source"])
+    names = [f"c{number}" for number in range(WIDE_COLUMNS)]
+    wide = pa.table(
+        [*table.columns, *map(pa.array, values), pa.array(3 * signal)],
+        names=[*table.column_names, *names, "y"],
+    )
+    how = spec(data={"features": {}})
+    fitted = survives(lambda t, h: fit(name, t, h), wide, how)
+    if fitted is not None:
+        assert len(fitted.inputs) == WIDE_COLUMNS
+
+
+# ── the control: a candidate that keeps none of it is found out ─────────────
+
+
+def careless(sample: Sample) -> Core:
+    """Answers at random, in its library otherwise than in its graph."""
+    weight = np.random.default_rng().normal(size=(sample.matrix.shape[1], 1))
+    nodes = [helper.make_node("MatMul", ["features", "careless/weight"], [RAW])]
+    return Core(
+        nodes,
+        [constant("careless/weight", weight)],
+        "identity",
+        lambda matrix: np.zeros(len(matrix)),
+        {},
+    )
+
+
+@pytest.fixture
+def bad(monkeypatch: pytest.MonkeyPatch) -> Fit:
+    """The careless one, with its own answer taken for right if asked to."""
+    monkeypatch.setattr(fitting, "candidate", lambda _: careless)
+    return lambda table, how: fit("linear", table, how)
+
+
+def test_a_careless_candidate_is_refused_for_its_graph(bad: Fit) -> None:
+    with pytest.raises(CandidateRefused, match="differs"):
+        learns(bad, "regression")
+
+
+def test_a_careless_candidate_fails_the_other_checks(
+    bad: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "check_parity", lambda *_: 0.0)
+    table = rows(300)
+    assert bad(table, spec()).model != bad(table, spec()).model
+    with pytest.raises(AssertionError):  # NaN goes straight through
+        survives(bad, table, spec())
+    with pytest.raises(AssertionError):
+        learns(bad, "regression")
+
+
+def test_all_names_of_the_file_are_candidates() -> None:
+    from typing import get_args
+
+    from driftloop.contracts.pipeline import CandidateName
+
+    assert set(get_args(CandidateName)) == set(MODULES)
+    assert candidates.UNWATCHED is UNWATCHED
