@@ -132,7 +132,8 @@ def fit(
         encoding, matrix = learn_encoding(learned, spec, outcomes(numbers, classes))
     except EncodingRefused as error:
         raise CandidateRefused(str(error)) from error
-    sample = Sample(matrix, numbers, classes, spec.train.seed, threads, watch)
+    seed, metric = spec.train.seed, spec.metric
+    sample = Sample(matrix, numbers, classes, seed, threads, watch, metric)
     learn = candidate(name)  # loads the library, so that its threads can be limited
     with threadpool_limits(threads):
         core = learn(sample)

@@ -61,6 +61,7 @@ class Sample:
     matrix : (n_rows, width) float32, NaN where a value is missing.
     target : (n_rows,) float64 for regression, else int64 numbers of classes.
     classes : labels by number; empty for regression.
+    metric : that decides in the end, and that a fit should lower where it can.
     threads : that a library may use.
     watch : told how far a fit is.
     """
@@ -71,6 +72,7 @@ class Sample:
     seed: int
     threads: int = 1
     watch: Watch = UNWATCHED
+    metric: str = "rmse"
 
     def predictor(self, model: Any) -> Callable[[Matrix], Floats]:
         """Return a scikit-learn model's answer in the form that ``Core`` wants."""

@@ -21,15 +21,18 @@ BOOSTING = {
     "min_samples_leaf": 20,
     "early_stopping": False,  # its own validation would not be ordered by time
 }
+LOSSES = {"mae": "absolute_error", "rmse": "squared_error"}
 FOREST = {"n_estimators": 100, "min_samples_leaf": 3, "max_leaf_nodes": 512}
 
 
 def gradient_boosting(sample: Sample) -> Core:
-    """Histogram gradient boosting; squared error, or log loss for classes."""
-    kind = HistGradientBoostingClassifier if sample.classes else (
-        HistGradientBoostingRegressor
-    )  # fmt: skip
-    model = kind(random_state=sample.seed, **BOOSTING)
+    """Histogram gradient boosting on the pipeline's own metric."""
+    parameters: dict[str, Any] = dict(BOOSTING)
+    if sample.classes:
+        model = HistGradientBoostingClassifier(random_state=sample.seed, **parameters)
+    else:
+        parameters["loss"] = LOSSES[sample.metric]
+        model = HistGradientBoostingRegressor(random_state=sample.seed, **parameters)
     # Its bins need a value; what has none is never split on, here as when it is served.
     empty = np.isnan(sample.matrix).all(axis=0)
     model.fit(np.where(empty, np.float32(0), sample.matrix), sample.target)
@@ -43,7 +46,7 @@ def gradient_boosting(sample: Sample) -> Core:
     link: Link = "identity"
     if sample.classes:
         link = "sigmoid" if len(base) == 1 else "softmax"
-    return Core([node], [], link, sample.predictor(model), dict(BOOSTING))
+    return Core([node], [], link, sample.predictor(model), parameters)
 
 
 def _boosted(nodes: Any, output: int, n_outputs: int) -> Tree:
