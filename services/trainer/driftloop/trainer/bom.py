@@ -45,7 +45,8 @@ def bom_of(
     files : of the package, without this one.
     """
     datasets = list(_datasets(manifest, owner))
-    libraries = [_library(line) for line in manifest.environment]
+    found = {one["purl"]: one for one in map(_library, manifest.environment)}
+    libraries = list(found.values())
     model = _model(manifest, card, files, [part["bom-ref"] for part in datasets])
     used = sorted({part["bom-ref"] for part in [*datasets, *libraries]})
     content = {

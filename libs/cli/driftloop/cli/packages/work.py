@@ -96,10 +96,11 @@ def reproduce(
 def _workplace(home: Path) -> Iterator[Path]:
     """Return a folder of our own, on the disk that the trainer's are on."""
     try:
-        with TemporaryDirectory(prefix="reproduce-", dir=home) as name:
-            yield Path(name).resolve()
+        folder = TemporaryDirectory(prefix="reproduce-", dir=home)
     except OSError as error:
         raise CommandError(f"no place to work in {home}: {error}") from error
+    with folder as name:
+        yield Path(name).resolve()
 
 
 def _keep(folder: Path, keep: Path) -> None:
