@@ -22,12 +22,13 @@ from tests.unit.scorer import packages
 
 FILES = {"model.onnx": packages.onnx_bytes(0.0), "samples.json": b"[]"}
 REQUEST = {"spec": {"train": {"timeout_minutes": 0.1}}}
+ASKED = json.dumps(REQUEST)
 Answer = dict[str, Any]
 
 
 def manifest(**changes: Any) -> Manifest:
     found = packages.manifest("bikes", packages.INPUTS, is_binary=False)
-    same = {"request": REQUEST, "rows_sha256": "a" * 64, "environment": ["numpy==2.4"]}
+    same = {"request": ASKED, "rows_sha256": "a" * 64, "environment": ["numpy==2.4"]}
     return found.model_copy(update={**same, **changes})
 
 
@@ -109,8 +110,8 @@ def test_many_libraries_are_not_all_told() -> None:
 def trains(files: dict[str, bytes], **changes: Any) -> Callable[..., Answer]:
     """Return a training that leaves these files."""
 
-    def train(request: Answer, home: Path, folder: Path, _: object) -> Answer:
-        assert request == REQUEST
+    def train(request: str, home: Path, folder: Path, _: object) -> Answer:
+        assert request == ASKED
         assert folder.parent == home.resolve()
         (folder / "package").mkdir()
         for name, data in files.items():
@@ -214,7 +215,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_child_gets_the_request_and_its_last_word_is_returned(tmp_path: Path) -> None:
     seen: list[Answer] = []
     request = {**REQUEST, "says": {"type": "trained"}}
-    answer = child.train(request, tmp_path, tmp_path, seen.append)
+    answer = child.train(json.dumps(request), tmp_path, tmp_path, seen.append)
     assert (answer["type"], answer["secret"]) == ("trained", [])
     assert [message["step"] for message in seen] == [str(tmp_path.resolve())]
 
@@ -225,12 +226,13 @@ def test_a_child_that_gives_no_model_says_why(
 ) -> None:
     refused = {**REQUEST, "says": {"type": "refused"}}
     with pytest.raises(CommandError, match="gave no model: no rows"):
-        child.train(refused, tmp_path, tmp_path, lambda _: None)
+        child.train(json.dumps(refused), tmp_path, tmp_path, lambda _: None)
+    crashing = json.dumps({**REQUEST, "crash": 1})
     with pytest.raises(CommandError, match="without an answer.*out of luck"):
-        child.train({**REQUEST, "crash": 1}, tmp_path, tmp_path, lambda _: None)
+        child.train(crashing, tmp_path, tmp_path, lambda _: None)
     monkeypatch.setattr(child, "PROGRAM", "driftloop.nowhere.child")
     with pytest.raises(CommandError, match="trainer is not installed"):
-        child.train(REQUEST, tmp_path, tmp_path, lambda _: None)
+        child.train(ASKED, tmp_path, tmp_path, lambda _: None)
 
 
 # ── bill of materials ───────────────────────────────────────────────────────

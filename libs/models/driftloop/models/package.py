@@ -103,8 +103,9 @@ class Manifest(Part):
     preprocessing : steps of the graph before the model, in order; a feature that no
         step names goes in as it is.
     parent_digest : package of the champion at training time.
-    request : all that its training was asked, as the trainer takes it; kept as it is,
-        since a reader that serves the model need not understand it.
+    request : all that its training was asked, as the trainer takes it: JSON as text,
+        since the order of the features counts, which canonical JSON does not keep, and
+        a reader that serves the model need not understand it.
     rows_sha256 : of the labelled rows that it was made from and judged on.
     files : filled in by :func:`write_package`.
     """
@@ -132,7 +133,7 @@ class Manifest(Part):
     job_id: str
     cause_event_id: str
     cause_reason: str
-    request: dict[str, Any] | None = Field(
+    request: str | None = Field(
         default=None, description="None: from before packages could be reproduced"
     )
     rows_sha256: str | None = None

@@ -270,9 +270,11 @@ def _url(uri: str) -> str:
 
     >>> _url("/data/bike rentals/observations"), _url("s3://datasets/bikes/labels")
     ('file:///data/bike%20rentals/observations', 's3://datasets/bikes/labels')
+    >>> _url("file:///data/bike%20rentals/labels")
+    'file:///data/bike%20rentals/labels'
     """
     path = PurePosixPath(uri)
-    return path.as_uri() if path.is_absolute() else quote(uri, safe="/:")
+    return path.as_uri() if path.is_absolute() else quote(uri, safe="/:%")
 
 
 def _library(line: str) -> Json:

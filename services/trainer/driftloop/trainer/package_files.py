@@ -1,6 +1,5 @@
 """The files of a trained model's package, and its manifest."""
 
-import json
 from functools import cache
 from importlib import metadata
 
@@ -159,7 +158,7 @@ def manifest_of(trained: Trained) -> Manifest:
         job_id=request.job_id,
         cause_event_id=request.trigger.event_id,
         cause_reason=request.trigger.reason,
-        request=json.loads(request.model_dump_json()),
+        request=request.model_dump_json(),
         rows_sha256=trained.rows_sha256,
     )
 

@@ -24,13 +24,12 @@ THREADS = "DRIFTLOOP_TRAINER_THREADS"
 Progress = Callable[[dict[str, Any]], None]
 
 
-def train(
-    request: dict[str, Any], home: Path, folder: Path, progress: Progress
-) -> dict[str, Any]:
+def train(request: str, home: Path, folder: Path, progress: Progress) -> dict[str, Any]:
     """Train in a child process and return its last message.
 
     Parameters
     ----------
+    request : as the package's manifest has it.
     home : of the installation whose tables and packages the request names.
     folder : for checkpoints and, in ``package``, the files; empty.
 
@@ -44,8 +43,9 @@ def train(
             "the trainer is not installed here, and a model is made by it alone; "
             "run this where driftloop-trainer is"
         )
-    job = {"request": json.dumps(request), "folder": str(folder)}
-    patience_s = LOADING_S + 60 * request["spec"]["train"]["timeout_minutes"]
+    job = {"request": request, "folder": str(folder)}
+    limit_minutes = json.loads(request)["spec"]["train"]["timeout_minutes"]
+    patience_s = LOADING_S + 60 * limit_minutes
     with tempfile.TemporaryFile("w+") as errors:
         answer = _answer(job, home, patience_s, errors, progress)
         if answer is None:
