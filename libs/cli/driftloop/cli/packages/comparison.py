@@ -13,9 +13,11 @@ BY_ENVIRONMENT = frozenset({"bom.json", MANIFEST_FILE})
 """Files that list the installed libraries."""
 TOLD_PACKAGES = 8
 ROUNDING = (
-    "code, libraries and rows are the same: numeric libraries choose how they compute "
-    "by processor and number of threads, and round differently then; reproduce it on "
-    "the kind of machine, and with the DRIFTLOOP_TRAINER_THREADS, that trained it"
+    "the rows, the libraries and the trainer's version are the same; what is left: "
+    "numeric libraries choose how they compute by processor and number of threads and "
+    "round differently then (reproduce it on the kind of machine, and with the "
+    "DRIFTLOOP_TRAINER_THREADS, that trained it), or code was changed without its "
+    "version"
 )
 State = Literal["same", "different", "missing", "new"]
 
