@@ -153,6 +153,11 @@ def test_worse_on_a_slice_is_rejected_with_the_comparison(world: World) -> None:
     assert world.client.get(f"{card}.json").json() == {"a": "card"}
     assert world.client.get(f"{world.path}/versions/7/card").status_code == 404
 
+    bom = world.client.get(f"{world.path}/versions/1/bom")
+    assert bom.json() == {"bomFormat": "CycloneDX"}
+    assert bom.headers["content-type"] == "application/vnd.cyclonedx+json; version=1.6"
+    assert world.client.get(f"{world.path}/versions/7/bom").status_code == 404
+
 
 def test_a_person_decides_by_rest(world: World) -> None:
     """Wrong package, author, twice by one, late: each is answered, none counts."""

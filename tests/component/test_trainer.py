@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -13,7 +14,9 @@ from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from driftloop.cli.packages.work import reproduce
 from driftloop.contracts.events import (
     AlertRaised,
     DriftDetected,
@@ -121,6 +124,44 @@ def test_a_model_comes_from_data_and_a_second_one_is_compared_with_it(
     assert len(trainer.wait_for(TrainingStarted, name, 2)) == 2
     steps = [p.done_ratio for p in trainer.all(TrainingProgressed, name)]
     assert steps[0] == 0.0
+
+
+def test_a_package_is_made_again_from_itself_and_its_rows_alone(
+    trainer: Trainer, tmp_path: Path
+) -> None:
+    """And one changed value in the table's file is noticed."""
+    name = "made-again"
+    trainer.apply(spec_of(name, "linear"))
+    trainer.publish(trainer.append(name, rows(450), 450))
+    [trained] = trainer.wait_for(ModelTrained, name)
+    trusted = TrustedKeys.from_folder(trainer.home / "keys" / "trusted")
+    package = read_package(trained.package, trainer.store, trusted)
+    again = reproduce(package, trainer.home, lambda _: None, tmp_path / "kept")
+    assert again.reasons == []
+    assert again.found == trained.package.digest
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "kept").iterdir()}
+    kept.pop("model.json")
+    assert kept == package.files
+
+    _change_one_row(trainer.home / "datasets" / name / "observations")
+    other = reproduce(package, trainer.home, lambda _: None)
+    assert not other.is_same
+    assert "(450 rows): what " in other.reasons[0]
+    assert len(trainer.all(ModelTrained, name)) == 1
+    assert not list(trainer.home.glob("reproduce-*"))
+
+
+def _change_one_row(table: Path) -> None:
+    """Write another target into the table's only file, as no client of it would."""
+    [file] = table.glob("*.parquet")
+    found = pq.read_table(file)
+    y = found["y"].to_pylist()
+    y[7] += 1
+    place = found.schema.get_field_index("y")
+    pq.write_table(found.set_column(place, found.schema.field(place), [y]), file)
+    log = table / "_delta_log" / f"{0:020}.json"
+    said = re.sub(r'"size":\d+', f'"size":{file.stat().st_size}', log.read_text())
+    log.write_text(said)
 
 
 def test_a_sensor_fault_starts_no_training(trainer: Trainer) -> None:

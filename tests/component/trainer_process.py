@@ -42,7 +42,7 @@ START = datetime(2011, 1, 1, tzinfo=UTC)
 PIPELINE = """
 name: {name}
 task: regression
-data: {{target: y, features: {{a: {{type: number}}, kind: {{type: category}}}}}}
+data: {{target: y, features: {{kind: {{type: category}}, a: {{type: number}}}}}}
 train: {{candidates: [{candidates}], min_rows: 200, holdout_ratio: {holdout_ratio}}}
 retrain: {{first_rows: 400, cooldown_days: 1}}
 """

@@ -4,9 +4,12 @@ One run serves all tests of this module: fifteen months of the demo's data with 
 staged fault, and a kill -9 of each service at a moment that the printed seed gives.
 """
 
+import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -23,6 +26,7 @@ from driftloop.cli.context import Installation
 from driftloop.cli.demo.report import checks, errors_by_month
 from driftloop.cli.demo.run import first_model, followed, settle
 from driftloop.cli.demo.scenario import FAULT_END, FAULT_START, Board, Scenario
+from driftloop.cli.packages import work as packages
 from driftloop.cli.why import tell
 from driftloop.contracts import events as e
 from driftloop.contracts.pipeline import load_pipeline
@@ -159,6 +163,28 @@ def test_why_tells_the_whole_chain_in_one_trace(run: Run) -> None:
     assert len(story.trace_ids) == 1
     assert story.missing_causes <= upstream_causes(run)
     assert models.story_json(story)["events"]
+
+
+def test_the_champion_is_made_again_byte_by_byte(run: Run) -> None:
+    """By the program, from the champion's package and the recorded rows."""
+    asked = f"{run.scenario.spec.name}/{run.board.champion}"
+    home = str(run.installation.home)
+    start = "from driftloop.cli.app import main; main()"
+    program = [sys.executable, "-c", start, "reproduce", asked]
+    ended = subprocess.run(
+        [*program, "--home", home, "--json"], capture_output=True, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    found = json.loads(ended.stdout)
+    assert found["recorded_digest"] == found["found_digest"]
+    bom = json.loads(packages.bom(run.installation, asked, None))
+    model = bom["metadata"]["component"]
+    assert model["pedigree"]["ancestors"]
+    listed = {
+        part["name"]: part["hashes"][0]["content"] for part in model["components"]
+    }
+    recorded = {file["name"]: file["recorded"] for file in found["files"]}
+    assert listed.items() <= recorded.items()
 
 
 def upstream_causes(run: Run) -> set[str | None]:

@@ -103,6 +103,7 @@ def trained(
     files = {
         "model.onnx": packages.onnx_bytes(0.0),
         "samples.json": samples_json(SAMPLES, INPUTS, said),
+        "bom.json": b'{"bomFormat": "CycloneDX"}',
         "card.json": b'{"a": "card"}',
         "card.html": b"<!doctype html><title>A card</title>",
     }

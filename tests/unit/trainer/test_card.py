@@ -9,6 +9,7 @@ from driftloop.contracts.events import ServedModel
 from driftloop.models.onnx_model import OnnxModel
 from driftloop.trainer import package_files
 from driftloop.trainer.card import charts
+from driftloop.trainer.card.page import to_html
 from driftloop.trainer.evaluation import reproducibility
 
 from tests.unit.trainer.test_training import Place
@@ -98,3 +99,13 @@ def test_explained_rows_are_the_models_own_answers(tmp_path) -> None:
     for row in shown:
         total = row["base"] + sum(row["contributions"].values())
         assert total == pytest.approx(row["answer"], abs=1e-3)
+
+
+def test_features_that_matter_alike_are_in_the_order_of_their_names(tmp_path) -> None:
+    """A set's order differs from process to process, and the package with it."""
+    card = json.loads(files(Place(tmp_path))["card.json"])
+    alike = {f"feature {n}": 0.0 for n in range(9)}
+    card["explanation"]["importance"] = {"candidate": alike, "champion": alike}
+    shown = to_html(card)
+    places = [shown.index(f">{name}<") for name in sorted(alike)]
+    assert places == sorted(places)

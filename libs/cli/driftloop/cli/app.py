@@ -20,6 +20,7 @@ from driftloop.cli.log import LogTimeoutError
 from driftloop.cli.options import HOME, Home, Json
 from driftloop.cli.options import console as _console
 from driftloop.cli.options import print_json as _print_json
+from driftloop.cli.packages import command as packages
 from driftloop.cli.publish import Pace, PublishFileError, title_of
 from driftloop.cli.schema.command import schema_app
 from driftloop.cli.why import UnknownModelError
@@ -279,6 +280,10 @@ def card(
         _print_json(found)
     else:
         sys.stdout.write(models.card_text(found) + "\n")
+
+
+app.command(rich_help_panel="Models")(packages.bom)
+app.command(rich_help_panel="Models")(packages.reproduce)
 
 
 @app.command(rich_help_panel="Models")

@@ -34,6 +34,8 @@ class Story:
 def parse_model(text: str) -> tuple[str, int | None]:
     """Split ``bike-demand/3``, ``bike-demand/v3`` or ``bike-demand`` (champion).
 
+    ``@`` does as well as ``/``.
+
     Raises
     ------
     UnknownModelError
@@ -43,10 +45,12 @@ def parse_model(text: str) -> tuple[str, int | None]:
     --------
     >>> parse_model("bike-demand/v3")
     ('bike-demand', 3)
+    >>> parse_model("bike-demand@3")
+    ('bike-demand', 3)
     >>> parse_model("bike-demand")
     ('bike-demand', None)
     """
-    name, _, version = text.removesuffix("@champion").partition("/")
+    name, _, version = text.removesuffix("@champion").replace("@", "/").partition("/")
     if not version:
         return name, None
     try:

@@ -145,6 +145,7 @@ ALLOWED_FILES = {
     "explanation.json": AllowedFile(4 * MIB, _check_json),
     "samples.json": AllowedFile(4 * MIB, _check_json),
     "evaluation.json": AllowedFile(4 * MIB, _check_json),
+    "bom.json": AllowedFile(4 * MIB, _check_json),
     "card.json": AllowedFile(4 * MIB, _check_json),
     "card.html": AllowedFile(4 * MIB, _check_text),
     "card.md": AllowedFile(1 * MIB, _check_text),

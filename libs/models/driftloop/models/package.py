@@ -22,7 +22,7 @@ from driftloop.models.formats import (
     check_size,
 )
 from driftloop.models.signing import SignatureRefused, Signer, TrustedKeys
-from driftloop.runtime.artifacts import URI_PATTERN, ArtifactStore
+from driftloop.runtime.artifacts import URI_PATTERN, ArtifactStore, uri_of
 from driftloop.runtime.errors import Reject
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -103,6 +103,10 @@ class Manifest(Part):
     preprocessing : steps of the graph before the model, in order; a feature that no
         step names goes in as it is.
     parent_digest : package of the champion at training time.
+    request : all that its training was asked, as the trainer takes it: JSON as text,
+        since the order of the features counts, which canonical JSON does not keep, and
+        a reader that serves the model need not understand it.
+    rows_sha256 : of the labelled rows that it was made from and judged on.
     files : filled in by :func:`write_package`.
     """
 
@@ -129,6 +133,10 @@ class Manifest(Part):
     job_id: str
     cause_event_id: str
     cause_reason: str
+    request: str | None = Field(
+        default=None, description="None: from before packages could be reproduced"
+    )
+    rows_sha256: str | None = None
     files: dict[str, FileEntry] = {}
 
 
@@ -174,6 +182,27 @@ def signed_bytes(payload: bytes) -> bytes:
     return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
 
 
+def payload_of(manifest: Manifest, files: dict[str, bytes]) -> bytes:
+    """Return ``model.json``: the manifest with its files; its sha256 is the digest.
+
+    Raises
+    ------
+    FormatRefused
+        When a file may not be in a package or is not what its name says.
+    """
+    if MODEL_FILE not in files:
+        raise FormatRefused(f"{MODEL_FILE} is missing")
+    entries = {}
+    for name, data in sorted(files.items()):
+        check_file(name, data)
+        digest = hashlib.sha256(data).hexdigest()
+        entries[name] = FileEntry(
+            sha256=digest, size_bytes=len(data), uri=uri_of(digest)
+        )
+    complete = manifest.model_copy(update={"files": entries})
+    return canonical_json(complete.model_dump(mode="json"))
+
+
 def write_package(
     manifest: Manifest, files: dict[str, bytes], signer: Signer, store: ArtifactStore
 ) -> PackageRef:
@@ -191,17 +220,9 @@ def write_package(
     Retry
         When the store is away.
     """
-    if MODEL_FILE not in files:
-        raise FormatRefused(f"{MODEL_FILE} is missing")
-    entries = {}
-    for name, data in sorted(files.items()):
-        check_file(name, data)
-        blob = store.put(data)
-        entries[name] = FileEntry(
-            sha256=blob.sha256, size_bytes=blob.size_bytes, uri=blob.uri
-        )
-    complete = manifest.model_copy(update={"files": entries})
-    payload = canonical_json(complete.model_dump(mode="json"))
+    payload = payload_of(manifest, files)
+    for data in files.values():
+        store.put(data)
     signature = signer.sign(signed_bytes(payload))
     envelope = {
         "payloadType": PAYLOAD_TYPE,

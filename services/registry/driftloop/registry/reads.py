@@ -21,10 +21,18 @@ from driftloop.runtime.pages import CONTENT_POLICY
 from fastapi import APIRouter, HTTPException, Path, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 
-CARD_FORMS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/html": {}}, "description": "the model card"},
+BOM_TYPE = "application/vnd.cyclonedx+json"
+NOT_READ: dict[int | str, dict[str, Any]] = {
     409: {"description": "the package is not what it claims to be"},
     503: {"description": "the artifact store is away"},
+}
+CARD_FORMS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/html": {}}, "description": "the model card"},
+    **NOT_READ,
+}
+BOM_FORMS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {BOM_TYPE: {}}, "description": "CycloneDX 1.6"},
+    **NOT_READ,
 }
 
 
@@ -135,8 +143,25 @@ def _card_routes(router: APIRouter, context: Context) -> None:
         answer.headers["Vary"] = "Accept"
         return answer
 
+    @router.get(
+        "/models/{pipeline}/versions/{version}/bom",
+        response_class=Response,
+        responses=BOM_FORMS,
+    )
+    def bom(pipeline: Name, version: Number) -> Response:
+        """Show the bill of materials: data, libraries, files, earlier model."""
+        content = _package_file(context, pipeline, version, "bom.json")
+        return Response(content, media_type=f"{BOM_TYPE}; version=1.6")
+
 
 def _card(context: Context, pipeline: str, number: int, name: str) -> Response:
+    content = _package_file(context, pipeline, number, name)
+    if name == "card.json":
+        return Response(content, media_type="application/json")
+    return HTMLResponse(content, headers={"Content-Security-Policy": CONTENT_POLICY})
+
+
+def _package_file(context: Context, pipeline: str, number: int, name: str) -> bytes:
     """Return a file of the version's package, verified against its signature."""
     with context.session() as session:
         row = context.version(session, pipeline, number)
@@ -149,6 +174,4 @@ def _card(context: Context, pipeline: str, number: int, name: str) -> Response:
         raise HTTPException(503, str(error), headers={"Retry-After": "5"}) from error
     if content is None:
         raise HTTPException(404, f"{pipeline} version {number} has no {name}")
-    if name == "card.json":
-        return Response(content, media_type="application/json")
-    return HTMLResponse(content, headers={"Content-Security-Policy": CONTENT_POLICY})
+    return content

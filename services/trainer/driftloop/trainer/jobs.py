@@ -22,6 +22,7 @@ from driftloop.contracts.events import (
 )
 from driftloop.models.package import Manifest, PackageRefused, write_package
 from driftloop.models.signing import Signer
+from driftloop.runtime.children import child_environment
 from driftloop.runtime.errors import Retry
 from driftloop.runtime.outbox import Cause
 from driftloop.runtime.service import Runtime
@@ -44,7 +45,6 @@ from driftloop.trainer.worker import (
     Crashed,
     LimitReached,
     Worker,
-    child_environment,
 )
 from sqlmodel import Session
 

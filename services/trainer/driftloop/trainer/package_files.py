@@ -14,6 +14,7 @@ from driftloop.models.package import (
 )
 from driftloop.models.samples import SAMPLES_FILE, samples_json
 from driftloop.trainer import judging, losses, training
+from driftloop.trainer.bom import BOM_FILE, bom_of
 from driftloop.trainer.card.content import card_of
 from driftloop.trainer.card.page import to_html
 from driftloop.trainer.evaluation.subject import rounded
@@ -32,15 +33,16 @@ def files_of(trained: Trained) -> dict[str, bytes]:
     """Return name to content; the same for the same training."""
     spec, measured = trained.request.spec, trained.measured
     importance = permutation_importance(trained)
+    manifest = manifest_of(trained)
     told = card_of(
-        manifest_of(trained),
+        manifest,
         spec.description,
         spec.owner,
         importance,
         measured.report,
         measured.explanation,
     )
-    return {
+    files = {
         MODEL_FILE: trained.chosen.model,
         "evaluation.json": canonical_json(measured.report),
         "explanation.json": canonical_json(
@@ -56,6 +58,8 @@ def files_of(trained: Trained) -> dict[str, bytes]:
         "card.json": canonical_json(told),
         "card.html": to_html(told).encode(),
     }
+    bom = bom_of(manifest, told, spec.owner, files)
+    return {**files, BOM_FILE: canonical_json(bom)}
 
 
 def permutation_importance(trained: Trained) -> dict[str, float]:
@@ -154,6 +158,8 @@ def manifest_of(trained: Trained) -> Manifest:
         job_id=request.job_id,
         cause_event_id=request.trigger.event_id,
         cause_reason=request.trigger.reason,
+        request=request.model_dump_json(),
+        rows_sha256=trained.rows_sha256,
     )
 
 

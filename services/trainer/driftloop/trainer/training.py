@@ -8,6 +8,7 @@ unseeded number, so that the same request gives the same files.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,7 +24,7 @@ from driftloop.models.onnx_model import InputRefused, OnnxModel, OutputRefused
 from driftloop.models.package import read_package
 from driftloop.models.signing import TrustedKeys
 from driftloop.runtime.artifacts import ArtifactStore
-from driftloop.trainer import core, fitting, judging, losses
+from driftloop.trainer import core, fingerprint, fitting, judging, losses
 from driftloop.trainer.candidates import CandidateRefused
 from driftloop.trainer.checkpoints import FitProgress, FitWatch
 from driftloop.trainer.dataset import labelled_span, read_rows
@@ -76,6 +77,12 @@ class Trained:
     tried: list[CandidateResult]
     evaluation: Evaluation
     measured: Measured
+
+    @cached_property
+    def rows_sha256(self) -> str:
+        """Digest of the labelled rows, in order of time."""
+        parts = [self.split.training, self.split.holdout]
+        return fingerprint.digest_of(pa.concat_tables(parts))
 
 
 def train(request: JobRequest, using: Environment, progress: Progress) -> Trained:

@@ -1,7 +1,6 @@
 """Child processes that train: one waits warm, one job each, none outlives us."""
 
 import json
-import os
 import queue
 import resource
 import signal
@@ -12,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from driftloop.runtime.errors import Retry
@@ -25,9 +23,6 @@ RESTART_WAIT_S = 2.0
 READY_POLL_S = 0.02
 KILL_TIMEOUT_S = 10.0
 TICK_S = 0.2
-SECRET_ENDINGS = ("_API_TOKEN", "_DATABASE_URL", "_KAFKA_CONFIG", "_SIGNING_KEY_FILE")
-"""Of environment variables that a training has no use for."""
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 logger = log(__name__)
 
 
@@ -254,18 +249,3 @@ def _answer(kind: str, message: dict[str, Any]) -> Answer:
 def _children_cpu_s() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-def child_environment(threads: int, home: Path) -> dict[str, str]:
-    """Return our environment without secrets, with thread limits.
-
-    Without a limit each numeric library starts a thread a core, and several
-    processes on one machine then wait for each other most of the time.
-    """
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.endswith(SECRET_ENDINGS)
-    }
-    kept |= dict.fromkeys(THREAD_VARIABLES, str(threads))
-    return kept | {"DRIFTLOOP_HOME": str(home)}

@@ -37,7 +37,7 @@ def _pictures(card: dict[str, Any]) -> dict[str, Any]:
     roles = explained["importance"]
     names = sorted(
         {n for one in roles.values() for n in one},
-        key=lambda n: -max(one.get(n, 0.0) for one in roles.values()),
+        key=lambda n: (-max(one.get(n, 0.0) for one in roles.values()), n),
     )[:SHOWN_FEATURES]
     importance = {n: {r: one[n] for r, one in roles.items() if n in one} for n in names}
     other = "champion" if metrics["champion"] is not None else "none"

@@ -65,9 +65,8 @@ def measure(scene: Scene, gate: GateSection, known: Known) -> Measured:
     """Measure everything that the gate and the model card ask about."""
     other = scene.baseline if scene.champion is None else scene.champion.losses()
     parts = slices.slices_of(scene.rows, scene.columns, gate.slices)
-    compared = slices.compare_slices(
-        parts, scene.candidate.losses(), other, scene.candidate.metric
-    )
+    found, metric = scene.candidate.losses(), scene.candidate.metric
+    compared = slices.compare_slices(parts, found, other, metric)
     gaps, groups = fairness.measure(scene, gate.fairness.columns)
     bears, disturbed = robustness.measure(scene)
     right, bins = calibration.measure(scene, known.validation_errors)
@@ -89,6 +88,7 @@ def measure(scene: Scene, gate: GateSection, known: Known) -> Measured:
     report = {
         **measures.model_dump(mode="json"),
         "slices": [one.model_dump(mode="json") for one in compared],
+        "intervals": slices.intervals_of(parts, found, metric),
         "fairness_groups": groups,
         "disturbances": {r: [asdict(d) for d in all_] for r, all_ in disturbed.items()},
         "reliability": bins,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,8 @@ FEW_VALUES = 12
 BINS = 4
 """Quartiles of a number that a file names."""
 MISSING = "missing"
+CONFIDENCE = 0.95
+"""Of the intervals that are told, both sides together; the gate has its own."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,34 @@ def compare_slices(
         for number, part in enumerate(parts)
     ]
     return sorted(results, key=lambda r: (r.p_value, r.other - r.candidate))
+
+
+def intervals_of(
+    parts: Sequence[Slice], candidate: Floats, metric: str
+) -> list[dict[str, Any]]:
+    """Return the loss with its interval, of the whole hold-out and of each slice.
+
+    Parameters
+    ----------
+    candidate : (n_rows,) losses in order of time.
+    """
+    stretches: list[tuple[str | None, str | None, Floats]] = [(None, None, candidate)]
+    stretches += [(part.column, part.value, candidate[part.rows]) for part in parts]
+    result: list[dict[str, Any]] = []
+    for column, value, found in stretches:
+        low, high = losses.interval(metric, found, CONFIDENCE)
+        result.append(
+            {
+                "column": column,
+                "value": value,
+                "row_count": len(found),
+                "loss": losses.metric_value(metric, found),
+                "low": low,
+                "high": high,
+                "confidence": CONFIDENCE,
+            }
+        )
+    return result
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
