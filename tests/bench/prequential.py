@@ -28,7 +28,6 @@ from driftloop.contracts.events import (
     Span,
     TableRef,
 )
-from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.models.formats import MODEL_FILE
 from driftloop.models.onnx_model import OnnxModel, Predictions
 from driftloop.models.package import write_package
@@ -188,8 +187,10 @@ class Loop:
         self._state = replace(self._state, champion_version=version.number)
         self._take(
             ModelDeployed(
-                pipeline=self._spec.name, rollout_id=f"r{version.number}",
-                version=version.number, package=version.package,
+                pipeline=self._spec.name,
+                rollout_id=f"r{version.number}",
+                version=version.number,
+                package=version.package,
             )  # fmt: skip
         )
 
@@ -281,7 +282,11 @@ class Loop:
         if REFIT:
             from driftloop.trainer import fitting
             from driftloop.trainer.dataset import read_rows
-            span = Span(start=trained.request.train_span.start, end=trained.request.holdout_span.end)
+
+            span = Span(
+                start=trained.request.train_span.start,
+                end=trained.request.holdout_span.end,
+            )
             rows = read_rows(self._dataset, span, self._spec.data, None)
             model = fitting.fit(trained.chosen.name, rows, self._spec, 1).loaded()
         version = Version(number, model, trained.chosen.classes, package)
@@ -324,13 +329,18 @@ def retrained(
             begin, _ = core.plan(labelled, spec.train)
             known = known.filter(
                 pa.compute.greater_equal(
-                    known["event_time"], pa.scalar(begin.start, pa.timestamp("us", "UTC"))
+                    known["event_time"],
+                    pa.scalar(begin.start, pa.timestamp("us", "UTC")),
                 )
             )
             began = time.process_time()
             fitted = fitting.fit(kind, known, spec, 1)
             cost.cpu_s += time.process_time() - began
-            cost.trainings, cost.versions, since = cost.trainings + 1, cost.versions + 1, 0
+            cost.trainings, cost.versions, since = (
+                cost.trainings + 1,
+                cost.versions + 1,
+                0,
+            )
         said = fitted.loaded().predict(batch)
         found.append(judging.row_losses(spec, batch, said, fitted.classes))
         since += batch.num_rows

@@ -422,6 +422,9 @@ class Trigger(Value):
     requested_by: str | None = Field(
         default=None, description="who asked for it; may not approve the result"
     )
+    since: UtcTime | None = Field(
+        default=None, description="estimated start of the change, of a drift"
+    )
 
 
 class TrainingCancelRequested(Event):

@@ -236,6 +236,9 @@ CandidateName = Literal[
     "gradient_boosting", "linear", "random_forest", "adaptive_forest", "mlp"
 ]
 
+Window = Annotated[float, Field(gt=0)] | Literal["all", "since_drift"]
+EnsembleName = Literal["average", "stacking", "experts"]
+
 
 class TrainSection(Section):
     """What is trained and on which stretch of event time."""
@@ -251,6 +254,24 @@ class TrainSection(Section):
     )
     window_days: float | None = Field(
         default=None, gt=0, description="newest stretch to learn from; None: all"
+    )
+    windows: list[Window] = Field(
+        default=["all"],
+        min_length=1,
+        description="stretches of the training rows to try, the best on validation "
+        "is taken: `all`, `since_drift` (from the start that the verdict names), or so "
+        "many newest days",
+    )
+    recency_half_life_days: list[Annotated[float, Field(gt=0)] | None] = Field(
+        default=[None],
+        min_length=1,
+        description="weightings to try: after so many days a row counts half; null: "
+        "all count alike",
+    )
+    ensembles: list[EnsembleName] = Field(
+        default=[],
+        description="also try the candidates together: their mean (`average`), a "
+        "weighted mean (`stacking`), for each value of a category its best (`experts`)",
     )
     holdout_ratio: Ratio = Field(
         default=0.2, description="newest part of the window, only for judging"

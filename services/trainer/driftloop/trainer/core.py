@@ -161,7 +161,12 @@ def after_drift(
     event: DriftDetected, event_id: str, state: State, spec: PipelineSpec
 ) -> Start | SkipWith:
     """Decide what a drift verdict leads to."""
-    trigger = Trigger(event_id=event_id, event_type=event.topic(), reason=event.cause)
+    trigger = Trigger(
+        event_id=event_id,
+        event_type=event.topic(),
+        reason=event.cause,
+        since=event.since,
+    )
     if not event.retrain_advised:
         known = event.cause == "not_enough_data"
         reason: SkipReason = (

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -108,8 +109,13 @@ def fit(
     spec: PipelineSpec,
     threads: int,
     watch: Watch = UNWATCHED,
+    weigh: Callable[[pa.Table], Floats | None] = lambda _: None,
 ) -> Fitted:
     """Fit a candidate on rows in order of time and export it.
+
+    Parameters
+    ----------
+    weigh : gives the (n_rows,) weights of the rows that are learned from, or None.
 
     Raises
     ------
@@ -133,7 +139,8 @@ def fit(
     except EncodingRefused as error:
         raise CandidateRefused(str(error)) from error
     seed, metric = spec.train.seed, spec.metric
-    sample = Sample(matrix, numbers, classes, seed, threads, watch, metric)
+    weights = weigh(learned)
+    sample = Sample(matrix, numbers, classes, seed, threads, watch, metric, weights)
     learn = candidate(name)  # loads the library, so that its threads can be limited
     with threadpool_limits(threads):
         core = learn(sample)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from driftloop.models.formats import RUNTIME_DOMAIN
 from driftloop.trainer.encoding import MATRIX, ML, Encoding
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 OPSETS = (
     helper.make_opsetid("", 21),
@@ -16,7 +16,7 @@ OPSETS = (
     helper.make_opsetid(RUNTIME_DOMAIN, 1),
 )
 IR_VERSION = 10
-RAW = "raw"
+RAW, ANSWER, PREDICTION = "raw", "answer/all", "prediction"
 Matrix = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 Link = Literal["identity", "sigmoid", "softmax", "probability"]
@@ -71,31 +71,38 @@ def medians_of(matrix: Matrix) -> Matrix:
 
 
 def assemble(encoding: Encoding, core: Core, classes: tuple[str, ...]) -> bytes:
-    """Return the ONNX bytes of a whole model.
-
-    Outputs: ``prediction`` (n_rows, 1), and for classification ``score``: (n_rows, 1)
-    probability of the second of two classes, or (n_rows, n_classes).
-    """
+    """Return the ONNX bytes of a whole model; see :func:`finished`."""
     nodes, constants = encoding.nodes()
     nodes += core.nodes
     constants += core.constants
     if core.link == "identity":
-        nodes.append(helper.make_node("Identity", [RAW], ["prediction"]))
-        outputs = [
-            helper.make_tensor_value_info("prediction", TensorProto.FLOAT, [None, 1])
-        ]
+        nodes.append(helper.make_node("Identity", [RAW], [PREDICTION]))
     else:
-        more_nodes, more_constants = _classification(core.link, classes)
-        nodes += more_nodes
-        constants += more_constants
+        for more_nodes, more_constants in (_answer(core.link), label_nodes(classes)):
+            nodes += more_nodes
+            constants += more_constants
+    return finished(nodes, constants, encoding.graph_inputs(), classes)
+
+
+def finished(
+    nodes: list[NodeProto],
+    constants: list[TensorProto],
+    inputs: list[ValueInfoProto],
+    classes: tuple[str, ...],
+) -> bytes:
+    """Return ONNX bytes of nodes that compute the outputs.
+
+    Outputs: ``prediction`` (n_rows, 1), and for classification ``score``: (n_rows, 1)
+    probability of the second of two classes, or (n_rows, n_classes).
+    """
+    kind = TensorProto.STRING if classes else TensorProto.FLOAT
+    outputs = [helper.make_tensor_value_info(PREDICTION, kind, [None, 1])]
+    if classes:
         width = 1 if len(classes) == 2 else len(classes)
-        outputs = [
-            helper.make_tensor_value_info("prediction", TensorProto.STRING, [None, 1]),
-            helper.make_tensor_value_info("score", TensorProto.FLOAT, [None, width]),
-        ]
-    graph = helper.make_graph(
-        nodes, "driftloop", encoding.graph_inputs(), outputs, constants
-    )
+        outputs.append(
+            helper.make_tensor_value_info("score", TensorProto.FLOAT, [None, width])
+        )
+    graph = helper.make_graph(nodes, "driftloop", inputs, outputs, constants)
     model = helper.make_model(
         graph,
         opset_imports=list(OPSETS),
@@ -106,37 +113,30 @@ def assemble(encoding: Encoding, core: Core, classes: tuple[str, ...]) -> bytes:
     return data
 
 
-def _classification(
-    link: Link, classes: tuple[str, ...]
-) -> tuple[list[NodeProto], list[TensorProto]]:
-    constants = []
-    if link == "sigmoid":
-        constants.append(constant("answer/one", [[1.0]]))
-        nodes = [
-            helper.make_node("Sigmoid", [RAW], ["answer/second"]),
-            helper.make_node("Sub", ["answer/one", "answer/second"], ["answer/first"]),
-            helper.make_node(
-                "Concat", ["answer/first", "answer/second"], ["answer/all"], axis=1
-            ),
-        ]
-    elif link == "softmax":
-        nodes = [helper.make_node("Softmax", [RAW], ["answer/all"], axis=1)]
-    else:
-        nodes = [helper.make_node("Identity", [RAW], ["answer/all"])]
-    nodes += [
-        helper.make_node("ArgMax", ["answer/all"], ["answer/best"], axis=1),
+def _answer(link: Link) -> tuple[list[NodeProto], list[TensorProto]]:
+    """Return nodes from ``raw`` to a probability for each class."""
+    if link == "softmax":
+        return [helper.make_node("Softmax", [RAW], [ANSWER], axis=1)], []
+    if link != "sigmoid":
+        return [helper.make_node("Identity", [RAW], [ANSWER])], []
+    nodes = [
+        helper.make_node("Sigmoid", [RAW], ["answer/second"]),
+        helper.make_node("Sub", ["answer/one", "answer/second"], ["answer/first"]),
+        helper.make_node("Concat", ["answer/first", "answer/second"], [ANSWER], axis=1),
+    ]
+    return nodes, [constant("answer/one", [[1.0]])]
+
+
+def label_nodes(classes: tuple[str, ...]) -> tuple[list[NodeProto], list[TensorProto]]:
+    """Return nodes from a probability for each class to both outputs."""
+    nodes = [
+        helper.make_node("ArgMax", [ANSWER], ["answer/best"], axis=1),
         helper.make_node(
-            "LabelEncoder", ["answer/best"], ["prediction"], domain=ML,
+            "LabelEncoder", ["answer/best"], [PREDICTION], domain=ML,
             keys_int64s=list(range(len(classes))), values_strings=list(classes),
         ),
     ]  # fmt: skip
-    if len(classes) == 2:
-        constants.append(constant("answer/column", [1], np.int64))
-        nodes.append(
-            helper.make_node(
-                "Gather", ["answer/all", "answer/column"], ["score"], axis=1
-            )
-        )
-    else:
-        nodes.append(helper.make_node("Identity", ["answer/all"], ["score"]))
-    return nodes, constants
+    if len(classes) > 2:
+        return [*nodes, helper.make_node("Identity", [ANSWER], ["score"])], []
+    gather = helper.make_node("Gather", [ANSWER, "answer/column"], ["score"], axis=1)
+    return [*nodes, gather], [constant("answer/column", [1], np.int64)]

@@ -1,6 +1,6 @@
 """From fitted models and split rows to what the measurements look at."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,7 +106,7 @@ def known_of(
     split: Split,
     scene: Scene,
     spec: PipelineSpec,
-    threads: int,
+    refit: Callable[[pa.Table], bytes],
 ) -> Known:
     """Return what the training found out on its way; see :class:`Known`."""
     errors = np.empty(0)
@@ -116,9 +116,6 @@ def known_of(
     parity = None
     if chosen.parity is not None:
         parity = Parity(difference=chosen.parity, tolerance=fitting.PARITY_TOLERANCE)
-
-    def refit(rows: pa.Table) -> bytes:
-        return fitting.fit(chosen.name, rows, spec, threads).model
 
     verdict = fit_verdict(chosen, tried, split, scene, spec)
     return Known(verdict, parity, errors, split.training, refit)

@@ -13,10 +13,11 @@ from driftloop.models.package import (
     canonical_json,
 )
 from driftloop.models.samples import SAMPLES_FILE, samples_json
-from driftloop.trainer import judging, losses, training
+from driftloop.trainer import judging, losses
 from driftloop.trainer.bom import BOM_FILE, bom_of
 from driftloop.trainer.card.content import card_of
 from driftloop.trainer.card.page import to_html
+from driftloop.trainer.choosing import MIN_JUDGING_ROWS
 from driftloop.trainer.evaluation.subject import rounded
 from driftloop.trainer.fitting import Fitted
 from driftloop.trainer.training import Trained
@@ -70,7 +71,7 @@ def permutation_importance(trained: Trained) -> dict[str, float]:
     spec, chosen = trained.request.spec, trained.chosen
     rows = trained.split.validation
     bound = IMPORTANCE_PREDICTIONS // (IMPORTANCE_REPEATS * len(chosen.inputs))
-    most = min(IMPORTANCE_ROWS, max(training.MIN_JUDGING_ROWS, bound))
+    most = min(IMPORTANCE_ROWS, max(MIN_JUDGING_ROWS, bound))
     rows = rows.slice(max(0, rows.num_rows - most))
     model = chosen.loaded()
 

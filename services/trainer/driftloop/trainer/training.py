@@ -6,7 +6,7 @@ all but the hold-out. Nothing here reads a clock for a decision or draws an
 unseeded number, so that the same request gives the same files.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,9 +24,15 @@ from driftloop.models.onnx_model import InputRefused, OnnxModel, OutputRefused
 from driftloop.models.package import read_package
 from driftloop.models.signing import TrustedKeys
 from driftloop.runtime.artifacts import ArtifactStore
-from driftloop.trainer import core, fingerprint, fitting, judging, losses
-from driftloop.trainer.candidates import CandidateRefused
-from driftloop.trainer.checkpoints import FitProgress, FitWatch
+from driftloop.trainer import choosing, core, fingerprint, judging, losses
+from driftloop.trainer.candidates import UNWATCHED, CandidateRefused
+from driftloop.trainer.choosing import (
+    MIN_JUDGING_ROWS,
+    Chosen,
+    Part,
+    Progress,
+    Workshop,
+)
 from driftloop.trainer.dataset import labelled_span, read_rows
 from driftloop.trainer.evaluation import fairness
 from driftloop.trainer.evaluation.measuring import Measured, measure
@@ -37,14 +43,9 @@ from driftloop.trainer.request import JobRequest
 
 VALIDATION_RATIO = 0.2
 """Newest share of the training rows that chooses among the candidates."""
-MIN_JUDGING_ROWS = 20
-"""Fewer rows on validation or hold-out say nothing about a model."""
 
 READ, FIT, FINAL, EVALUATE, PACKAGE = 0.0, 0.1, 0.6, 0.8, 0.9
 """Done shares of a job at which its steps begin; the trials share FIT to FINAL."""
-
-Progress = Callable[[str, float, str, FitProgress | None], None]
-"""Called with a step's name, the done share of the job, a detail, and the fit."""
 
 
 class TrainingRefused(Exception):  # noqa: N818 - says what happened
@@ -105,28 +106,22 @@ def train(request: JobRequest, using: Environment, progress: Progress) -> Traine
     _check_gate(spec, rows)
     split = split_rows(rows, request)
     progress("fit", FIT, f"{split.training.num_rows} training rows", None)
-    width = (FINAL - FIT) / len(spec.train.candidates)
-    usable: list[tuple[float, Fitted]] = []
-    tried: list[CandidateResult] = []
-    for number, name in enumerate(spec.train.candidates):
-        start = FIT + width * number
-        part = _Part("fit", start, start + width, progress)
-        result, fitted = _try(name, split, spec, using, part)
-        tried.append(result)
-        if fitted and result.validation_loss is not None:
-            usable.append((result.validation_loss, fitted))
-        progress("fit", part.end, f"{name}: {_outcome(result)}", None)
-    if not usable:
+    shop = Workshop(spec, using.threads, using.folder, progress)
+    part = Part("fit", FIT, FINAL, progress)
+    since = request.trigger.since
+    found = choosing.choose(split.fitting, split.validation, since, shop, part)
+    if not isinstance(found, Chosen):
         raise TrainingRefused(
-            "no candidate could be used: "
-            + "; ".join(f"{result.name}: {result.detail}" for result in tried)
+            "no candidate could be used: " + "; ".join(choosing.refused_text(found))
         )
-    best = min(usable, key=lambda pair: pair[0])[1]  # the first of equals
-    part = _Part("final fit", FINAL, EVALUATE, progress)
-    chosen = _fitted("final", best.name, split.training, spec, using, part)
-    progress("evaluate", EVALUATE, best.name, None)
-    evaluation, measured = evaluate(chosen, best, split, request, using)
-    return Trained(request, chosen, split, tried, evaluation, measured)
+    part = Part("final fit", FINAL, EVALUATE, progress)
+    try:
+        chosen = choosing.final(found.choice, split.training, shop, part)
+    except CandidateRefused as error:
+        raise TrainingRefused(f"{found.choice.name} on all rows: {error}") from error
+    progress("evaluate", EVALUATE, chosen.name, None)
+    evaluation, measured = evaluate(chosen, found, split, request, using)
+    return Trained(request, chosen, split, found.tried, evaluation, measured)
 
 
 def _check_gate(spec: PipelineSpec, rows: pa.Table) -> None:
@@ -192,64 +187,8 @@ def split_rows(rows: pa.Table, request: JobRequest) -> Split:
     return split
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A stretch of the job's done share that one fit fills."""
-
-    step: str
-    start: float
-    end: float
-    progress: Progress
-
-    def report(self, fit: FitProgress) -> None:
-        done = self.start + (self.end - self.start) * fit.ratio
-        self.progress(self.step, done, "", fit)
-
-
-def _fitted(
-    stage: str,
-    name: str,
-    rows: pa.Table,
-    spec: PipelineSpec,
-    using: Environment,
-    part: _Part,
-) -> Fitted:
-    """Return the candidate of this stage, from its checkpoint where there is one."""
-    fitted = fitting.saved(using.folder, stage, name)
-    if fitted is None:
-        path = using.folder / f"{stage}-{name}.checkpoint"
-        watch = FitWatch(name, path, part.report)
-        fitted = fitting.fit(name, rows, spec, using.threads, watch)
-        fitting.save(fitted, using.folder, stage)
-        watch.forget()
-    return fitted
-
-
-def _try(
-    name: str, split: Split, spec: PipelineSpec, using: Environment, part: _Part
-) -> tuple[CandidateResult, Fitted | None]:
-    try:
-        fitted = _fitted("try", name, split.fitting, spec, using, part)
-        predicted = fitted.loaded().predict(split.validation)
-        if predicted.non_finite_count():
-            raise CandidateRefused("its answers on validation are not all finite")
-    except CandidateRefused as error:
-        refused = CandidateResult(
-            name=name, validation_loss=None, fit_seconds=0.0, detail=str(error)
-        )
-        return refused, None
-    found = judging.row_losses(spec, split.validation, predicted, fitted.classes)
-    loss = losses.metric_value(spec.metric, found)
-    return (
-        CandidateResult(
-            name=name, validation_loss=loss, fit_seconds=fitted.fit_seconds
-        ),
-        fitted,
-    )
-
-
 def evaluate(
-    chosen: Fitted, tried: Fitted, split: Split, request: JobRequest, using: Environment
+    chosen: Fitted, found: Chosen, split: Split, request: JobRequest, using: Environment
 ) -> tuple[Evaluation, Measured]:
     """Measure the candidate, the champion and no skill on the hold-out.
 
@@ -257,7 +196,7 @@ def evaluate(
 
     Parameters
     ----------
-    tried : the same candidate as it was fitted without the validation rows.
+    found : how it was chosen, and the same without the validation rows.
     """
     spec, rows, served = request.spec, split.holdout, request.champion
     candidate = judging.subject_of(chosen.loaded(), list(chosen.classes), rows, spec)
@@ -267,24 +206,32 @@ def evaluate(
     scene = judging.scene_of(
         candidate, champion, chosen.inputs, split.training, rows, spec
     )
-    found, baseline = candidate.losses(), scene.baseline
+    mine, baseline = candidate.losses(), scene.baseline
     champions = None if champion is None else champion.losses()
+
+    def refit(known: pa.Table) -> bytes:
+        recipes = found.choice.recipes
+        made = [
+            choosing.made(r, known, spec, using.threads, UNWATCHED) for r in recipes
+        ]
+        return found.choice.of(made, known).model
+
     measured = measure(
         scene,
         spec.gate,
-        judging.known_of(chosen, tried, split, scene, spec, using.threads),
+        judging.known_of(chosen, found.model, split, scene, spec, refit),
     )
     metric = spec.metric
     evaluation = Evaluation(
         metric=metric,
         holdout_span=request.holdout_span,
         holdout_row_count=rows.num_rows,
-        candidate=losses.metric_value(metric, found),
+        candidate=losses.metric_value(metric, mine),
         champion=None if champions is None else losses.metric_value(metric, champions),
         champion_version=served.version if served else None,
         baseline=losses.metric_value(metric, baseline),
         comparison=losses.paired_comparison(
-            found, baseline if champions is None else champions
+            mine, baseline if champions is None else champions
         ),
         measures=measured.measures,
     )
@@ -311,9 +258,3 @@ def _champion(
     except (InputRefused, OutputRefused):
         return None  # the pipeline's features changed since
     return None if predicted.non_finite_count() else subject
-
-
-def _outcome(result: CandidateResult) -> str:
-    if result.validation_loss is None:
-        return f"not used: {result.detail}"
-    return f"validation loss {result.validation_loss:.4g}"

@@ -8,7 +8,7 @@ at each leaf every tree is a plain decision tree, which ONNX can hold exactly.
 from typing import Any
 
 import numpy as np
-from driftloop.trainer.candidates.sample import Sample
+from driftloop.trainer.candidates.sample import CandidateRefused, Sample
 from driftloop.trainer.graph import (
     RAW,
     Core,
@@ -37,6 +37,11 @@ COUNTING = {"leaf_prediction": "mc"}
 
 def adaptive_forest(sample: Sample) -> Core:
     """Adaptive random forest of Hoeffding trees."""
+    if sample.weights is not None:
+        raise CandidateRefused(
+            "adaptive_forest forgets by itself and does not weigh rows by their age; "
+            "leave it to train.recency_half_life_days: [null]"
+        )
     if sample.classes:
         model = ARFClassifier(seed=sample.seed, **FOREST, **COUNTING)
     else:

@@ -67,7 +67,7 @@ def linear(sample: Sample) -> Core:
     model = LogisticRegression(**LOGISTIC) if sample.classes else Ridge(**RIDGE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the evaluation says it
-        model.fit(scaled, sample.target)
+        model.fit(scaled, sample.target, sample_weight=sample.weights)
     if sample.classes:
         parameters["iterations"] = int(np.max(model.n_iter_))
     answer = sample.predictor(model)

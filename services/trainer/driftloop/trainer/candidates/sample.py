@@ -64,6 +64,7 @@ class Sample:
     metric : that decides in the end, and that a fit should lower where it can.
     threads : that a library may use.
     watch : told how far a fit is.
+    weights : (n_rows,) float64 with a mean of 1; None: all rows count alike.
     """
 
     matrix: Matrix
@@ -73,6 +74,7 @@ class Sample:
     threads: int = 1
     watch: Watch = UNWATCHED
     metric: str = "rmse"
+    weights: Floats | None = None
 
     def predictor(self, model: Any) -> Callable[[Matrix], Floats]:
         """Return a scikit-learn model's answer in the form that ``Core`` wants."""

@@ -35,7 +35,8 @@ def gradient_boosting(sample: Sample) -> Core:
         model = HistGradientBoostingRegressor(random_state=sample.seed, **parameters)
     # Its bins need a value; what has none is never split on, here as when it is served.
     empty = np.isnan(sample.matrix).all(axis=0)
-    model.fit(np.where(empty, np.float32(0), sample.matrix), sample.target)
+    matrix = np.where(empty, np.float32(0), sample.matrix)
+    model.fit(matrix, sample.target, sample_weight=sample.weights)
     base = np.ravel(model._baseline_prediction).astype(np.float64)
     trees = [
         _boosted(predictor.nodes, output, len(base))
@@ -67,7 +68,7 @@ def random_forest(sample: Sample) -> Core:
     """Averaged trees on bootstrap samples."""
     kind = RandomForestClassifier if sample.classes else RandomForestRegressor
     model = kind(random_state=sample.seed, n_jobs=sample.threads, **FOREST)
-    model.fit(sample.matrix, sample.target)
+    model.fit(sample.matrix, sample.target, sample_weight=sample.weights)
     count = len(model.estimators_)
     trees = [_grown(estimator.tree_, count) for estimator in model.estimators_]
     node = ensemble_node(trees, np.zeros(trees[0].value.shape[1]), MATRIX, RAW)
