@@ -23,6 +23,7 @@ from driftloop.trainer.candidates import (
 )
 from driftloop.trainer.encoding import EncodingRefused, features_of, learn_encoding
 from driftloop.trainer.graph import Floats, assemble
+from driftloop.trainer.layout import layout_of
 from driftloop.trainer.losses import Target
 from driftloop.trainer.preprocessing.duplicates import without_duplicates
 from threadpoolctl import threadpool_limits
@@ -129,7 +130,11 @@ def fit(
         encoding, matrix = learn_encoding(learned, spec, outcomes(numbers, classes))
     except EncodingRefused as error:
         raise CandidateRefused(str(error)) from error
-    sample = Sample(matrix, numbers, classes, spec.train.seed, threads, watch)
+    layout = layout_of(encoding, learned, spec.train.sequences)
+    sample = Sample(
+        matrix, numbers, classes, spec.train.seed, threads, watch,
+        layout.groups, layout.channels,
+    )  # fmt: skip
     learn = candidate(name)  # loads the library, so that its threads can be limited
     with threadpool_limits(threads):
         core = learn(sample)

@@ -63,6 +63,8 @@ class Sample:
     classes : labels by number; empty for regression.
     threads : that a library may use.
     watch : told how far a fit is.
+    groups : (first, end) columns of which at most one is 1: one a category.
+    channels : columns of each sequence, oldest first; all of a length.
     """
 
     matrix: Matrix
@@ -71,6 +73,8 @@ class Sample:
     seed: int
     threads: int = 1
     watch: Watch = UNWATCHED
+    groups: tuple[tuple[int, int], ...] = ()
+    channels: tuple[tuple[int, ...], ...] = ()
 
     def predictor(self, model: Any) -> Callable[[Matrix], Floats]:
         """Return a scikit-learn model's answer in the form that ``Core`` wants."""
