@@ -49,7 +49,7 @@ $(VENV)/.torch: requirements-torch.lock $(VENV)/.setup
 
 setup: $(VENV)/.setup  ## Create .venv with everything but torch
 
-setup-torch: $(VENV)/.torch  ## Add torch, for the one candidate that needs it
+setup-torch: $(VENV)/.torch  ## Add torch, for the networks among the candidates
 
 demo: setup  ## Two real years through the whole loop; KEEP=1 leaves it running
 	$(BIN)/driftloop demo $(if $(KEEP),--keep)

@@ -43,7 +43,6 @@ from driftloop.trainer.training import Environment, Trained, TrainingRefused
 from tests.bench.examples import Example, Floats
 from tests.unit.monitor.story import InProcess
 
-REFIT = True
 REFERENCE_FILE = "reference.arrow"
 
 
@@ -278,18 +277,9 @@ class Loop:
         package = write_package(manifest, files, self._signer, self._store)
         sample = pa.ipc.open_stream(reference).read_all()
         self._packaged[package.digest] = Packaged(trained.evaluation, sample)
-        model = trained.chosen.loaded()
-        if REFIT:
-            from driftloop.trainer import fitting
-            from driftloop.trainer.dataset import read_rows
-
-            span = Span(
-                start=trained.request.train_span.start,
-                end=trained.request.holdout_span.end,
-            )
-            rows = read_rows(self._dataset, span, self._spec.data, None)
-            model = fitting.fit(trained.chosen.name, rows, self._spec, 1).loaded()
-        version = Version(number, model, trained.chosen.classes, package)
+        version = Version(
+            number, trained.chosen.loaded(), trained.chosen.classes, package
+        )
         if self._champion is None:
             self._serve(version)
         else:

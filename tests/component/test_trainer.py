@@ -52,9 +52,9 @@ from tests.unit.support import wait_until
 
 pytestmark = pytest.mark.timeout(600)
 """A process that trains loads its libraries first: seconds, on a busy machine many."""
-TORCH_ROWS = 16_000
+TORCH_ROWS = 30_000
 """Some seconds of an mlp's epochs: a checkpoint comes every two."""
-CHAOS_ROWS, CHAOS_KILLS = 50_000, 12
+CHAOS_ROWS, CHAOS_KILLS = 500_000, 12
 """A minute of it; ``make chaos``."""
 STORM = 1_000
 HAS_TORCH = find_spec("torch") is not None

@@ -11,9 +11,11 @@ from driftloop.trainer.trees import largest_float32_not_above
 from tests.unit.trainer.cases import rows, spec
 
 HAS_TORCH = find_spec("torch") is not None
+SEQUENTIAL = ("gru", "tcn")
 CANDIDATES = [
     pytest.param(name, marks=pytest.mark.torch) if name == "mlp" else name
     for name in MODULES
+    if name not in SEQUENTIAL  # test_networks.py
 ]
 
 

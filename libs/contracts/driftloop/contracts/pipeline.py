@@ -28,6 +28,7 @@ from driftloop.contracts.preprocessing import (
 )
 from driftloop.contracts.privacy import PrivacyRule, check_rules
 from driftloop.contracts.retraining import RetrainSection
+from driftloop.contracts.sequences import check_lengths, check_sequences
 from driftloop.contracts.sources import PullSource, SqlTable, check_names
 from pydantic import (
     Field,
@@ -233,7 +234,13 @@ class DataSection(Section):
 
 
 CandidateName = Literal[
-    "gradient_boosting", "linear", "random_forest", "adaptive_forest", "mlp"
+    "gradient_boosting",
+    "linear",
+    "random_forest",
+    "adaptive_forest",
+    "mlp",
+    "gru",
+    "tcn",
 ]
 
 Window = Annotated[float, Field(gt=0)] | Literal["all", "since_drift"]
@@ -281,6 +288,11 @@ class TrainSection(Section):
     )
     timeout_minutes: float = Field(default=60, gt=0, description="of one training")
     seed: int = Field(default=0, description="same data and seed: same model")
+    sequences: dict[str, list[str]] = Field(
+        default={},
+        description="by a name of yours: number features of one row that are one "
+        "quantity at equal steps, oldest first; `gru` and `tcn` learn from them",
+    )
     preprocessing: PreprocessingSection = PreprocessingSection()
 
     @field_validator("holdout_ratio")
@@ -292,6 +304,11 @@ class TrainSection(Section):
                 "take a value between 0 and 1, for example 0.2"
             )
         return value
+
+    @field_validator("sequences")
+    @classmethod
+    def _sequences_are_alike(cls, value: dict[str, list[str]]) -> dict[str, list[str]]:
+        return check_lengths(value)
 
 
 class FairnessLimits(Section):
@@ -510,6 +527,7 @@ class PipelineSpec(Section):
         if self.data.features:  # else the trainer looks, when it knows the columns
             types = {name: f.type for name, f in self.data.features.items()}
             check_preprocessing(self.train.preprocessing, types)
+            check_sequences(self.train.sequences, types)
         return self
 
     @model_validator(mode="after")

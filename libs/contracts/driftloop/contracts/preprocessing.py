@@ -35,7 +35,7 @@ class Steps(Section):
     missing: Literal["leave", "median", "mean", "most_frequent", "constant"] = Field(
         default="leave",
         description="what stands for a missing value; leave: a tree decides where it "
-        "goes, linear and mlp take the median, a category has no column",
+        "goes, linear and networks take the median, a category has no column",
     )
     fill: float | str | None = Field(default=None, description="of `missing: constant`")
     indicator: bool = Field(
@@ -46,7 +46,7 @@ class Steps(Section):
     )
     scaling: Literal["none", "standard", "robust", "min_max"] = Field(
         default="none",
-        description="of numbers; linear and mlp standardise by themselves",
+        description="of numbers; linear and networks standardise by themselves",
     )
     encoding: Literal["one_hot", "ordinal", "target", "hashing"] = Field(
         default="one_hot", description="of categories"

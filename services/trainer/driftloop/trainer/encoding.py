@@ -13,6 +13,7 @@ import pyarrow as pa
 from driftloop.contracts.pipeline import Feature, PipelineSpec
 from driftloop.contracts.preprocessing import FAMILIES, Steps, check_preprocessing
 from driftloop.contracts.rows import ROW_FIELDS
+from driftloop.contracts.sequences import check_sequences
 from driftloop.models.package import (
     STRINGS,
     ColumnType,
@@ -103,7 +104,9 @@ def learn_encoding(
     features = features_of(rows, spec)
     section = spec.train.preprocessing
     try:
-        check_preprocessing(section, {name: f.type for name, f in features.items()})
+        types = {name: f.type for name, f in features.items()}
+        check_preprocessing(section, types)
+        check_sequences(spec.train.sequences, types)
     except ValueError as error:
         raise EncodingRefused(str(error)) from error
     columns: dict[Column, Steps] = {}

@@ -25,6 +25,7 @@ from driftloop.trainer.candidates import (
 )
 from driftloop.trainer.encoding import EncodingRefused, features_of, learn_encoding
 from driftloop.trainer.graph import Floats, assemble
+from driftloop.trainer.layout import layout_of
 from driftloop.trainer.losses import Target
 from driftloop.trainer.preprocessing.duplicates import without_duplicates
 from threadpoolctl import threadpool_limits
@@ -138,9 +139,11 @@ def fit(
         encoding, matrix = learn_encoding(learned, spec, outcomes(numbers, classes))
     except EncodingRefused as error:
         raise CandidateRefused(str(error)) from error
-    seed, metric = spec.train.seed, spec.metric
-    weights = weigh(learned)
-    sample = Sample(matrix, numbers, classes, seed, threads, watch, metric, weights)
+    layout = layout_of(encoding, learned, spec.train.sequences)
+    sample = Sample(
+        matrix, numbers, classes, spec.train.seed, threads, watch,
+        layout.groups, layout.channels, spec.metric, weigh(learned),
+    )  # fmt: skip
     learn = candidate(name)  # loads the library, so that its threads can be limited
     with threadpool_limits(threads):
         core = learn(sample)

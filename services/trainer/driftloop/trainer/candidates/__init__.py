@@ -22,7 +22,9 @@ MODULES = {
     "random_forest": "sklearn_trees",
     "linear": "linear",
     "adaptive_forest": "adaptive_forest",
-    "mlp": "mlp",
+    "mlp": "neural",
+    "gru": "neural",
+    "tcn": "neural",
 }
 
 

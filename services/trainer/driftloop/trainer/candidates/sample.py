@@ -61,9 +61,11 @@ class Sample:
     matrix : (n_rows, width) float32, NaN where a value is missing.
     target : (n_rows,) float64 for regression, else int64 numbers of classes.
     classes : labels by number; empty for regression.
-    metric : that decides in the end, and that a fit should lower where it can.
     threads : that a library may use.
     watch : told how far a fit is.
+    groups : (first, end) columns of which at most one is 1: one a category.
+    channels : columns of each sequence, oldest first; all of a length.
+    metric : that decides in the end, and that a fit should lower where it can.
     weights : (n_rows,) float64 with a mean of 1; None: all rows count alike.
     """
 
@@ -73,6 +75,8 @@ class Sample:
     seed: int
     threads: int = 1
     watch: Watch = UNWATCHED
+    groups: tuple[tuple[int, int], ...] = ()
+    channels: tuple[tuple[int, ...], ...] = ()
     metric: str = "rmse"
     weights: Floats | None = None
 

@@ -1,47 +1,116 @@
 """A torch fit in shuffled batches that can stop anywhere and end in the same bytes."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from driftloop.trainer.candidates.sample import Checkpoint
 
 EPOCHS = 60
-BATCH_ROWS = 64
+PATIENCE = 15
+"""Epochs without a better loss on the watched rows, after which a fit ends."""
+BATCH_ROWS, MAX_BATCH_ROWS = 64, 4096
+BATCHES = 512
+"""An epoch of many rows has about so many: a million rows are learned in minutes."""
 NETWORK_PREFIX, FIRST_PREFIX, SECOND_PREFIX = "network.", "first.", "second."
-STEP, ORDER, DICE = "step", "order", "dice"
+BEST_PREFIX = "best."
+STEP, ORDER, DICE, BEST = "step", "order", "dice", "best_loss_and_epoch"
+
+
+def batch_rows(row_count: int) -> int:
+    """Return the rows of a batch: a power of two.
+
+    >>> batch_rows(300), batch_rows(100_000), batch_rows(10_000_000)
+    (64, 256, 4096)
+    """
+    wanted = 1 << max(0, math.ceil(math.log2(max(1, row_count / BATCHES))))
+    return min(MAX_BATCH_ROWS, max(BATCH_ROWS, wanted))
 
 
 class TorchFit:
-    """Weights, Adam's moments, and the dice of the order, as one value.
+    """Weights, the best ones, Adam's moments, and the dice of the order, as one value.
+
+    The learning rate falls as half a cosine over all steps; it depends on the number
+    of the step only.
 
     Parameters
     ----------
     network : its buffers and parameters are the model.
     optimiser : ``torch.optim.AdamW`` without options that keep more state.
     row_count : to shuffle.
+    watched_loss : on rows that are not learned from, after each epoch; the weights at
+        its least are kept. None: those of the last epoch are.
     """
 
-    def __init__(self, network: Any, optimiser: Any, row_count: int, seed: int) -> None:
+    def __init__(
+        self,
+        network: Any,
+        optimiser: Any,
+        row_count: int,
+        seed: int,
+        watched_loss: Callable[[], float] | None = None,
+    ) -> None:
         import torch
 
         self._network, self._optimiser, self._row_count = network, optimiser, row_count
+        self._watched_loss = watched_loss
         self._dice = torch.Generator().manual_seed(seed)
         self._order = self._dice.get_state()
-        self._per_epoch = -(-row_count // BATCH_ROWS)
+        self._batch_rows = batch_rows(row_count)
+        self._per_epoch = -(-row_count // self._batch_rows)
+        self._rate = optimiser.param_groups[0]["lr"]
+        self._best = self._weights()
+        self.best_loss, self.best_epoch = math.inf, 0
         self.count = EPOCHS * self._per_epoch
         self.done = 0
 
+    @property
+    def epoch(self) -> int:
+        """Epochs that are done."""
+        return self.done // self._per_epoch
+
+    @property
+    def is_over(self) -> bool:
+        if self.done >= self.count:
+            return True
+        is_watched = self._watched_loss is not None
+        return is_watched and self.epoch - self.best_epoch >= PATIENCE
+
     def batches(self, done: int) -> Iterator[Any]:
-        """Yield the row numbers of each batch after the first ``done``."""
+        """Yield the row numbers of each batch after the first ``done``.
+
+        :meth:`learned` is to be called for each, before the next.
+        """
         import torch
 
         self.done = done
-        while self.done < self.count:
+        while not self.is_over:
             self._order = self._dice.get_state()
             order = torch.randperm(self._row_count, generator=self._dice)
-            for batch in order.split(BATCH_ROWS)[self.done % self._per_epoch :]:
-                self.done += 1
+            for batch in order.split(self._batch_rows)[self.done % self._per_epoch :]:
+                turn = math.cos(math.pi * self.done / self.count)
+                rate = self._rate * (1 + turn) / 2
+                for group in self._optimiser.param_groups:
+                    group["lr"] = rate
                 yield batch
+
+    def learned(self) -> None:
+        """Count a batch; after the last of an epoch, look whether it is the best."""
+        self.done += 1
+        if self.done % self._per_epoch or self._watched_loss is None:
+            return
+        loss = self._watched_loss()
+        if loss < self.best_loss:
+            self.best_loss, self.best_epoch = loss, self.epoch
+            self._best = self._weights()
+
+    def finish(self) -> None:
+        """Put the best weights into the network."""
+        if self._watched_loss is not None:
+            self._network.load_state_dict(self._best)
+
+    def _weights(self) -> dict[str, Any]:
+        return {n: v.detach().clone() for n, v in self._network.state_dict().items()}
 
     def state(self) -> bytes:
         """Return everything as safetensors: numbers only, no code.
@@ -52,10 +121,8 @@ class TorchFit:
         import torch
         from safetensors.torch import save
 
-        tensors = {
-            f"{NETWORK_PREFIX}{name}": value
-            for name, value in self._network.state_dict().items()
-        }
+        tensors = _named(NETWORK_PREFIX, self._network.state_dict())
+        tensors |= _named(BEST_PREFIX, self._best)
         for number, kept in self._optimiser.state_dict()["state"].items():
             tensors[f"{FIRST_PREFIX}{number}"] = kept["exp_avg"]
             tensors[f"{SECOND_PREFIX}{number}"] = kept["exp_avg_sq"]
@@ -63,6 +130,8 @@ class TorchFit:
         is_epoch_over = self.done % self._per_epoch == 0
         tensors[ORDER] = self._dice.get_state() if is_epoch_over else self._order
         tensors[DICE] = torch.get_rng_state()
+        best = [self.best_loss, float(self.best_epoch)]
+        tensors[BEST] = torch.tensor(best, dtype=torch.float64)
         kept_apart = {name: value.clone() for name, value in tensors.items()}
         data: bytes = save(kept_apart, {"batches": str(self.count)})
         return data
@@ -84,6 +153,9 @@ class TorchFit:
         except (SafetensorError, KeyError, ValueError):
             return 0
         self._network.load_state_dict(_part(tensors, NETWORK_PREFIX))
+        self._best = _part(tensors, BEST_PREFIX)
+        self.best_loss = float(tensors[BEST][0])
+        self.best_epoch = int(tensors[BEST][1])
         first, second = _part(tensors, FIRST_PREFIX), _part(tensors, SECOND_PREFIX)
         plain = self._optimiser.state_dict()
         plain["state"] = {
@@ -102,15 +174,22 @@ class TorchFit:
     def _check(self, tensors: dict[str, Any]) -> None:
         """Raise ValueError when the tensors are not those of this fit."""
         wanted = {n: v.shape for n, v in self._network.state_dict().items()}
-        found = {n: v.shape for n, v in _part(tensors, NETWORK_PREFIX).items()}
         moments = [str(number) for number, _ in enumerate(self._network.parameters())]
         names = {
             *(f"{FIRST_PREFIX}{number}" for number in moments),
             *(f"{SECOND_PREFIX}{number}" for number in moments),
-            STEP, ORDER, DICE,
+            STEP, ORDER, DICE, BEST,
         }  # fmt: skip
-        if wanted != found or not names <= set(tensors):
-            raise ValueError("a checkpoint of another network")
+        for prefix in (NETWORK_PREFIX, BEST_PREFIX):
+            found = {n: v.shape for n, v in _part(tensors, prefix).items()}
+            if wanted != found:
+                raise ValueError("a checkpoint of another network")
+        if not names <= set(tensors):
+            raise ValueError("a checkpoint of another form")
+
+
+def _named(prefix: str, tensors: dict[str, Any]) -> dict[str, Any]:
+    return {f"{prefix}{name}": value for name, value in tensors.items()}
 
 
 def _part(tensors: dict[str, Any], prefix: str) -> dict[str, Any]:
