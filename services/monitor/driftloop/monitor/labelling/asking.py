@@ -21,8 +21,8 @@ from driftloop.monitor.state import Asking
 from driftloop.monitor.turn import Turn, kinds_of, newest_rows
 
 MAX_POOL_ROWS = 5000
-MAX_REFERENCE_ROWS = 2000
-"""Each row is compared with all of these: a second's work at most."""
+MAX_REFERENCE_ROWS = 1000
+"""Each row is compared with all of these: a few seconds' work at most."""
 
 
 def scored(turn: Turn, event: BatchScored) -> None:
@@ -161,8 +161,9 @@ def _margins(said: list[Said]) -> Floats | None:
     """Return what lies between the two likeliest classes; None: a regression."""
     if any(one.shares is None for one in said):
         return None
-    ranked = [sorted(json.loads(one.shares or "{}").values())[::-1] for one in said]
-    return np.array([likely[0] - likely[1] for likely in ranked], dtype=np.float64)
+    ranked = [sorted([0.0, *json.loads(one.shares or "{}").values()]) for one in said]
+    apart = np.array([likely[-1] - likely[-2] for likely in ranked], dtype=np.float64)
+    return np.nan_to_num(apart, nan=0.0)  # an answer that is none is a doubtful one
 
 
 def _answers(said: list[Said]) -> Floats | None:

@@ -146,6 +146,10 @@ def _known(pool: Pool) -> _Known:
     if pool.reference is None or pool.answers is None:
         return known
     said = numbers(pool.reference.column(PREDICTION))
+    is_there = np.isfinite(said)
+    if not is_there.any():
+        return known
+    said, learned = said[is_there], learned[is_there]
     spread = float(np.std(said)) or 1.0
     before = pool.asked_answers if pool.asked_answers is not None else said[:0]
     gaps = smallest_gaps(
