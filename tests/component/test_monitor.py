@@ -15,9 +15,12 @@ from driftloop.contracts.base import Event
 from driftloop.contracts.events import (
     AlertRaised,
     DriftDetected,
+    LabelsWanted,
     PerformanceMeasured,
     PipelineApplied,
 )
+from driftloop.contracts.labelling import LabellingSection
+from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.local.kafka import KafkaNode
 from driftloop.monitor.turn import Packaged
 from support.cluster import committed_lag
@@ -80,10 +83,10 @@ class Place:
     factory: Factory
     monitor: ServiceProcess
 
-    def begin(self, shop: Shop) -> None:
+    def begin(self, shop: Shop, file: PipelineSpec | None = None) -> None:
         """Apply the pipeline and put version 1 into service."""
         applied = PipelineApplied(
-            pipeline=shop.name, spec=spec(shop.name), applied_by="ada"
+            pipeline=shop.name, spec=file or spec(shop.name), applied_by="ada"
         )
         self.events.publish(applied, f"{shop.name}-applied")
         package = self.factory.package(pipeline=shop.name)
@@ -178,3 +181,51 @@ def test_windows_count_rows_in_event_time(
     unknown = url.replace(name, "nobody")
     headers = {"Authorization": f"Bearer {TOKEN}"}
     assert httpx.get(unknown, headers=headers, timeout=10).status_code == 404
+
+
+def test_killed_and_repeated_it_asks_for_labels_once(
+    place: Place, unique_name: Callable[[str], str]
+) -> None:
+    """One event for the window; a row leaves the queue when its label comes."""
+    name = unique_name("shop")
+    shop = Shop(name)
+    file = spec(name).model_copy(update={"labelling": LabellingSection(budget_rows=8)})
+    place.begin(shop, file)
+    for number in range(7):  # of 24 rows: one window
+        place.events.publish(shop.observed(number), f"{name}-observed-{number}", 2)
+        place.events.publish(shop.scored(number), f"{name}-scored-{number}", 2)
+        if number in (3, 6):
+            place.monitor.kill()
+            place.monitor.start()
+    place.settle()
+
+    def told() -> list[LabelsWanted]:
+        return [e for e in place.events.of(LabelsWanted) if e.pipeline == name]
+
+    wait_until(told, "no labels are wanted")
+    (event,) = {e.meta.id: e for e in told()}.values()
+    said = manifest(name, INPUTS, is_binary=False).evaluation
+    alone = InProcess(file, lambda _: Packaged(said, None))
+    alone.take(shop.deployed())
+    for number in range(7):
+        alone.take(shop.observed(number))
+        alone.take(shop.scored(number))
+    alone.close()
+    assert contents([event]) == contents(list(alone.of(LabelsWanted)))
+    ids = [wanted.row_id for wanted in event.wanted]
+    assert waiting(place, name) == ids
+    day = ids[0].split("-")[0]
+    place.events.publish(shop.labelled(int(day)), f"{name}-labelled")
+    left = [row_id for row_id in ids if not row_id.startswith(f"{day}-")]
+    assert left != ids
+    wait_until(lambda: waiting(place, name) == left, "the label takes no row out")
+
+
+def waiting(place: Place, name: str) -> list[str]:
+    answer = httpx.get(
+        f"{place.monitor.url}/v1/pipelines/{name}/labels-wanted",
+        headers={"Authorization": f"Bearer {TOKEN}"},
+        timeout=10,
+    )
+    assert answer.status_code == 200
+    return [row["row_id"] for row in answer.json()["items"]]

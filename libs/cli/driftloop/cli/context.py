@@ -27,6 +27,7 @@ class Installation:
     token: str
     settings: Settings
     ingest_url: str = ""
+    monitor_url: str = ""
 
     @property
     def store(self) -> ArtifactStore:
@@ -75,10 +76,24 @@ class Installation:
         CommandError
             When nobody has said where it is.
         """
-        if not self.ingest_url:
-            raise CommandError("set DRIFTLOOP_INGEST_URL to ingest's HTTP interface")
+        return self._client("ingest", self.ingest_url, timeout_s)
+
+    def watcher(self) -> httpx.Client:
+        """Return a client of the monitor's HTTP interface.
+
+        Raises
+        ------
+        CommandError
+            When nobody has said where it is.
+        """
+        return self._client("monitor", self.monitor_url, HTTP_TIMEOUT_S)
+
+    def _client(self, service: str, url: str, timeout_s: float) -> httpx.Client:
+        if not url:
+            variable = f"DRIFTLOOP_{service.upper()}_URL"
+            raise CommandError(f"set {variable} to {service}'s HTTP interface")
         return httpx.Client(
-            base_url=self.ingest_url,
+            base_url=url,
             headers={"Authorization": f"Bearer {self.token}"},
             timeout=timeout_s,
         )
@@ -105,8 +120,8 @@ def default_home() -> Path:
 def connect(home: Path) -> Installation:
     """Find the running local stack, or what the environment names.
 
-    ``DRIFTLOOP_BROKER``, ``DRIFTLOOP_REGISTRY_URL``, ``DRIFTLOOP_INGEST_URL`` and
-    ``DRIFTLOOP_API_TOKEN`` lead to an installation elsewhere.
+    ``DRIFTLOOP_BROKER``, ``DRIFTLOOP_API_TOKEN`` and ``DRIFTLOOP_REGISTRY_URL``,
+    ``_INGEST_URL`` and ``_MONITOR_URL`` lead to an installation elsewhere.
 
     Raises
     ------
@@ -116,11 +131,13 @@ def connect(home: Path) -> Installation:
     settings = load_settings(Settings, "cli", home=home)
     registry_url = os.environ.get("DRIFTLOOP_REGISTRY_URL")
     ingest_url = os.environ.get("DRIFTLOOP_INGEST_URL")
+    monitor_url = os.environ.get("DRIFTLOOP_MONITOR_URL")
     token = settings.api_token.get_secret_value() if settings.api_token else ""
     if "DRIFTLOOP_BROKER" in os.environ:
         return Installation(
-            home, settings.broker, registry_url or "", token, settings, ingest_url or ""
-        )
+            home, settings.broker, registry_url or "", token, settings,
+            ingest_url or "", monitor_url or "",
+        )  # fmt: skip
     report = stack_status(home)
     if report["state"] == "stopped":
         raise CommandError(
@@ -134,4 +151,5 @@ def connect(home: Path) -> Installation:
         token=token or token_file.read_text(encoding="utf-8").strip(),
         settings=settings,
         ingest_url=ingest_url or report["urls"].get("ingest", ""),
+        monitor_url=monitor_url or report["urls"].get("monitor", ""),
     )

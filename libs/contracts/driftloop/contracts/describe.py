@@ -141,6 +141,14 @@ def _maintained(event: e.DatasetMaintained) -> str:
     return f"{rows:,} rows{since} dropped, {files:,} files ({freed:,} bytes) deleted"
 
 
+def _labels_wanted(event: e.LabelsWanted) -> str:
+    drifted = f", {', '.join(event.drifted)} drifted" if event.drifted else ""
+    return (
+        f"{len(event.wanted):,} of {event.candidate_count:,} rows without a label "
+        f"({event.strategy}{drifted})"
+    )
+
+
 DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
     e.PipelineApplied: lambda x: f"by {x.applied_by}",
     e.BatchIngested: _rows,
@@ -163,6 +171,7 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
     e.DriftDetected: _drift,
     e.PerformanceMeasured: _performance,
     e.AlertRaised: lambda x: f"{x.severity}: {x.title}",
+    e.LabelsWanted: _labels_wanted,
     e.RetrainRequested: lambda x: f"by {x.requested_by}: {x.reason}",
     e.TrainingStarted: lambda x: (
         f"because of {x.trigger.reason.replace('_', ' ')}, rows from "

@@ -9,6 +9,7 @@ from statistics import NormalDist
 from typing import Annotated, Any, ClassVar, Literal
 
 from driftloop.contracts.base import Event, UtcTime, Value
+from driftloop.contracts.labelling import MAX_BUDGET_ROWS, Strategy
 from driftloop.contracts.measures import Measures
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.contracts.schema import SchemaChange, SchemaColumn
@@ -401,6 +402,38 @@ class AlertRaised(Event):
     title: str
     detail: str
     owner: str | None = None
+
+
+class WantedLabel(Value):
+    """A row whose label would help; none of its values."""
+
+    row_id: str
+    event_time: UtcTime
+    score: float = Field(
+        ge=0, description="how much it would help, beside others of its window"
+    )
+    reasons: list[str] = Field(min_length=1, description="for people")
+
+
+class LabelsWanted(Event):
+    """Rows that people should label; one event a window, each row once.
+
+    The labels come back as ``label-arrived``, by the rows' ids.
+    """
+
+    window: int = Field(ge=1, description="counts the pipeline's windows")
+    span: Span = Field(description="of the rows that it was chosen from")
+    candidate_count: int = Field(ge=1, description="rows that it was chosen from")
+    strategy: Strategy
+    model_version: int | None = Field(
+        default=None, description="in service, whose answers were looked at"
+    )
+    drifted: list[str] = Field(
+        default_factory=list, description="features that had drifted"
+    )
+    wanted: list[WantedLabel] = Field(
+        min_length=1, max_length=MAX_BUDGET_ROWS, description="first is best"
+    )
 
 
 # ── training ────────────────────────────────────────────────────────────────

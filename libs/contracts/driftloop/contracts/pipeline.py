@@ -20,6 +20,7 @@ from driftloop.contracts.checks import (
     is_pattern,
     kind_of,
 )
+from driftloop.contracts.labelling import LabellingSection
 from driftloop.contracts.preprocessing import (
     Cross,
     PreprocessingSection,
@@ -471,6 +472,7 @@ class PipelineSpec(Section):
     rollout: RolloutSection = RolloutSection()
     monitor: MonitorSection = MonitorSection()
     retrain: RetrainSection = RetrainSection()
+    labelling: LabellingSection = LabellingSection()
     automation: Literal["full", "approve", "advise"] = Field(
         default="full",
         description="full: no hand needed; approve: people say yes to each rollout; "
@@ -509,6 +511,16 @@ class PipelineSpec(Section):
                         f"{key} names column {name!r}, which is not under "
                         f"data.features; {_nearest(name, self.data.features)}"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _rows_to_label_can_be_found(self) -> "PipelineSpec":
+        rule = self.data.privacy.get(self.data.id)
+        if self.labelling.budget_rows and rule is not None and rule.action == "hash":
+            raise ValueError(
+                "labelling.budget_rows asks for rows by their ids, and nobody can tell "
+                f"which row a hashed id is; set data.privacy.{self.data.id} to tokenise"
+            )
         return self
 
     @model_validator(mode="after")

@@ -79,6 +79,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic(e.DriftDetected, ("monitor",), ("trainer",)),
     Topic(e.PerformanceMeasured, ("monitor",), ("trainer", "deployer")),
     Topic(e.AlertRaised, ("validator", "monitor", "trainer", "deployer"), ()),
+    Topic(e.LabelsWanted, ("monitor",), ()),
     # training
     Topic(e.RetrainRequested, ("people", "registry"), ("trainer",)),
     Topic(e.TrainingCancelRequested, ("people",), ("trainer",)),

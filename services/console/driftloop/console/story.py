@@ -18,6 +18,7 @@ DECISIONS: dict[type[Event], str] = {
     e.SchemaAccepted: "plain",
     e.DriftDetected: "warn",
     e.AlertRaised: "warn",
+    e.LabelsWanted: "person",
     e.RetrainRequested: "person",
     e.TrainingCancelRequested: "person",
     e.TrainingStarted: "plain",

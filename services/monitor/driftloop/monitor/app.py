@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from driftloop.monitor.api import router
 from driftloop.monitor.handlers import HANDLERS
+from driftloop.monitor.labelling.api import labels_router
 from driftloop.monitor.packages import package_opener
 from driftloop.monitor.settings import MonitorSettings
 from driftloop.monitor.tables import TABLES
@@ -28,7 +29,10 @@ def build(runtime: Runtime[MonitorSettings]) -> Iterator[Parts[MonitorDeps]]:
             pipelines=pipelines,
             open_package=package_opener(runtime.store, settings),
         ),
-        routers=[router(settings, views, lambda name: name in pipelines)],
+        routers=[
+            router(settings, views, lambda name: name in pipelines),
+            labels_router(settings, runtime.engine, pipelines),
+        ],
         configure_faust=views.configure,
     )
 

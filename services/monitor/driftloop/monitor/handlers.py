@@ -22,6 +22,7 @@ from driftloop.monitor.error_drift import MAX_BLOCK_ROWS, MAX_BLOCKS, block_rows
 from driftloop.monitor.feature_drift import MIN_ROWS, Kind, Movement, movements
 from driftloop.monitor.joining import Pair
 from driftloop.monitor.labelled import with_labelled
+from driftloop.monitor.labelling import asking, queue
 from driftloop.monitor.sensors import jumps
 from driftloop.monitor.turn import MonitorDeps, Turn, kinds_of, newest_rows, turn_of
 from driftloop.runtime.errors import Skip
@@ -44,6 +45,7 @@ def on_batch_validated(event: BatchValidated, deps: MonitorDeps) -> Iterator[Eve
             yield from doors.compare(turn)
             doors.passed(turn, event.row_count)
         yield from _labels(turn, event)
+        yield from asking.ask(turn)
     turn.save()
 
 
@@ -64,6 +66,8 @@ def on_batch_scored(event: BatchScored, deps: MonitorDeps) -> Iterator[Event]:
     met = joining.meet_predictions(deps.session, event.pipeline, rows)
     yield from _labelled(turn, met)
     yield from doors.compare(turn)
+    asking.scored(turn, event)
+    yield from asking.ask(turn)
     turn.save()
 
 
@@ -134,6 +138,7 @@ def _prune(turn: Turn, now: datetime) -> None:
         return
     session, pipeline = turn.deps.session, turn.watch.pipeline
     joining.forget(session, pipeline, now - horizon)
+    queue.forget(session, pipeline, now - horizon)
     store.forget_batches(session, pipeline, now - horizon)
     turn.watch = turn.watch.model_copy(update={"pruned_at": now})
 
@@ -241,6 +246,7 @@ def _labels(turn: Turn, event: RowsEvent) -> Iterator[Event]:
     spec = turn.spec
     is_number = spec.task == "regression"
     labels = joining.labels_of(event.rows, spec.data.target, is_number=is_number)
+    asking.labelled(turn, labels)
     met = joining.meet_labels(turn.deps.session, event.pipeline, labels)
     yield from _labelled(turn, met)
 

@@ -22,6 +22,11 @@ LATE_LABELS = Counter(
     "Labels that are not used, as they are of a time beyond the label horizon",
     ["pipeline"],
 )
+WANTED_LABELS = Counter(
+    "driftloop_monitor_wanted_labels_total",
+    "Rows that people were asked to label; a retried message may count again",
+    ["pipeline"],
+)
 OPEN_FAULTS = Gauge(
     "driftloop_monitor_open_faults", "Columns whose values are wrong now", ["pipeline"]
 )

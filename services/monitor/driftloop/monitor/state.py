@@ -100,6 +100,21 @@ class Verdict(Frozen):
     repeats: int = 0
 
 
+class Asking(Frozen):
+    """How far the pipeline is on its way to the next rows to label.
+
+    Attributes
+    ----------
+    scored_rows : since the last window closed.
+    scored_until : event time of the newest scored row.
+    window : number of the last closed window; 0: none yet.
+    """
+
+    scored_rows: int = 0
+    scored_until: datetime | None = None
+    window: int = 0
+
+
 class Watch(Frozen):
     """All of it.
 
@@ -119,6 +134,7 @@ class Watch(Frozen):
     window_rows : rows in slices since then.
     judged_end : end of the newest block, in event time.
     pruned_at : event time at which rows behind the horizon were dropped last.
+    labelling : on the way to the next rows that people should label.
     """
 
     pipeline: str
@@ -139,3 +155,4 @@ class Watch(Frozen):
     window_rows: int = 0
     judged_end: datetime | None = None
     pruned_at: datetime | None = None
+    labelling: Asking = Asking()

@@ -107,6 +107,25 @@ class MonitorSample(SQLModel, table=True):
     data: bytes
 
 
+class MonitorWanted(SQLModel, table=True):
+    """A row that people should label; see ``labelling/queue.py``.
+
+    ``place`` counts down from the queue's front; reasons are a JSON list. A settled
+    row, whose label has come, is kept so that it is not asked for again.
+    """
+
+    __tablename__ = "monitor_wanted"
+    pipeline: str = Field(primary_key=True)
+    row_id: str = Field(primary_key=True)
+    place: int = Field(sa_type=BigInteger)
+    window_number: int
+    time_us: int = Field(sa_type=BigInteger)
+    score: float
+    reasons: str
+    model_version: int | None = None
+    is_settled: bool = False
+
+
 TABLES: tuple[type[SQLModel], ...] = (
     MonitorWatch,
     MonitorPrediction,
@@ -115,4 +134,5 @@ TABLES: tuple[type[SQLModel], ...] = (
     MonitorBatch,
     MonitorSlice,
     MonitorSample,
+    MonitorWanted,
 )

@@ -103,6 +103,7 @@ function headline(items) {
     "training-skipped": drift ? `${capital(words(drift.drift.cause))}, no training` : "No training",
     "drift-detected": `${capital(words(drift?.drift.cause ?? ""))}${skipped ? ", no training" : ""}`,
     "alert-raised": capital(found.text.replace(/^(info|warning|critical): /, "")),
+    "labels-wanted": "People are asked for labels",
     "pipeline-applied": "Pipeline applied",
     "retrain-requested": "A person asked for a training",
     "rollback-requested": "A person asked for a rollback",

@@ -1,0 +1,1 @@
+"""``driftloop labels``: rows that people should label, and what they say."""

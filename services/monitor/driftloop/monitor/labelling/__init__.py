@@ -1,0 +1,1 @@
+"""Active learning: which rows without a label people are asked to label."""
