@@ -10,7 +10,7 @@ from rich.console import Console
 
 from tests.bench.figures import Figure, show_figures, write_figures
 
-PARTS = ("data", "chain", "training")
+PARTS = ("data", "chain", "training", "quality")
 """Each is a module beside this one with ``run() -> Iterator[Figure]``."""
 RESULT = Path("build/bench.json")
 PART_TIMEOUT_S = 1800

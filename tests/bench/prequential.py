@@ -1,20 +1,22 @@
 """A stream through the whole loop in this process, batch by batch, label after label.
 
-Every row is answered by the model that is in service when it comes, and only then may
-anything learn from it. What decides is driftloop's own: the monitor's handlers, the
-trainer's policy, the training itself, the registry's gate. What is left out is Kafka and
-the time that things take; a new version answers after as many rows as its rollout needs,
-and only if it was not worse on them than the pipeline file allows.
+Every row is answered by the model that is in service when it comes, and only then
+may anything learn from it. What decides is driftloop's own: the monitor's handlers,
+the trainer's policy, the training itself, the registry's gate. What is left out is
+Kafka and the time that things take; a new version answers after as many rows as its
+rollout needs, and only if it was not worse on them than the pipeline file allows.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import write_deltalake
 from driftloop.contracts.base import Event
 from driftloop.contracts.events import (
@@ -40,7 +42,7 @@ from driftloop.trainer.facts import Data, LastJob, SkipWith, Start, State
 from driftloop.trainer.request import JobRequest
 from driftloop.trainer.training import Environment, Trained, TrainingRefused
 
-from tests.bench.examples import Example, Floats
+from tests.bench.examples import Example, Floats, losses_of
 from tests.unit.monitor.story import InProcess
 
 REFERENCE_FILE = "reference.arrow"
@@ -190,7 +192,7 @@ class Loop:
                 rollout_id=f"r{version.number}",
                 version=version.number,
                 package=version.package,
-            )  # fmt: skip
+            )
         )
 
     # ── watching ────────────────────────────────────────────────────────────
@@ -251,8 +253,8 @@ class Loop:
         try:
             using = replace(self._using, folder=folder)
             trained = training.train(request, using, lambda *_: None)
-        except TrainingRefused as error:
-            print(f"  {request.job_id}: {error}")
+        except TrainingRefused:
+            pass  # as a failed job: the model in service stays
         self.cost.cpu_s += time.process_time() - began
         data = self._state.data
         assert data is not None
@@ -298,43 +300,40 @@ def batches(rows: pa.Table, first: int, size: int) -> Iterator[tuple[int, pa.Tab
 
 
 def retrained(
-    example: Example, first: int, size: int, every: int | None, kind: str
+    example: Example, first: int, size: int, every: int | None, make: Callable[[], Any]
 ) -> Walked:
     """Walk with one kind of model that is fitted anew after every so many rows.
 
     On the pipeline's window up to the newest label, in service at once, whether it is
     better or not; None: never after the first.
-    """
-    from driftloop.trainer import fitting
 
-    spec, found, cost = example.spec, [], Cost()
-    fitted, since = None, 0
-    for start, batch in batches(example.rows, first, size):
-        if fitted is None or (every is not None and since >= every):
-            known = example.rows.slice(0, start)
-            labelled = Span(
-                start=known["event_time"][0].as_py(),
-                end=known["event_time"][-1].as_py(),
-            )
-            begin, _ = core.plan(labelled, spec.train)
-            known = known.filter(
-                pa.compute.greater_equal(
-                    known["event_time"],
-                    pa.scalar(begin.start, pa.timestamp("us", "UTC")),
-                )
-            )
-            began = time.process_time()
-            fitted = fitting.fit(kind, known, spec, 1)
-            cost.cpu_s += time.process_time() - began
-            cost.trainings, cost.versions, since = (
-                cost.trainings + 1,
-                cost.versions + 1,
-                0,
-            )
-        said = fitted.loaded().predict(batch)
-        found.append(judging.row_losses(spec, batch, said, fitted.classes))
-        since += batch.num_rows
+    Parameters
+    ----------
+    make : gives a scikit-learn model.
+    """
+    found: list[Floats] = []
+    cost = Cost()
+    step = every or example.rows.num_rows
+    for start, asked in batches(example.rows, first, step):
+        known = _window(example, start)
+        began = time.process_time()
+        found.append(
+            losses_of(lambda x, y: make().fit(x, y), example.spec, known, asked)
+        )
+        cost.cpu_s += time.process_time() - began
+        cost.trainings += 1
+    cost.versions = cost.trainings
     return Walked(np.concatenate(found), first, cost)
+
+
+def _window(example: Example, count: int) -> pa.Table:
+    """Return the rows of the pipeline's window among the first ``count``."""
+    known = example.rows.slice(0, count)
+    times = known["event_time"]
+    labelled = Span(start=times[0].as_py(), end=times[-1].as_py())
+    begin, _ = core.plan(labelled, example.spec.train)
+    start = pa.scalar(begin.start, times.type)
+    return known.filter(pc.greater_equal(times, start))
 
 
 def adaptive_forest(example: Example, first: int, size: int) -> Walked:

@@ -30,6 +30,7 @@ from tests.component.support import (
     Events,
     ServiceProcess,
     open_events,
+    wait_until,
 )
 from tests.unit.monitor.story import InProcess, Shop, spec
 from tests.unit.scorer.packages import INPUTS, Factory, manifest

@@ -28,7 +28,10 @@ from onnx import helper
 from tests.unit.trainer.cases import rows, spec
 
 TASKS = ("regression", "binary", "multiclass")
-OF_TORCH = ("mlp",)
+OF_SEQUENCES = ("gru", "tcn")
+OF_TORCH = ("mlp", *OF_SEQUENCES)
+LAGS = ("lag2", "lag1", "a")
+"""Columns of the sequence that some candidates learn from, oldest first."""
 HAS_TORCH = find_spec("torch") is not None
 WIDE_COLUMNS = 10_000
 CANDIDATES = [
@@ -49,8 +52,34 @@ every_task = pytest.mark.parametrize("task", TASKS)
 Fit = Callable[[pa.Table, PipelineSpec], Fitted]
 
 
+def of(name: str) -> Fit:
+    return lambda table, how: fit(name, table, how)
+
+
 def fit(name: str, table: pa.Table, how: PipelineSpec) -> Fitted:
-    return fitting.fit(name, table, how, threads=1)
+    return fitting.fit(name, with_lags(name, table), named_lags(name, how), threads=1)
+
+
+def with_lags(name: str, table: Any) -> Any:
+    """The rows, with the two values of ``a`` before each for those who need them."""
+    if name in OF_SEQUENCES and "a" in table.schema.names:
+        for steps in (2, 1):
+            before = [None, None, *table["a"].to_pylist()][2 - steps :]
+            lag = pa.array(before[: table.num_rows], pa.float64())
+            table = table.append_column(f"lag{steps}", lag)
+    return table
+
+
+def named_lags(name: str, how: PipelineSpec) -> PipelineSpec:
+    if name not in OF_SEQUENCES:
+        return how
+    content = how.model_dump(mode="json")
+    lags = LAGS if content["data"]["features"] else ("c0", "c1", "c2")
+    content["train"]["sequences"] = {"a": lags}
+    if content["data"]["features"]:
+        number = {"type": "number", "nullable": True}
+        content["data"]["features"] |= {"lag1": number, "lag2": number}
+    return PipelineSpec.model_validate(content)
 
 
 def changed(table: pa.Table, column: str, values: Any) -> pa.Table:
@@ -62,9 +91,9 @@ def changed(table: pa.Table, column: str, values: Any) -> pa.Table:
 # ── fit, export, parity ─────────────────────────────────────────────────────
 
 
-def learns(fit: Fit, task: str) -> None:
+def learns(fit: Fit, task: str, name: str = "") -> None:
     """Better than half of no skill on rows that it has not seen, through its graph."""
-    table, how = rows(600, task=task), spec(task=task)
+    table, how = with_lags(name, rows(600, task=task)), spec(task=task)
     rest = table.slice(500)
     fitted = fit(table.slice(0, 500), how)
     assert fitted.parity is not None
@@ -85,16 +114,20 @@ def learns(fit: Fit, task: str) -> None:
 @every_task
 @every_candidate
 def test_it_learns_and_its_graph_answers_as_its_library(name: str, task: str) -> None:
-    learns(lambda table, how: fit(name, table, how), task)
+    learns(
+        lambda table, how: fitting.fit(name, table, named_lags(name, how), 1),
+        task,
+        name,
+    )
 
 
 # ── determinism ─────────────────────────────────────────────────────────────
 
 _ELSEWHERE = """
 import hashlib, sys
-from driftloop.trainer import fitting
 from tests.unit.trainer.cases import rows, spec
-model = fitting.fit(sys.argv[1], rows(300, task="binary"), spec(task="binary"), 1).model
+from tests.unit.trainer.test_conformance import fit
+model = fit(sys.argv[1], rows(300, task="binary"), spec(task="binary")).model
 print(hashlib.sha256(model).hexdigest())
 """
 
@@ -131,14 +164,17 @@ def test_a_finished_fit_is_resumed_from_its_checkpoint(
 # ── bad data ────────────────────────────────────────────────────────────────
 
 
-def survives(fit: Fit, table: pa.Table, how: PipelineSpec) -> Fitted | None:
+def survives(
+    fit: Fit, table: pa.Table, how: PipelineSpec, name: str = ""
+) -> Fitted | None:
     """A model with finite answers, or a refusal in words."""
     try:
         fitted = fit(table, how)
     except CandidateRefused as error:
         words = str(error).split()
     else:
-        assert fitted.loaded().predict(table).non_finite_count() == 0
+        asked = with_lags(name, table)
+        assert fitted.loaded().predict(asked).non_finite_count() == 0
         return fitted
     assert len(words) >= 5, words
     return None
@@ -150,13 +186,13 @@ def test_infinite_and_missing_numbers(name: str) -> None:
     a = np.where(np.arange(300) % 50 == 7, np.inf, rows(300)["a"].to_pylist())
     a = np.array(a, dtype=float)
     a[3], a[4] = -np.inf, 1e300
-    survives(lambda t, how: fit(name, t, how), changed(rows(300), "a", a), spec())
+    survives(of(name), changed(rows(300), "a", a), spec(), name)
 
 
 @every_candidate
 def test_a_column_without_values(name: str) -> None:
     table = changed(rows(300), "a", pa.nulls(300, pa.float64()))
-    survives(lambda t, how: fit(name, t, how), table, spec())
+    survives(of(name), table, spec(), name)
 
 
 @every_candidate
@@ -171,14 +207,12 @@ def test_a_target_that_is_not_finite_is_refused(name: str) -> None:
 @every_candidate
 def test_a_constant_column_and_a_constant_target(name: str, task: str) -> None:
     table, how = rows(300, task=task), spec(task=task)
-    assert survives(
-        lambda t, h: fit(name, t, h), changed(table, "a", np.ones(300)), how
-    )
+    assert survives(of(name), changed(table, "a", np.ones(300)), how, name)
     same = [table["y"][0].as_py()] * 300
-    fitted = survives(lambda t, h: fit(name, t, h), changed(table, "y", same), how)
+    fitted = survives(of(name), changed(table, "y", same), how, name)
     if task == "regression":
         assert fitted is not None
-        said = fitted.loaded().predict(table).prediction
+        said = fitted.loaded().predict(with_lags(name, table)).prediction
         assert said == pytest.approx(same, rel=1e-3, abs=1e-3)
     else:
         assert fitted is None  # one class is nothing to tell apart
@@ -188,7 +222,7 @@ def test_a_constant_column_and_a_constant_target(name: str, task: str) -> None:
 @every_candidate
 def test_one_row(name: str, task: str) -> None:
     table, how = rows(1, task=task), spec(task=task)
-    survives(lambda t, h: fit(name, t, h), table, how)
+    survives(of(name), table, how, name)
 
 
 @every_candidate
@@ -197,7 +231,7 @@ def test_a_class_that_training_never_saw(name: str) -> None:
     how = spec(task="multiclass", data={"classes": ["low", "middle", "high"]})
     table = rows(400, task="multiclass")
     table = table.filter(pa.compute.not_equal(table["y"], "high"))
-    fitted = survives(lambda t, h: fit(name, t, h), table, how)
+    fitted = survives(of(name), table, how, name)
     assert fitted is not None
     assert fitted.classes == ("low", "middle")
 
@@ -208,6 +242,7 @@ def test_a_category_that_training_never_saw(name: str) -> None:
     strange = pa.RecordBatch.from_pydict(
         {"a": [None, 1.0, np.nan], "kind": ["new", None, ""]}
     )
+    strange = with_lags(name, pa.Table.from_batches([strange]))
     assert fitted.loaded().predict(strange).non_finite_count() == 0
 
 
@@ -224,7 +259,7 @@ def test_ten_thousand_columns(name: str) -> None:
         names=[*table.column_names, *names, "y"],
     )
     how = spec(data={"features": {}})
-    fitted = survives(lambda t, h: fit(name, t, h), wide, how)
+    fitted = survives(of(name), wide, how, name)
     if fitted is not None:
         assert len(fitted.inputs) == WIDE_COLUMNS
 

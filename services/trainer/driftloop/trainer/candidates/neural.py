@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from driftloop.trainer.candidates.network_input import Inputs, learn_inputs
-from driftloop.trainer.candidates.sample import CandidateRefused, Sample
+from driftloop.trainer.candidates.sample import CandidateRefused, Sample, target_unit
 from driftloop.trainer.candidates.torch_fit import EPOCHS, TorchFit, batch_rows
 from driftloop.trainer.graph import RAW, Core, Floats, Link, Matrix
 from driftloop.trainer.preprocessing.wiring import Drawing
@@ -94,7 +94,7 @@ def _fitted(name: str, network: "Network", inputs: Inputs, sample: Sample) -> Co
     centre, spread = 0.0, 1.0
     if not sample.classes:
         centre = float(np.mean(sample.target))
-        spread = float(np.std(sample.target)) or 1.0
+        spread = target_unit(sample.target)
         if not math.isfinite(centre + spread):
             raise CandidateRefused(
                 "the target has values that are not finite, or too great to square; "
@@ -148,17 +148,25 @@ def _fit(
 
     rows = torch.from_numpy(scaled)
     if sample.classes:
-        loss: Any = torch.nn.CrossEntropyLoss()
+        of_each: Any = torch.nn.CrossEntropyLoss(reduction="none")
         target = torch.from_numpy(sample.target)
     else:
-        loss = torch.nn.MSELoss()
+        of_each = torch.nn.MSELoss(reduction="none")
         normalised = (sample.target - centre) / spread
         target = torch.from_numpy(normalised.astype(np.float32)).reshape(-1, 1)
     watched = int(len(rows) * WATCHED_SHARE)
     kept = len(rows) if watched < LEAST_WATCHED else len(rows) - watched
 
+    weights = torch.ones(len(rows))
+    if sample.weights is not None:
+        weights = torch.from_numpy(sample.weights.astype(np.float32))
+
+    def loss(answers: Any, some: Any) -> Any:
+        return (of_each(answers, target[some]).reshape(-1) * weights[some]).mean()
+
     def watched_loss() -> float:
-        return float(loss(_answers(network, rows[kept:]), target[kept:]))
+        newest = slice(kept, None)
+        return float(loss(_answers(network, rows[newest]), newest))
 
     optimiser = torch.optim.AdamW(
         network.module.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY
@@ -171,7 +179,7 @@ def _fit(
     done = fit.resume(sample.watch.saved())
     for batch in fit.batches(done):
         optimiser.zero_grad()
-        found = loss(network(rows[batch]), target[batch])
+        found = loss(network(rows[batch]), batch)
         found.backward()
         optimiser.step()
         fit.learned()
