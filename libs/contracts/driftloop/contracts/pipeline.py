@@ -233,7 +233,12 @@ class DataSection(Section):
 
 
 CandidateName = Literal[
-    "gradient_boosting", "linear", "random_forest", "adaptive_forest", "mlp"
+    "gradient_boosting",
+    "linear",
+    "random_forest",
+    "adaptive_forest",
+    "hoeffding_adaptive_tree",
+    "mlp",
 ]
 
 

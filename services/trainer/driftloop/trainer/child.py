@@ -152,7 +152,7 @@ def preload() -> None:
     matrix = draw.normal(size=(60, 2)).astype(np.float32)
     tiny = Sample(matrix, matrix[:, 0].astype(np.float64), (), 0)
     for name in MODULES:
-        if name not in ("mlp", "adaptive_forest"):
+        if name not in ("mlp", "adaptive_forest", "hoeffding_adaptive_tree"):
             candidate(name)(tiny)
     with TemporaryDirectory(prefix="driftloop-rehearsal-") as folder:
         rehearse(Path(folder))

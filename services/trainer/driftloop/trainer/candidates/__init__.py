@@ -21,6 +21,7 @@ MODULES = {
     "random_forest": "sklearn_trees",
     "linear": "linear",
     "adaptive_forest": "adaptive_forest",
+    "hoeffding_adaptive_tree": "hoeffding_tree",
     "mlp": "mlp",
 }
 
