@@ -52,11 +52,10 @@ def test_the_same_rows_give_the_same_bytes(name: str) -> None:
     assert first.model == second.model
 
 
-def test_river_gives_the_same_bytes() -> None:
+@pytest.mark.parametrize("name", ["adaptive_forest", "hoeffding_adaptive_tree"])
+def test_river_gives_the_same_bytes(name: str) -> None:
     table = rows(200)
-    first, second = (
-        fitting.fit("adaptive_forest", table, how("regression"), 1) for _ in range(2)
-    )
+    first, second = (fitting.fit(name, table, how("regression"), 1) for _ in range(2))
     assert first.model == second.model
 
 

@@ -239,6 +239,7 @@ CandidateName = Literal[
     "linear",
     "random_forest",
     "adaptive_forest",
+    "hoeffding_adaptive_tree",
     "mlp",
     "gru",
     "tcn",

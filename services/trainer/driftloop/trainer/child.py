@@ -147,14 +147,13 @@ def limit_cpu(seconds: float | None) -> None:
 def preload() -> None:
     """Import what every training needs, and run each once."""
     import numpy as np
-    from driftloop.trainer.candidates import MODULES, Sample, candidate
+    from driftloop.trainer.candidates import PRELOADED, Sample, candidate
 
     draw = np.random.default_rng(0)
     matrix = draw.normal(size=(60, 2)).astype(np.float32)
     tiny = Sample(matrix, matrix[:, 0].astype(np.float64), (), 0)
-    for name in MODULES:
-        if name not in ("mlp", "gru", "tcn", "adaptive_forest"):
-            candidate(name)(tiny)
+    for name in PRELOADED:
+        candidate(name)(tiny)
     with TemporaryDirectory(prefix="driftloop-rehearsal-") as folder:
         rehearse(Path(folder))
 

@@ -22,10 +22,13 @@ MODULES = {
     "random_forest": "sklearn_trees",
     "linear": "linear",
     "adaptive_forest": "adaptive_forest",
+    "hoeffding_adaptive_tree": "hoeffding_tree",
     "mlp": "neural",
     "gru": "neural",
     "tcn": "neural",
 }
+PRELOADED = ("gradient_boosting", "random_forest", "linear")
+"""Fitted once before there is a job: what most pipelines name."""
 
 
 def candidate(name: str) -> Callable[[Sample], Core]:
@@ -37,6 +40,7 @@ def candidate(name: str) -> Callable[[Sample], Core]:
 
 __all__ = [
     "MODULES",
+    "PRELOADED",
     "UNWATCHED",
     "CandidateRefused",
     "Checkpoint",

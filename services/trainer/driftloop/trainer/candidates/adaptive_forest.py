@@ -5,10 +5,11 @@ is exported has forgotten what no longer holds. With the mean (or the class coun
 at each leaf every tree is a plain decision tree, which ONNX can hold exactly.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from driftloop.trainer.candidates.sample import CandidateRefused, Sample
+from driftloop.trainer.candidates.sample import Sample, refuse_weights
 from driftloop.trainer.graph import (
     RAW,
     Core,
@@ -37,11 +38,7 @@ COUNTING = {"leaf_prediction": "mc"}
 
 def adaptive_forest(sample: Sample) -> Core:
     """Adaptive random forest of Hoeffding trees."""
-    if sample.weights is not None:
-        raise CandidateRefused(
-            "adaptive_forest forgets by itself and does not weigh rows by their age; "
-            "leave it to train.recency_half_life_days: [null]"
-        )
+    refuse_weights("adaptive_forest", sample)
     if sample.classes:
         model = ARFClassifier(seed=sample.seed, **FOREST, **COUNTING)
     else:
@@ -54,7 +51,11 @@ def adaptive_forest(sample: Sample) -> Core:
         sample.watch.after(number + 1, len(targets))
 
     n_outputs = max(1, len(sample.classes))
-    trees = [_tree(member._root, n_outputs, len(model)) for member in model]
+
+    def leaf(node: Any) -> Floats:
+        return _leaf(node, n_outputs) / len(model)
+
+    trees = [laid_out(member._root, n_outputs, leaf) for member in model]
     nodes, constants = imputation(medians, "forest/filled")
     link: Link = "identity"
     if sample.classes:
@@ -79,7 +80,7 @@ def adaptive_forest(sample: Sample) -> Core:
     return Core(nodes, constants, link, predict, dict(FOREST))
 
 
-def _tree(root: Any, n_outputs: int, n_trees: int) -> Tree:
+def laid_out(root: Any, n_outputs: int, leaf: Callable[[Any], Floats]) -> Tree:
     """Lay a Hoeffding tree out as arrays, parents before children."""
     feature: list[int] = []
     threshold: list[float] = []
@@ -97,9 +98,7 @@ def _tree(root: Any, n_outputs: int, n_trees: int) -> Tree:
         threshold.append(node.threshold if is_branch else 0.0)
         left.append(-1)
         right.append(-1)
-        value.append(
-            np.zeros(n_outputs) if is_branch else _leaf(node, n_outputs) / n_trees
-        )
+        value.append(np.zeros(n_outputs) if is_branch else leaf(node))
         if is_branch:
             todo += [
                 (node.children[1], number, True),

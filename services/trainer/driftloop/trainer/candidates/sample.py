@@ -100,3 +100,12 @@ def target_unit(target: npt.NDArray[Any]) -> float:
     found = float(np.std(target))
     noise = float(np.finfo(np.float32).eps) * float(np.max(np.abs(target)))
     return found if found > noise else 1.0
+
+
+def refuse_weights(name: str, sample: Sample) -> None:
+    """Refuse rows that count less with their age, for a candidate that forgets."""
+    if sample.weights is not None:
+        raise CandidateRefused(
+            f"{name} forgets by itself and does not weigh rows by their age; "
+            "leave it to train.recency_half_life_days: [null]"
+        )
