@@ -79,6 +79,9 @@ def test_after_a_change_the_rows_since_then_win(tmp_path: Path) -> None:
     manifest = package_files.manifest_of(trained)
     assert manifest.parameters["window"] == "since_drift"
     assert "rows since 2011-01-17 16:00" in manifest.tried[1].detail
+    with pa.ipc.open_stream(package_files.reference(trained)) as reader:
+        reference = reader.read_all()  # what the monitor compares with
+    assert min(reference["event_time"].to_pylist()) == since
 
 
 def test_where_nothing_changed_all_rows_win(tmp_path: Path) -> None:

@@ -109,6 +109,10 @@ class Choice:
     def name(self) -> str:
         return self.kind or self.recipes[0].name
 
+    def rows(self, rows: pa.Table) -> pa.Table:
+        """Return the stretch of rows that is learned from, the longest of a blend."""
+        return max((r.rows(rows) for r in self.recipes), key=lambda t: t.num_rows)
+
     def of(self, members: list[Fitted], rows: pa.Table) -> Fitted:
         """Return the model of fitted members.
 

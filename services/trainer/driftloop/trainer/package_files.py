@@ -107,7 +107,7 @@ def reference(trained: Trained) -> bytes:
     Columns: ``id``, ``event_time``, the features, the target, ``prediction`` and,
     for classification, ``score`` (of the second class, or a list of all).
     """
-    request, rows = trained.request, trained.split.training
+    request, rows = trained.request, trained.learned
     if rows.num_rows > REFERENCE_ROWS:
         draw = np.random.default_rng(request.spec.train.seed)
         chosen = draw.choice(rows.num_rows, REFERENCE_ROWS, replace=False)

@@ -70,11 +70,13 @@ class Trained:
     Attributes
     ----------
     request : with the spans that the labelled rows have; see :func:`measured_spans`.
+    learned : training rows of the chosen window.
     """
 
     request: JobRequest
     chosen: Fitted
     split: Split
+    learned: pa.Table
     tried: list[CandidateResult]
     evaluation: Evaluation
     measured: Measured
@@ -121,7 +123,8 @@ def train(request: JobRequest, using: Environment, progress: Progress) -> Traine
         raise TrainingRefused(f"{found.choice.name} on all rows: {error}") from error
     progress("evaluate", EVALUATE, chosen.name, None)
     evaluation, measured = evaluate(chosen, found, split, request, using)
-    return Trained(request, chosen, split, found.tried, evaluation, measured)
+    learned = found.choice.rows(split.training)
+    return Trained(request, chosen, split, learned, found.tried, evaluation, measured)
 
 
 def _check_gate(spec: PipelineSpec, rows: pa.Table) -> None:
@@ -204,7 +207,12 @@ def evaluate(
         raise TrainingRefused(f"{chosen.name}: not all answers are finite")
     champion = _champion(served, rows, spec, using)
     scene = judging.scene_of(
-        candidate, champion, chosen.inputs, split.training, rows, spec
+        candidate,
+        champion,
+        chosen.inputs,
+        found.choice.rows(split.training),
+        rows,
+        spec,
     )
     mine, baseline = candidate.losses(), scene.baseline
     champions = None if champion is None else champion.losses()
