@@ -7,6 +7,7 @@ the same rows. A candidate that is added to ``MODULES`` is tested here by that a
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -127,28 +128,35 @@ _ELSEWHERE = """
 import hashlib, sys
 from tests.unit.trainer.cases import rows, spec
 from tests.unit.trainer.test_conformance import fit
-model = fit(sys.argv[1], rows(300, task="binary"), spec(task="binary")).model
-print(hashlib.sha256(model).hexdigest())
+for name in sys.argv[1:]:
+    model = fit(name, rows(300, task="binary"), spec(task="binary")).model
+    print(name, hashlib.sha256(model).hexdigest())
 """
 
 
 @every_candidate
-def test_the_same_rows_give_the_same_bytes_in_any_process(name: str) -> None:
-    """Another process, with another order of its sets and another number of cores."""
+def test_the_same_rows_give_the_same_bytes(name: str) -> None:
     table, how = rows(300, task="binary"), spec(task="binary")
     first, second = (fit(name, table, how).model for _ in range(2))
     assert first == second
-    environment = {**os.environ, "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "2"}
-    said = subprocess.run(
-        [sys.executable, "-c", _ELSEWHERE, name],
-        env=environment, capture_output=True, check=True, text=True, timeout=120,
-        cwd=Path(__file__).parents[3],
-    )  # fmt: skip
-    import hashlib
-
-    assert said.stdout.split()[-1] == hashlib.sha256(first).hexdigest()
     # The control: other rows give other bytes.
     assert fit(name, rows(300, task="binary", seed=1), how).model != first
+
+
+def test_another_process_gives_the_same_bytes() -> None:
+    """With another order of its sets and another number of threads."""
+    names = [name for name in MODULES if HAS_TORCH or name not in OF_TORCH]
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "2"}
+    said = subprocess.run(
+        [sys.executable, "-c", _ELSEWHERE, *names],
+        env=environment, capture_output=True, check=True, text=True, timeout=240,
+        cwd=Path(__file__).parents[3],
+    ).stdout.split()  # fmt: skip
+    table, how = rows(300, task="binary"), spec(task="binary")
+    here = {
+        name: hashlib.sha256(fit(name, table, how).model).hexdigest() for name in names
+    }
+    assert dict(zip(said[::2], said[1::2], strict=True)) == here
 
 
 @every_candidate
@@ -213,7 +221,7 @@ def test_a_constant_column_and_a_constant_target(name: str, task: str) -> None:
     if task == "regression":
         assert fitted is not None
         said = fitted.loaded().predict(with_lags(name, table)).prediction
-        assert said == pytest.approx(same, rel=1e-3, abs=1e-3)
+        assert said == pytest.approx(same, rel=0.01)
     else:
         assert fitted is None  # one class is nothing to tell apart
 
