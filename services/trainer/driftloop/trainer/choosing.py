@@ -1,11 +1,12 @@
 """Which model is served: all recipes, and blends of the best, on the same validation.
 
 Validation is the newest part of the training rows, so each is judged on rows that come
-after those it learned from. Where blends are tried, the older half of validation
-chooses their weights and only the newer half judges, the singles too.
+after those it learned from. A blend is judged on each half of it by weights that the
+other half has chosen. What is better by chance only is not taken: of those that the
+best one does not beat by more than a standard error, the first in the file's order is.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
@@ -149,9 +150,11 @@ class Chosen:
 
 @dataclass(frozen=True)
 class _Trial:
+    """A choice and its (n_rows,) losses on validation."""
+
     choice: Choice
     members: list[Fitted]
-    loss: float
+    losses: Floats
 
 
 def choose(
@@ -169,44 +172,52 @@ def choose(
         The latter when none could be used.
     """
     spec = shop.spec
-    wanted = spec.train.ensembles
-    half = validation.num_rows // 2
-    is_long_enough = half >= MIN_JUDGING_ROWS
-    weighing = validation.slice(0, half)
-    judging_rows = validation.slice(half) if wanted and is_long_enough else validation
     recipes = list(recipes_of(spec.train, since, fit_rows))
+    parts = part.split(len(recipes))
     tried: list[CandidateResult] = []
-    trials: list[_Trial] = []
+    singles: list[_Trial] = []
     for number, (recipe, obstacle) in enumerate(recipes):
-        here = part.split(len(recipes))[number]
         try:
             if obstacle is not None:
                 raise CandidateRefused(obstacle)
-            model = shop.fit(recipe, f"try{number}", fit_rows, here)
-            trial = _judged(Choice((recipe,)), [model], fit_rows, judging_rows, spec)
-            trials.append(trial)
-            tried.append(_result(recipe.name, trial, recipe.detail))
+            model = shop.fit(recipe, f"try{number}", fit_rows, parts[number])
+            found = _losses(model, validation, spec)
+            singles.append(_Trial(Choice((recipe,)), [model], found))
+            tried.append(_result(singles[-1], recipe.detail, spec))
         except CandidateRefused as error:
             tried.append(_refused(recipe.name, str(error)))
-        shop.progress("fit", here.end, f"{recipe.name}: {outcome(tried[-1])}", None)
-    if not trials:
+        told = f"{recipe.name}: {outcome(tried[-1])}"
+        shop.progress("fit", parts[number].end, told, None)
+    if not singles:
         return tried
-    singles = list(trials)
-    for kind in wanted:
+    trials = list(singles)
+    for kind in spec.train.ensembles:
         try:
-            if not is_long_enough:
-                raise CandidateRefused(
-                    f"validation has {validation.num_rows} rows, half of which would "
-                    "choose the weights: too few"
-                )
-            choice, members = _blend(kind, singles, weighing, spec)
-            trial = _judged(choice, members, fit_rows, judging_rows, spec)
-            trials.append(trial)
-            tried.append(_result(kind, trial, _members_text(choice)))
+            trials.append(_blended(kind, singles, validation, spec))
+            detail = _members_text(trials[-1].choice)
+            tried.append(_result(trials[-1], detail, spec))
         except CandidateRefused as error:
             tried.append(_refused(kind, str(error)))
-    best = min(trials, key=lambda trial: trial.loss)  # the first of equals
+    best = trials[first_of_the_best([trial.losses for trial in trials])]
     return Chosen(best.choice, best.choice.of(best.members, fit_rows), tried)
+
+
+def first_of_the_best(found: Sequence[Floats]) -> int:
+    """Return the first that the best one beats by a standard error at most.
+
+    Parameters
+    ----------
+    found : (n_rows,) losses of each on the same rows, in order of time.
+
+    Source: the one-standard-error rule, Breiman, Friedman, Olshen and Stone (1984),
+    Classification and Regression Trees, section 3.4.3; here of the paired difference.
+    """
+    best = int(np.argmin([float(np.mean(one)) for one in found]))
+    for number, one in enumerate(found):
+        compared = losses.paired_comparison(one, found[best])
+        if compared.mean_difference <= compared.standard_error:
+            return number
+    return best
 
 
 def final(choice: Choice, rows: pa.Table, shop: Workshop, part: Part) -> Fitted:
@@ -221,12 +232,25 @@ def final(choice: Choice, rows: pa.Table, shop: Workshop, part: Part) -> Fitted:
     )
 
 
-def _blend(
+def _losses(model: Fitted, rows: pa.Table, spec: PipelineSpec) -> Floats:
+    predicted = model.loaded().predict(rows)
+    if predicted.non_finite_count():
+        raise CandidateRefused("its answers on validation are not all finite")
+    return judging.row_losses(spec, rows, predicted, model.classes)
+
+
+def _blended(
     kind: EnsembleName, singles: list[_Trial], rows: pa.Table, spec: PipelineSpec
-) -> tuple[Choice, list[Fitted]]:
+) -> _Trial:
     """Return a blend of each candidate's best recipe, weighed on these rows."""
+    half = rows.num_rows // 2
+    if half < MIN_JUDGING_ROWS:
+        raise CandidateRefused(
+            f"validation has {rows.num_rows} rows, each half of which would choose "
+            "the weights for the other one: too few"
+        )
     best: dict[str, _Trial] = {}
-    for trial in sorted(singles, key=lambda trial: trial.loss):
+    for trial in sorted(singles, key=lambda trial: float(np.mean(trial.losses))):
         best.setdefault(trial.choice.name, trial)
     first = next(iter(best.values())).members[0]
     used = [t for t in best.values() if t.members[0].classes == first.classes]
@@ -236,28 +260,43 @@ def _blend(
             "train.candidates"
         )
     members = [trial.members[0] for trial in used]
+    older, newer = rows.slice(0, half), rows.slice(half)
+    found = []
+    for weighing, judged in ((newer, older), (older, newer)):
+        shares = _shares(kind, members, weighing, spec)
+        predicted = blending.as_predictions(
+            _mixed(shares, members, judged), first.classes
+        )
+        found.append(judging.row_losses(spec, judged, predicted, first.classes))
+    shares = _shares(kind, members, rows, spec)
+    choice = Choice(tuple(t.choice.recipes[0] for t in used), kind, shares)
+    return _Trial(choice, members, np.concatenate(found))
+
+
+def _shares(
+    kind: EnsembleName, members: list[Fitted], rows: pa.Table, spec: PipelineSpec
+) -> Shares:
+    """Choose the weights of a blend on these rows."""
+    if kind == "average":
+        return blending.equal_shares(len(members))
+    classes = members[0].classes
     said = [blending.answers(member, rows) for member in members]
 
     def loss(answer: Floats) -> Floats:
-        predicted = blending.as_predictions(answer, first.classes)
-        return judging.row_losses(spec, rows, predicted, first.classes)
+        predicted = blending.as_predictions(answer, classes)
+        return judging.row_losses(spec, rows, predicted, classes)
 
-    shares: Shares | None
-    if kind == "average":
-        shares = blending.equal_shares(len(members))
-    elif kind == "stacking":
-        shares = blending.selected_shares(said, loss)
-    else:
-        columns = [
-            n for n, f in features_of(rows, spec).items() if f.type == "category"
-        ]
-        shares = blending.expert_shares(rows, columns, [loss(one) for one in said])
-        if shares is None:
-            raise CandidateRefused(
-                "takes a category feature of which a value has "
-                f"{blending.MIN_SLICE_ROWS} rows in the older half of validation"
-            )
-    return Choice(tuple(t.choice.recipes[0] for t in used), kind, shares), members
+    if kind == "stacking":
+        return blending.selected_shares(said, loss)
+    features = features_of(rows, spec).items()
+    columns = [name for name, feature in features if feature.type == "category"]
+    shares = blending.expert_shares(rows, columns, [loss(one) for one in said])
+    if shares is None:
+        raise CandidateRefused(
+            "takes a category feature of which a value has "
+            f"{blending.MIN_SLICE_ROWS} rows in each half of validation"
+        )
+    return shares
 
 
 def _mixed(shares: Shares, members: list[Fitted], rows: pa.Table) -> Floats:
@@ -270,21 +309,6 @@ def _mixed(shares: Shares, members: list[Fitted], rows: pa.Table) -> Floats:
     return np.asarray(np.sum(terms, axis=0), dtype=np.float64)
 
 
-def _judged(
-    choice: Choice,
-    members: list[Fitted],
-    fit_rows: pa.Table,
-    rows: pa.Table,
-    spec: PipelineSpec,
-) -> _Trial:
-    model = choice.of(members, fit_rows)
-    predicted = model.loaded().predict(rows)
-    if predicted.non_finite_count():
-        raise CandidateRefused("its answers on validation are not all finite")
-    found = judging.row_losses(spec, rows, predicted, model.classes)
-    return _Trial(choice, members, losses.metric_value(spec.metric, found))
-
-
 def _members_text(choice: Choice) -> str:
     assert choice.shares is not None  # noqa: S101 - it is a blend
     if choice.kind == "experts":
@@ -293,10 +317,12 @@ def _members_text(choice: Choice) -> str:
     return ", ".join(f"{recipe.name} {share:.0%}" for recipe, share in pairs if share)
 
 
-def _result(name: str, trial: _Trial, detail: str) -> CandidateResult:
-    seconds = sum(member.fit_seconds for member in trial.members)
+def _result(trial: _Trial, detail: str, spec: PipelineSpec) -> CandidateResult:
     return CandidateResult(
-        name=name, validation_loss=trial.loss, fit_seconds=seconds, detail=detail
+        name=trial.choice.name,
+        validation_loss=losses.metric_value(spec.metric, trial.losses),
+        fit_seconds=sum(member.fit_seconds for member in trial.members),
+        detail=detail,
     )
 
 
