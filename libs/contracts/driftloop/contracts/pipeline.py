@@ -240,6 +240,7 @@ CandidateName = Literal[
     "random_forest",
     "adaptive_forest",
     "hoeffding_adaptive_tree",
+    "online_linear",
     "mlp",
     "gru",
     "tcn",
