@@ -45,6 +45,7 @@ class Workshop:
     threads: int
     folder: Path
     progress: Progress
+    allowed_imports: tuple[str, ...] = ()
 
     def fit(self, recipe: Recipe, stage: str, rows: pa.Table, part: "Part") -> Fitted:
         """Return a recipe's model of this stage, from its checkpoint if it has one."""
@@ -52,18 +53,31 @@ class Workshop:
         if fitted is None:
             path = self.folder / f"{stage}-{recipe.name}.checkpoint"
             watch = FitWatch(recipe.name, path, part.report)
-            fitted = made(recipe, rows, self.spec, self.threads, watch)
+            fitted = made(
+                recipe, rows, self.spec, self.threads, watch, self.allowed_imports
+            )
             fitting.save(fitted, self.folder, stage)
             watch.forget()
         return fitted
 
 
 def made(
-    recipe: Recipe, rows: pa.Table, spec: PipelineSpec, threads: int, watch: Watch
+    recipe: Recipe,
+    rows: pa.Table,
+    spec: PipelineSpec,
+    threads: int,
+    watch: Watch,
+    allowed_imports: tuple[str, ...] = (),
 ) -> Fitted:
     """Fit a recipe on rows in order of time."""
     fitted = fitting.fit(
-        recipe.name, recipe.rows(rows), spec, threads, watch, recipe.weights
+        recipe.name,
+        recipe.rows(rows),
+        spec,
+        threads,
+        watch,
+        recipe.weights,
+        allowed_imports,
     )
     return replace(fitted, parameters=fitted.parameters | recipe.parameters)
 

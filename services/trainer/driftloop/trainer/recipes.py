@@ -85,9 +85,10 @@ def recipes_of(
     since : estimated start of the change, where a drift is why this training is.
     rows : that are fitted on for the comparison.
     """
-    for name, window, half_life in product(
+    for entry, window, half_life in product(
         train.candidates, train.windows, train.recency_half_life_days
     ):
+        name = entry if isinstance(entry, str) else entry.name
         recipe = Recipe(name, window, half_life, since)
         yield recipe, _obstacle(recipe, rows)
 

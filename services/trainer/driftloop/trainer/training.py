@@ -54,13 +54,19 @@ class TrainingRefused(Exception):  # noqa: N818 - says what happened
 
 @dataclass(frozen=True)
 class Environment:
-    """What a training may use besides its request."""
+    """What a training may use besides its request.
+
+    Attributes
+    ----------
+    allowed_imports : modules, each with all below it, that own candidates come from.
+    """
 
     store: ArtifactStore
     trusted: TrustedKeys
     storage_options: Mapping[str, str] | None
     threads: int
     folder: Path
+    allowed_imports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,8 @@ def train(request: JobRequest, using: Environment, progress: Progress) -> Traine
     _check_gate(spec, rows)
     split = split_rows(rows, request)
     progress("fit", FIT, f"{split.training.num_rows} training rows", None)
-    shop = Workshop(spec, using.threads, using.folder, progress)
+    allowed = using.allowed_imports
+    shop = Workshop(spec, using.threads, using.folder, progress, allowed)
     part = Part("fit", FIT, FINAL, progress)
     since = request.trigger.since
     found = choosing.choose(split.fitting, split.validation, since, shop, part)
@@ -220,7 +227,10 @@ def evaluate(
     def refit(known: pa.Table) -> bytes:
         recipes = found.choice.recipes
         made = [
-            choosing.made(r, known, spec, using.threads, UNWATCHED) for r in recipes
+            choosing.made(
+                r, known, spec, using.threads, UNWATCHED, using.allowed_imports
+            )
+            for r in recipes
         ]
         return found.choice.of(made, known).model
 

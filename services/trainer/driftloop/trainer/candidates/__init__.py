@@ -23,6 +23,7 @@ MODULES = {
     "linear": "linear",
     "adaptive_forest": "adaptive_forest",
     "hoeffding_adaptive_tree": "hoeffding_tree",
+    "online_linear": "online_linear",
     "mlp": "neural",
     "gru": "neural",
     "tcn": "neural",
