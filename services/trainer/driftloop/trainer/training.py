@@ -117,21 +117,42 @@ def train(request: JobRequest, using: Environment, progress: Progress) -> Traine
     allowed = using.allowed_imports
     shop = Workshop(spec, using.threads, using.folder, progress, allowed)
     part = Part("fit", FIT, FINAL, progress)
+    if request.federated is not None:
+        chosen, found = _federated(request, split)
+    else:
+        chosen, found = _chosen(request, split, shop, part)
+    progress("evaluate", EVALUATE, chosen.name, None)
+    evaluation, measured = evaluate(chosen, found, split, request, using)
+    learned = found.choice.rows(split.training)
+    return Trained(request, chosen, split, learned, found.tried, evaluation, measured)
+
+
+def _chosen(
+    request: JobRequest, split: Split, shop: Workshop, part: Part
+) -> tuple[Fitted, Chosen]:
+    """Return the best candidate, fitted on all training rows, and how it was chosen."""
     since = request.trigger.since
     found = choosing.choose(split.fitting, split.validation, since, shop, part)
     if not isinstance(found, Chosen):
         raise TrainingRefused(
             "no candidate could be used: " + "; ".join(choosing.refused_text(found))
         )
-    part = Part("final fit", FINAL, EVALUATE, progress)
+    part = Part("final fit", FINAL, EVALUATE, shop.progress)
     try:
-        chosen = choosing.final(found.choice, split.training, shop, part)
+        return choosing.final(found.choice, split.training, shop, part), found
     except CandidateRefused as error:
         raise TrainingRefused(f"{found.choice.name} on all rows: {error}") from error
-    progress("evaluate", EVALUATE, chosen.name, None)
-    evaluation, measured = evaluate(chosen, found, split, request, using)
-    learned = found.choice.rows(split.training)
-    return Trained(request, chosen, split, learned, found.tried, evaluation, measured)
+
+
+def _federated(request: JobRequest, split: Split) -> tuple[Fitted, Chosen]:
+    """Return the model of a federation's weights; nothing is fitted here."""
+    from driftloop.trainer.federated import candidate
+
+    assert request.federated is not None  # noqa: S101 - the caller looked
+    try:
+        return candidate.candidate_of(request.federated, split, request.spec)
+    except CandidateRefused as error:
+        raise TrainingRefused(f"{candidate.NAME}: {error}") from error
 
 
 def _check_gate(spec: PipelineSpec, rows: pa.Table) -> None:
@@ -225,6 +246,8 @@ def evaluate(
     champions = None if champion is None else champion.losses()
 
     def refit(known: pa.Table) -> bytes:
+        if request.federated is not None:
+            return chosen.model
         recipes = found.choice.recipes
         made = [
             choosing.made(
