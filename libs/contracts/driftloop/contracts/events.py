@@ -553,6 +553,9 @@ class CandidateResult(Value):
     )
     fit_seconds: float
     detail: str = ""
+    fold_losses: list[float] | None = Field(
+        default=None, description="oldest first; None: there was one"
+    )
 
 
 class Evaluation(Value):

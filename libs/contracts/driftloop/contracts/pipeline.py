@@ -31,6 +31,7 @@ from driftloop.contracts.privacy import PrivacyRule, check_rules
 from driftloop.contracts.retraining import RetrainSection
 from driftloop.contracts.sequences import check_lengths, check_sequences
 from driftloop.contracts.sources import PullSource, SqlTable, check_names
+from driftloop.contracts.validation import ValidationSection
 from pydantic import (
     Field,
     ValidationError,
@@ -277,6 +278,7 @@ class TrainSection(Section):
         description="weightings to try: after so many days a row counts half; null: "
         "all count alike",
     )
+    validation: ValidationSection = ValidationSection()
     ensembles: list[EnsembleName] = Field(
         default=[],
         description="also try the candidates together: their mean (`average`), a "

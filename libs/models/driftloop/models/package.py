@@ -83,6 +83,11 @@ class TriedCandidate(Part):
     name: str
     validation_loss: float | None = Field(description="None: it could not be used")
     detail: str = ""
+    fold_losses: list[float] | None = Field(
+        default=None,
+        description="oldest first; None: there was one",
+        exclude_if=lambda losses: losses is None,
+    )
 
 
 class FileEntry(Part):

@@ -1,15 +1,16 @@
 """Which model is served: all recipes, and blends of the best, on the same validation.
 
 Validation is the newest part of the training rows, so each is judged on rows that come
-after those it learned from. Where blends are tried, the older half of validation
-chooses their weights and only the newer half judges, the singles too.
+after those it learned from; with several folds, the mean of their losses decides. Where
+blends are tried, the older half of the newest fold chooses their weights and only the
+newer half judges, the singles too. Blends are of that fold alone: the best of them is
+taken where it does better there than the best single.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import pairwise
-from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pyarrow as pa
@@ -17,78 +18,16 @@ from driftloop.contracts.events import CandidateResult
 from driftloop.contracts.pipeline import EnsembleName, PipelineSpec
 from driftloop.trainer import blending, fitting, judging, losses
 from driftloop.trainer.blending import Shares
-from driftloop.trainer.candidates import CandidateRefused, Watch
-from driftloop.trainer.checkpoints import FitProgress, FitWatch
+from driftloop.trainer.candidates import CandidateRefused
 from driftloop.trainer.encoding import features_of
 from driftloop.trainer.fitting import Fitted
+from driftloop.trainer.folds import Fold, comparable
 from driftloop.trainer.losses import Floats
 from driftloop.trainer.recipes import Recipe, recipes_of
+from driftloop.trainer.workshop import Part, Workshop
 
 MIN_JUDGING_ROWS = 20
 """Fewer rows on validation or hold-out say nothing about a model."""
-
-Progress = Callable[[str, float, str, FitProgress | None], None]
-"""Called with a step's name, the done share of the job, a detail, and the fit."""
-
-
-@dataclass(frozen=True)
-class Workshop:
-    """Where and how a job fits its models; what is done is not done again.
-
-    Attributes
-    ----------
-    folder : of the job, for checkpoints.
-    """
-
-    spec: PipelineSpec
-    threads: int
-    folder: Path
-    progress: Progress
-
-    def fit(self, recipe: Recipe, stage: str, rows: pa.Table, part: "Part") -> Fitted:
-        """Return a recipe's model of this stage, from its checkpoint if it has one."""
-        fitted = fitting.saved(self.folder, stage, recipe.name)
-        if fitted is None:
-            path = self.folder / f"{stage}-{recipe.name}.checkpoint"
-            watch = FitWatch(recipe.name, path, part.report)
-            fitted = made(recipe, rows, self.spec, self.threads, watch)
-            fitting.save(fitted, self.folder, stage)
-            watch.forget()
-        return fitted
-
-
-def made(
-    recipe: Recipe, rows: pa.Table, spec: PipelineSpec, threads: int, watch: Watch
-) -> Fitted:
-    """Fit a recipe on rows in order of time."""
-    fitted = fitting.fit(
-        recipe.name, recipe.rows(rows), spec, threads, watch, recipe.weights
-    )
-    return replace(fitted, parameters=fitted.parameters | recipe.parameters)
-
-
-@dataclass(frozen=True)
-class Part:
-    """A stretch of the job's done share that one fit fills."""
-
-    step: str
-    start: float
-    end: float
-    progress: Progress
-
-    def report(self, fit: FitProgress) -> None:
-        done = self.start + (self.end - self.start) * fit.ratio
-        self.progress(self.step, done, "", fit)
-
-    def split(self, count: int) -> list["Part"]:
-        """Return ``count`` equal parts of it."""
-        ends = [
-            self.start + (self.end - self.start) * number / count
-            for number in range(count + 1)
-        ]
-        return [
-            Part(self.step, start, end, self.progress) for start, end in pairwise(ends)
-        ]
 
 
 @dataclass(frozen=True)
@@ -149,19 +88,39 @@ class Chosen:
 
 @dataclass(frozen=True)
 class _Trial:
+    """What a choice lost, on each fold that it was judged on (oldest first).
+
+    Attributes
+    ----------
+    members : of the newest fold.
+    older_seconds : that fitting for the other folds took.
+    """
+
     choice: Choice
     members: list[Fitted]
-    loss: float
+    losses: tuple[float, ...]
+    older_seconds: float = 0.0
+
+    @property
+    def loss(self) -> float:
+        return fmean(self.losses)
+
+    @property
+    def newest_loss(self) -> float:
+        return self.losses[-1]
 
 
 def choose(
-    fit_rows: pa.Table,
-    validation: pa.Table,
+    folds: Sequence[Fold],
     since: datetime | None,
     shop: Workshop,
     part: Part,
 ) -> Chosen | list[CandidateResult]:
     """Fit every recipe of the file, blend the best, and return the best of all.
+
+    Parameters
+    ----------
+    folds : oldest first.
 
     Returns
     -------
@@ -170,20 +129,23 @@ def choose(
     """
     spec = shop.spec
     wanted = spec.train.ensembles
+    fit_rows, validation = folds[-1].fitting, folds[-1].validation
     half = validation.num_rows // 2
     is_long_enough = half >= MIN_JUDGING_ROWS
     weighing = validation.slice(0, half)
     judging_rows = validation.slice(half) if wanted and is_long_enough else validation
     recipes = list(recipes_of(spec.train, since, fit_rows))
+    usable = [recipe for recipe, why in recipes if why is None]
+    stretches = [*comparable(folds, usable)[:-1], Fold(fit_rows, judging_rows)]
     tried: list[CandidateResult] = []
     trials: list[_Trial] = []
-    for number, (recipe, obstacle) in enumerate(recipes):
+    blends: list[_Trial] = []
+    for number, (recipe, why) in enumerate(recipes):
         here = part.split(len(recipes))[number]
         try:
-            if obstacle is not None:
-                raise CandidateRefused(obstacle)
-            model = shop.fit(recipe, f"try{number}", fit_rows, here)
-            trial = _judged(Choice((recipe,)), [model], fit_rows, judging_rows, spec)
+            if why is not None:
+                raise CandidateRefused(why)
+            trial = _tried(recipe, f"try{number}", stretches, shop, here)
             trials.append(trial)
             tried.append(_result(recipe.name, trial, recipe.detail))
         except CandidateRefused as error:
@@ -191,7 +153,6 @@ def choose(
         shop.progress("fit", here.end, f"{recipe.name}: {outcome(tried[-1])}", None)
     if not trials:
         return tried
-    singles = list(trials)
     for kind in wanted:
         try:
             if not is_long_enough:
@@ -199,13 +160,14 @@ def choose(
                     f"validation has {validation.num_rows} rows, half of which would "
                     "choose the weights: too few"
                 )
-            choice, members = _blend(kind, singles, weighing, spec)
-            trial = _judged(choice, members, fit_rows, judging_rows, spec)
-            trials.append(trial)
-            tried.append(_result(kind, trial, _members_text(choice)))
+            choice, members = _blend(kind, trials, weighing, spec)
+            blend = _judged(choice, members, fit_rows, judging_rows, spec)
+            blends.append(blend)
+            tried.append(_result(kind, blend, _members_text(choice)))
         except CandidateRefused as error:
             tried.append(_refused(kind, str(error)))
-    best = min(trials, key=lambda trial: trial.loss)  # the first of equals
+    single = min(trials, key=lambda trial: trial.loss)  # the first of equals
+    best = min([single, *blends], key=lambda trial: trial.newest_loss)
     return Chosen(best.choice, best.choice.of(best.members, fit_rows), tried)
 
 
@@ -282,7 +244,23 @@ def _judged(
     if predicted.non_finite_count():
         raise CandidateRefused("its answers on validation are not all finite")
     found = judging.row_losses(spec, rows, predicted, model.classes)
-    return _Trial(choice, members, losses.metric_value(spec.metric, found))
+    return _Trial(choice, members, (losses.metric_value(spec.metric, found),))
+
+
+def _tried(
+    recipe: Recipe, stage: str, folds: Sequence[Fold], shop: Workshop, part: Part
+) -> _Trial:
+    """Return how a recipe does on each fold."""
+    choice, found, seconds = Choice((recipe,)), [], 0.0
+    for left, (fold, here) in enumerate(
+        zip(folds, part.split(len(folds)), strict=True), start=1 - len(folds)
+    ):
+        name = f"{stage}fold{-left}" if left else stage
+        model = shop.fit(recipe, name, fold.fitting, here)
+        rows = fold.validation
+        found.append(_judged(choice, [model], fold.fitting, rows, shop.spec).loss)
+        seconds += model.fit_seconds
+    return _Trial(choice, [model], tuple(found), seconds - model.fit_seconds)
 
 
 def _members_text(choice: Choice) -> str:
@@ -294,9 +272,13 @@ def _members_text(choice: Choice) -> str:
 
 
 def _result(name: str, trial: _Trial, detail: str) -> CandidateResult:
-    seconds = sum(member.fit_seconds for member in trial.members)
+    seconds = sum((m.fit_seconds for m in trial.members), trial.older_seconds)
     return CandidateResult(
-        name=name, validation_loss=trial.loss, fit_seconds=seconds, detail=detail
+        name=name,
+        validation_loss=trial.loss,
+        fit_seconds=seconds,
+        detail=detail,
+        fold_losses=list(trial.losses) if len(trial.losses) > 1 else None,
     )
 
 

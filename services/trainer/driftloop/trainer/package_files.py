@@ -145,6 +145,7 @@ def manifest_of(trained: Trained) -> Manifest:
                 name=result.name,
                 validation_loss=result.validation_loss,
                 detail=result.detail,
+                fold_losses=result.fold_losses,
             )
             for result in trained.tried
         ],

@@ -89,10 +89,11 @@ def recipes_of(
         train.candidates, train.windows, train.recency_half_life_days
     ):
         recipe = Recipe(name, window, half_life, since)
-        yield recipe, _obstacle(recipe, rows)
+        yield recipe, obstacle(recipe, rows)
 
 
-def _obstacle(recipe: Recipe, rows: pa.Table) -> str | None:
+def obstacle(recipe: Recipe, rows: pa.Table) -> str | None:
+    """Return why a recipe cannot be tried on rows; None: it can."""
     if recipe.window == "since_drift" and recipe.since is None:
         return "no drift is the reason of this training"
     count = recipe.rows(rows).num_rows

@@ -26,23 +26,16 @@ from driftloop.models.signing import TrustedKeys
 from driftloop.runtime.artifacts import ArtifactStore
 from driftloop.trainer import choosing, core, fingerprint, judging, losses
 from driftloop.trainer.candidates import UNWATCHED, CandidateRefused
-from driftloop.trainer.choosing import (
-    MIN_JUDGING_ROWS,
-    Chosen,
-    Part,
-    Progress,
-    Workshop,
-)
+from driftloop.trainer.choosing import MIN_JUDGING_ROWS, Chosen
 from driftloop.trainer.dataset import labelled_span, read_rows
 from driftloop.trainer.evaluation import fairness
 from driftloop.trainer.evaluation.measuring import Measured, measure
 from driftloop.trainer.evaluation.subject import Subject
 from driftloop.trainer.fitting import Fitted
+from driftloop.trainer.folds import folds_of
 from driftloop.trainer.judging import Split
 from driftloop.trainer.request import JobRequest
-
-VALIDATION_RATIO = 0.2
-"""Newest share of the training rows that chooses among the candidates."""
+from driftloop.trainer.workshop import Part, Progress, Workshop, made
 
 READ, FIT, FINAL, EVALUATE, PACKAGE = 0.0, 0.1, 0.6, 0.8, 0.9
 """Done shares of a job at which its steps begin; the trials share FIT to FINAL."""
@@ -111,7 +104,8 @@ def train(request: JobRequest, using: Environment, progress: Progress) -> Traine
     shop = Workshop(spec, using.threads, using.folder, progress)
     part = Part("fit", FIT, FINAL, progress)
     since = request.trigger.since
-    found = choosing.choose(split.fitting, split.validation, since, shop, part)
+    folds = folds_of(split.training, spec.train.validation.folds)
+    found = choosing.choose(folds, since, shop, part)
     if not isinstance(found, Chosen):
         raise TrainingRefused(
             "no candidate could be used: " + "; ".join(choosing.refused_text(found))
@@ -179,15 +173,16 @@ def split_rows(rows: pa.Table, request: JobRequest) -> Split:
             f" and {request.holdout_span.end:%Y-%m-%d}; train.min_rows is "
             f"{train.min_rows}: lengthen train.window_days or wait for more labels"
         )
-    kept = round(training.num_rows * (1 - VALIDATION_RATIO))
-    split = Split(training.slice(0, kept), training.slice(kept), training, holdout)
-    for name, part in (("validation", split.validation), ("hold-out", holdout)):
-        if part.num_rows < MIN_JUDGING_ROWS:
+    folds = folds_of(training, train.validation.folds)
+    fewest = min(fold.validation.num_rows for fold in folds)
+    where = "validation" if len(folds) == 1 else "smallest of train.validation.folds"
+    for name, count in ((where, fewest), ("hold-out", holdout.num_rows)):
+        if count < MIN_JUDGING_ROWS:
             raise TrainingRefused(
-                f"the {name} has {part.num_rows} labelled rows; at least "
+                f"the {name} has {count} labelled rows; at least "
                 f"{MIN_JUDGING_ROWS} are needed"
             )
-    return split
+    return Split(folds[-1].fitting, folds[-1].validation, training, holdout)
 
 
 def evaluate(
@@ -219,10 +214,8 @@ def evaluate(
 
     def refit(known: pa.Table) -> bytes:
         recipes = found.choice.recipes
-        made = [
-            choosing.made(r, known, spec, using.threads, UNWATCHED) for r in recipes
-        ]
-        return found.choice.of(made, known).model
+        again = [made(r, known, spec, using.threads, UNWATCHED) for r in recipes]
+        return found.choice.of(again, known).model
 
     measured = measure(
         scene,
