@@ -31,7 +31,7 @@ from driftloop.contracts.privacy import PrivacyRule, check_rules
 from driftloop.contracts.retraining import RetrainSection
 from driftloop.contracts.sequences import check_lengths, check_sequences
 from driftloop.contracts.sources import PullSource, SqlTable, check_names
-from driftloop.contracts.validation import ValidationSection
+from driftloop.contracts.validation import SearchSection, ValidationSection
 from pydantic import (
     Field,
     ValidationError,
@@ -279,6 +279,7 @@ class TrainSection(Section):
         "all count alike",
     )
     validation: ValidationSection = ValidationSection()
+    search: SearchSection = SearchSection()
     ensembles: list[EnsembleName] = Field(
         default=[],
         description="also try the candidates together: their mean (`average`), a "

@@ -77,6 +77,10 @@ class OutputColumn(Part):
     description: str
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class TriedCandidate(Part):
     """A candidate and its loss on validation."""
 
@@ -86,7 +90,15 @@ class TriedCandidate(Part):
     fold_losses: list[float] | None = Field(
         default=None,
         description="oldest first; None: there was one",
-        exclude_if=lambda losses: losses is None,
+        exclude_if=_is_none,
+    )
+    trial: int | None = Field(
+        default=None,
+        description="of the search; None: the usual parameters",
+        exclude_if=_is_none,
+    )
+    parameters: dict[str, int | float | str] | None = Field(
+        default=None, description="that the trial had", exclude_if=_is_none
     )
 
 

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -111,12 +111,14 @@ def fit(
     threads: int,
     watch: Watch = UNWATCHED,
     weigh: Callable[[pa.Table], Floats | None] = lambda _: None,
+    parameters: Mapping[str, Any] | None = None,
 ) -> Fitted:
     """Fit a candidate on rows in order of time and export it.
 
     Parameters
     ----------
     weigh : gives the (n_rows,) weights of the rows that are learned from, or None.
+    parameters : instead of the candidate's usual ones, where they are named.
 
     Raises
     ------
@@ -143,6 +145,7 @@ def fit(
     sample = Sample(
         matrix, numbers, classes, spec.train.seed, threads, watch,
         layout.groups, layout.channels, spec.metric, weigh(learned),
+        parameters or {},
     )  # fmt: skip
     learn = candidate(name)  # loads the library, so that its threads can be limited
     with threadpool_limits(threads):

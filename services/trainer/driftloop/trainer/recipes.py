@@ -1,7 +1,7 @@
 """What may be trained: a candidate, on a stretch of the training rows, with weights."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
@@ -25,6 +25,7 @@ class Recipe:
     Attributes
     ----------
     since : start of the change, for the window ``since_drift``.
+    parameters : instead of the candidate's usual ones, where they are named.
     half_life_days : after which a row counts half; None: all count alike.
     """
 
@@ -32,6 +33,7 @@ class Recipe:
     window: Window = "all"
     half_life_days: float | None = None
     since: datetime | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def detail(self) -> str:
@@ -46,9 +48,9 @@ class Recipe:
         return ", ".join(parts)
 
     @property
-    def parameters(self) -> dict[str, Any]:
-        """What the manifest says of it besides the candidate's own parameters."""
-        found: dict[str, Any] = {}
+    def facts(self) -> dict[str, Any]:
+        """What the manifest says of it besides the candidate's usual parameters."""
+        found = dict(self.parameters)
         if self.window != "all":
             found["window"] = self.window
         if self.half_life_days is not None:

@@ -6,7 +6,13 @@ from pydantic import BaseModel
 
 
 class JobRequest(BaseModel):
-    """All a training depends on; frozen when the job is accepted."""
+    """All a training depends on; frozen when the job is accepted.
+
+    Attributes
+    ----------
+    searched : trials of each candidate's search, where a training is made again whose
+        search time had ended; never part of a package.
+    """
 
     job_id: str
     trigger: Trigger
@@ -15,3 +21,4 @@ class JobRequest(BaseModel):
     train_span: Span
     holdout_span: Span
     champion: ServedModel | None = None
+    searched: dict[str, int] | None = None

@@ -2,8 +2,9 @@
 
 Split by event time: the newest part is the hold-out and judges only; the newest
 part of the rest chooses among the candidates; the chosen one is fitted again on
-all but the hold-out. Nothing here reads a clock for a decision or draws an
-unseeded number, so that the same request gives the same files.
+all but the hold-out. Nothing here draws an unseeded number, and a clock decides
+only where ``train.search.minutes`` ends a search, so that the same request gives the
+same files.
 """
 
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ from driftloop.models.onnx_model import InputRefused, OnnxModel, OutputRefused
 from driftloop.models.package import read_package
 from driftloop.models.signing import TrustedKeys
 from driftloop.runtime.artifacts import ArtifactStore
-from driftloop.trainer import choosing, core, fingerprint, judging, losses
+from driftloop.trainer import choosing, core, fingerprint, judging, losses, search
 from driftloop.trainer.candidates import UNWATCHED, CandidateRefused
 from driftloop.trainer.choosing import MIN_JUDGING_ROWS, Chosen
 from driftloop.trainer.dataset import labelled_span, read_rows
@@ -101,7 +102,7 @@ def train(request: JobRequest, using: Environment, progress: Progress) -> Traine
     _check_gate(spec, rows)
     split = split_rows(rows, request)
     progress("fit", FIT, f"{split.training.num_rows} training rows", None)
-    shop = Workshop(spec, using.threads, using.folder, progress)
+    shop = Workshop(spec, using.threads, using.folder, progress, request.searched)
     part = Part("fit", FIT, FINAL, progress)
     since = request.trigger.since
     folds = folds_of(split.training, spec.train.validation.folds)
@@ -122,7 +123,9 @@ def train(request: JobRequest, using: Environment, progress: Progress) -> Traine
 
 
 def _check_gate(spec: PipelineSpec, rows: pa.Table) -> None:
-    """Refuse, before anything is fitted, a gate that cannot be measured."""
+    """Refuse, before anything is fitted, what cannot be searched or measured."""
+    if spec.train.search.trials and not search.is_available():
+        raise TrainingRefused(search.MISSING)
     gate = spec.gate
     if gate.fairness.columns and not fairness.is_available():
         raise TrainingRefused(fairness.MISSING)

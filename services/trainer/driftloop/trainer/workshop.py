@@ -1,6 +1,6 @@
 """Where a job fits its models, and how far it is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -24,12 +24,15 @@ class Workshop:
     Attributes
     ----------
     folder : of the job, for checkpoints.
+    searched : trials of each candidate's search that are made again; None: as the
+        pipeline file says.
     """
 
     spec: PipelineSpec
     threads: int
     folder: Path
     progress: Progress
+    searched: Mapping[str, int] | None = None
 
     def fit(self, recipe: Recipe, stage: str, rows: pa.Table, part: "Part") -> Fitted:
         """Return a recipe's model of this stage, from its checkpoint if it has one."""
@@ -42,15 +45,22 @@ class Workshop:
             watch.forget()
         return fitted
 
+    def forget(self, name: str, stage: str) -> None:
+        """Remove the models of a stage, of all its folds."""
+        for pattern in (f"{stage}-{name}.*", f"{stage}fold*-{name}.*"):
+            for path in self.folder.glob(pattern):
+                path.unlink(missing_ok=True)
+
 
 def made(
     recipe: Recipe, rows: pa.Table, spec: PipelineSpec, threads: int, watch: Watch
 ) -> Fitted:
     """Fit a recipe on rows in order of time."""
     fitted = fitting.fit(
-        recipe.name, recipe.rows(rows), spec, threads, watch, recipe.weights
-    )
-    return replace(fitted, parameters=fitted.parameters | recipe.parameters)
+        recipe.name, recipe.rows(rows), spec, threads, watch, recipe.weights,
+        recipe.parameters,
+    )  # fmt: skip
+    return replace(fitted, parameters=fitted.parameters | recipe.facts)
 
 
 @dataclass(frozen=True)
