@@ -37,6 +37,7 @@ from driftloop.models.signing import TrustedKeys, generate_key
 from driftloop.monitor.turn import Packaged
 from driftloop.registry.gate import PackageFinding, judge
 from driftloop.runtime.artifacts import FolderStore
+from driftloop.scorer.core import Answers, finite_answers, scored_rows
 from driftloop.trainer import core, judging, package_files, training
 from driftloop.trainer.facts import Data, LastJob, SkipWith, Start, State
 from driftloop.trainer.request import JobRequest
@@ -148,30 +149,30 @@ class Loop:
     def _answered(self, batch: pa.Table) -> Floats:
         """Return the losses of the model in service; move a rollout on."""
         assert self._champion is not None
-        said, mine = self._said(self._champion, batch)
-        columns = {"champion_prediction": pa.array(said.prediction)}
-        rollout, candidate = self._rollout, None
+        answers, mine = self._said(self._champion, batch)
+        rollout, candidate, other = self._rollout, None, None
         if rollout is not None:
             other, its = self._said(rollout.version, batch)
-            columns["candidate_prediction"] = pa.array(other.prediction)
             candidate = rollout.version.number
             rollout.candidate.append(its)
             rollout.champion.append(mine)
         scored = BatchScored(
-            **self._base(batch), duration_seconds=0.0,
-            champion_version=self._champion.number, candidate_version=candidate,
-        )  # fmt: skip
-        rows = batch.select(["id", "event_time", "source"])
-        for name, values in columns.items():
-            rows = rows.append_column(name, values)
-        self._take(scored.with_rows(_only_batch(rows)))
+            **self._base(batch),
+            duration_seconds=0.0,
+            champion_version=self._champion.number,
+            candidate_version=candidate,
+        )
+        rows = scored_rows(_only_batch(batch), answers, other, candidate or 0)
+        self._take(scored.with_rows(rows))
         if rollout is not None:
             self._move_on(rollout)
         return mine
 
-    def _said(self, version: Version, batch: pa.Table) -> tuple[Predictions, Floats]:
+    def _said(self, version: Version, batch: pa.Table) -> tuple[Answers, Floats]:
         said = version.model.predict(batch)
-        return said, judging.row_losses(self._spec, batch, said, version.classes)
+        found = judging.row_losses(self._spec, batch, said, version.classes)
+        answers = finite_answers(said.prediction, said.score, version.classes, 0.0)
+        return answers, found
 
     def _move_on(self, rollout: Rollout) -> None:
         """Serve a version that has been compared long enough, or drop it."""

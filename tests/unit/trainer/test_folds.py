@@ -7,11 +7,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
-from driftloop.trainer import package_files, training
+from driftloop.trainer import choosing, package_files, training
 from driftloop.trainer.folds import comparable, folds_of
 from driftloop.trainer.recipes import Recipe
+from driftloop.trainer.trials import Choice, Trial
 from pydantic import ValidationError
 
 from tests.unit.trainer.cases import START, rows, spec
@@ -108,8 +110,37 @@ def test_blends_are_of_the_newest_fold(tmp_path: Path) -> None:
     assert folds["stacking"] is None
     assert len(folds["linear"] or []) == 2
     newest = {t.name: (t.fold_losses or [t.validation_loss])[-1] for t in trained.tried}
-    best = "linear" if newest["linear"] <= newest["stacking"] else "stacking"
-    assert trained.chosen.name == best
+    assert newest["linear"] is not None
+    assert newest["stacking"] is not None
+    assert newest["linear"] < newest["stacking"]
+    assert trained.chosen.name == "linear"
+
+
+def trial(name: str, *means: float, spread: float = 0.0) -> Trial:
+    """What lost these on each fold, by rows that differ by ``spread``."""
+    draw = np.random.default_rng(len(name))
+    found = tuple(mean + spread * draw.normal(size=400) for mean in means)
+    return Trial(Choice((Recipe(name),)), [], found, "mae")
+
+
+def first(singles: list[Trial], blends: list[Trial]) -> str:
+    return choosing.first_of_the_best(singles, blends).choice.name
+
+
+def test_all_folds_choose_among_singles_and_the_newest_with_a_blend() -> None:
+    early, late = trial("early", 1.0, 3.0), trial("late", 4.0, 2.0)
+    assert first([early, late], []) == "early"
+    assert first([late, early], []) == "early"
+    assert first([early, late], [trial("blend", 2.5)]) == "blend"
+    assert first([early, late], [trial("blend", 3.5)]) == "early"
+
+
+def test_the_first_stays_unless_it_is_worse_than_chance_explains() -> None:
+    usual = trial("usual", 1.001, 1.001, spread=0.5)
+    assert first([usual, trial("searched", 1.0, 1.0)], []) == "usual"
+    assert first([usual, trial("searched", 0.5, 0.5)], []) == "searched"
+    assert first([usual], [trial("blend", 1.0)]) == "usual"
+    assert first([usual], [trial("blend", 0.5)]) == "blend"
 
 
 @pytest.mark.parametrize("folds", [0, 11, 1.5])

@@ -323,12 +323,14 @@ def test_what_a_model_never_saw_has_an_answer() -> None:
         }
     )
     found = learned(given_rows, how, [1.0, 2.0])
-    asked = table(a=[None, np.inf], b=[None, 2.0], whole=[None, 6],
-                  kind=["new", None], shop=["new", None])  # fmt: skip
-    assert found.matrix(asked)[:, [0, 3, 4]].tolist() == [
-        [2.0, -1.0, 1.5],
-        [3.0, pytest.approx(np.nan, nan_ok=True), 1.5],
+    asked = table(a=[None, 1e30, np.inf], b=[None, 2.0, 2.0], whole=[None, 6, 6],
+                  kind=["new", None, "x"], shop=["new", None, "p"])  # fmt: skip
+    assert found.matrix(asked)[:, [0, 3]].tolist() == [
+        [2.0, -1.0],
+        [3.0, pytest.approx(np.nan, nan_ok=True)],
+        [2.0, 0.0],  # an infinite number is as missing
     ]
+    assert found.matrix(asked)[:2, 4].tolist() == [1.5, 1.5]
 
 
 def test_a_column_that_never_changes_is_scaled_to_zero() -> None:

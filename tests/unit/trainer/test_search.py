@@ -178,6 +178,16 @@ def test_the_usual_parameters_lie_in_the_space(name: str, task: str) -> None:
             assert setting.low <= setting.default <= setting.high
 
 
+def test_a_model_of_the_pipelines_own_is_tried_as_it_is(tmp_path: Path) -> None:
+    own: Any = {"import": "my_models:Mine", "name": "mine"}  # refused: not allowed
+    candidates: list[Any] = ["linear", own]
+    search: Any = {"trials": 2}
+    trained = train(tmp_path, rows(400), candidates=candidates, search=search)
+    told = [(t.name, t.trial) for t in trained.tried]
+    assert told == [("linear", None), ("mine", None), ("linear", 1), ("linear", 2)]
+    assert space_of("mine", "regression") == ()
+
+
 def test_the_other_candidates_have_nothing_to_search() -> None:
     without = {name for name in MODULES if not space_of(name, "regression")}
     assert without == set(MODULES) - set(SEARCHED)

@@ -15,6 +15,7 @@ from driftloop.cli.context import CommandError, connect
 from driftloop.cli.datasets.command import datasets_app
 from driftloop.cli.demo.command import DEFAULT_FOLDER, demo_command
 from driftloop.cli.demo.run import DemoError
+from driftloop.cli.federated.command import federated_app
 from driftloop.cli.jobs.command import jobs_app
 from driftloop.cli.labels.command import labels_app
 from driftloop.cli.log import LogTimeoutError
@@ -60,6 +61,7 @@ letters_app = typer.Typer(
 )
 app.add_typer(letters_app, name="dead-letters", rich_help_panel="Pipelines and data")
 app.add_typer(datasets_app, name="datasets", rich_help_panel="Pipelines and data")
+app.add_typer(federated_app, name="federated", rich_help_panel="Models")
 app.add_typer(jobs_app, name="jobs", rich_help_panel="Models")
 app.add_typer(labels_app, name="labels", rich_help_panel="Pipelines and data")
 app.add_typer(schema_app, name="schema", rich_help_panel="Pipelines and data")

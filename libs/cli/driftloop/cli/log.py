@@ -1,7 +1,7 @@
 """The log as people read it: every event of the chain, with its cause."""
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from driftloop.contracts.base import Event, Meta
@@ -55,8 +55,13 @@ def read_log(
     topics: Sequence[str],
     store: ArtifactStore,
     timeout_s: float = 60,
+    config: Mapping[str, str] | None = None,
 ) -> list[Entry]:
     """Return everything that is in the topics now, by time.
+
+    Parameters
+    ----------
+    config : more settings of the Kafka client.
 
     Raises
     ------
@@ -70,7 +75,7 @@ def read_log(
         if entry is not None:
             entries.append(entry)
 
-    follower = LogFollower(bootstrap, topics, take)
+    follower = LogFollower(bootstrap, topics, take, config)
     thread = threading.Thread(target=follower.run, daemon=True)
     thread.start()
     complete = follower.caught_up.wait(timeout_s)
@@ -89,15 +94,21 @@ def follow_log(
     topics: Sequence[str],
     store: ArtifactStore,
     on_entry: Callable[[Entry], None],
+    config: Mapping[str, str] | None = None,
 ) -> LogFollower:
-    """Start following the topics from their beginning in a thread of its own."""
+    """Start following the topics from their beginning in a thread of its own.
+
+    Parameters
+    ----------
+    config : more settings of the Kafka client.
+    """
 
     def take(message: Message) -> None:
         entry = entry_of(message, store)
         if entry is not None:
             on_entry(entry)
 
-    follower = LogFollower(bootstrap, topics, take)
+    follower = LogFollower(bootstrap, topics, take, config)
     threading.Thread(target=follower.run, daemon=True).start()
     return follower
 

@@ -149,6 +149,14 @@ def _labels_wanted(event: e.LabelsWanted) -> str:
     )
 
 
+def _closed(event: e.FederatedRoundClosed) -> str:
+    clipped = sum(share.is_clipped for share in event.took_part)
+    return (
+        f"round {event.round} {event.outcome}: {len(event.took_part)} sites, "
+        f"{clipped} clipped, {len(event.refused)} refused; {event.detail}"
+    )
+
+
 DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
     e.PipelineApplied: lambda x: f"by {x.applied_by}",
     e.BatchIngested: _rows,
@@ -184,6 +192,17 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
     e.TrainingCancelled: lambda x: f"by {x.cancelled_by}: {x.reason}",
     e.TrainingCancelRefused: lambda x: x.detail,
     e.ModelTrained: lambda x: f"{x.algorithm}: {compared(x.evaluation)}",
+    e.FederationRequested: lambda x: (
+        f"{x.rules.rounds} rounds of {x.rules.site_count} sites by {x.requested_by}: "
+        f"{x.reason}"
+    ),
+    e.FederatedRoundOpened: lambda x: (
+        f"round {x.round} of {x.rules.rounds}, until {x.deadline:%Y-%m-%d %H:%M}"
+    ),
+    e.FederatedUpdateSubmitted: lambda x: (
+        f"round {x.round}: {x.site}, {x.row_count:,} rows"
+    ),
+    e.FederatedRoundClosed: _closed,
     e.ModelRegistered: _registered,
     e.ApprovalRequested: lambda x: f"v{x.version} waits for {x.people} {x.role}",
     e.ApprovalGiven: lambda x: f"v{x.version}: {x.decision} by {x.by}: {x.reason}",

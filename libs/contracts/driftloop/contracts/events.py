@@ -9,6 +9,14 @@ from statistics import NormalDist
 from typing import Annotated, Any, ClassVar, Literal
 
 from driftloop.contracts.base import Event, UtcTime, Value
+from driftloop.contracts.federated import (
+    FederatedEncoding,
+    FederationRules,
+    RefusedUpdate,
+    SiteName,
+    SiteShare,
+    Weights,
+)
 from driftloop.contracts.labelling import MAX_BUDGET_ROWS, Strategy
 from driftloop.contracts.measures import Measures
 from driftloop.contracts.pipeline import PipelineSpec
@@ -542,6 +550,57 @@ class TrainingCancelRefused(Event):
     requested_by: str
     reason: Literal["already_ended", "unknown_job"]
     detail: str
+
+
+class FederationRequested(Event):
+    """A person asks sites to train one model on rows that stay where they are."""
+
+    requested_by: str
+    reason: str
+    rules: FederationRules
+    target_min: float | None = Field(
+        default=None, description="of regression: the target is scaled by its range"
+    )
+    target_max: float | None = None
+
+
+class FederatedRoundOpened(Event):
+    """Sites may train from these weights; all they need to know is here."""
+
+    federation_id: str
+    round: int = Field(ge=1)
+    rules: FederationRules
+    encoding: FederatedEncoding
+    weights: Weights = Field(
+        description="by output: one of each column of the encoding, then the bias"
+    )
+    deadline: UtcTime = Field(description="an update of a later time does not count")
+    seed: int = 0
+
+
+class FederatedUpdateSubmitted(Event):
+    """What a site's training changed; none of its rows."""
+
+    federation_id: str
+    round: int = Field(ge=1)
+    site: SiteName
+    row_count: int = Field(ge=1, le=10**12, description="that the site learned from")
+    update: Weights = Field(description="the site's weights minus the round's")
+
+
+class FederatedRoundClosed(Event):
+    """Who took part in a round, and the weights that came of it."""
+
+    federation_id: str
+    round: int = Field(ge=0, description="0: the request was refused")
+    outcome: Literal["averaged", "failed"]
+    detail: str
+    took_part: list[SiteShare] = Field(default_factory=list)
+    refused: list[RefusedUpdate] = Field(
+        default_factory=list, description="the first hundred"
+    )
+    weights: Weights = Field(default_factory=list, description="empty: failed")
+    is_last: bool = Field(default=False, description="no other round follows")
 
 
 class CandidateResult(Value):

@@ -7,7 +7,7 @@ alone work. Unknown keys are refused, with the key that was probably meant.
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
@@ -21,6 +21,12 @@ from driftloop.contracts.checks import (
     kind_of,
 )
 from driftloop.contracts.labelling import LabellingSection
+from driftloop.contracts.own_candidates import (
+    OWN_KEYS,
+    OwnCandidate,
+    check_own_names,
+    kind_of_candidate,
+)
 from driftloop.contracts.preprocessing import (
     Cross,
     PreprocessingSection,
@@ -33,7 +39,9 @@ from driftloop.contracts.sequences import check_lengths, check_sequences
 from driftloop.contracts.sources import PullSource, SqlTable, check_names
 from driftloop.contracts.validation import SearchSection, ValidationSection
 from pydantic import (
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     field_validator,
     model_validator,
@@ -241,9 +249,15 @@ CandidateName = Literal[
     "random_forest",
     "adaptive_forest",
     "hoeffding_adaptive_tree",
+    "online_linear",
     "mlp",
     "gru",
     "tcn",
+]
+
+AnyCandidate = Annotated[
+    Annotated[CandidateName, Tag("name")] | Annotated[OwnCandidate, Tag("own")],
+    Discriminator(kind_of_candidate),
 ]
 
 Window = Annotated[float, Field(gt=0)] | Literal["all", "since_drift"]
@@ -253,10 +267,12 @@ EnsembleName = Literal["average", "stacking", "experts"]
 class TrainSection(Section):
     """What is trained and on which stretch of event time."""
 
-    candidates: list[CandidateName] = Field(
+    candidates: list[AnyCandidate] = Field(
         default=["gradient_boosting", "linear"],
         min_length=1,
-        description="the best of them on validation is judged on the hold-out",
+        description="the best of them on validation is judged on the hold-out; a "
+        "mapping with `import`, `name` and `parameters` is "
+        "[a model of your own](training.md#a-model-of-your-own)",
     )
     metric: Literal["auto", "mae", "rmse", "log_loss"] = Field(
         default="auto",
@@ -308,6 +324,12 @@ class TrainSection(Section):
                 "a model needs rows to learn from and rows to be judged on; "
                 "take a value between 0 and 1, for example 0.2"
             )
+        return value
+
+    @field_validator("candidates")
+    @classmethod
+    def _own_names_are_free(cls, value: list[AnyCandidate]) -> list[AnyCandidate]:
+        check_own_names(value, (*get_args(CandidateName), *get_args(EnsembleName)))
         return value
 
     @field_validator("sequences")
@@ -624,13 +646,13 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     if location[:1] == ("checks",):
         return sorted(_CHECKS[str(location[2])].model_fields)
     for part in location:
-        if model is DataSection and part == "features":
-            return sorted(Feature.model_fields)
-        if model is DataSection and part == "privacy":
-            return sorted(PrivacyRule.model_fields)
+        if model is DataSection and part in ("features", "privacy"):
+            return sorted((Feature if part == "features" else PrivacyRule).model_fields)
         if model is DataSection and part == "sources":
             inner = SqlTable if location[-1] == "sql" else PullSource
             return sorted(inner.model_fields)
+        if model is TrainSection and part == "candidates":
+            return sorted(OWN_KEYS)
         if model is PreprocessingSection and part in ("columns", "crosses"):
             return sorted((Steps if part == "columns" else Cross).model_fields)
         model = model.model_fields[str(part)].annotation

@@ -248,9 +248,10 @@ def _takes(schema: dict[str, Any], root: dict[str, Any]) -> str:
     if "$ref" in schema:
         name = schema["$ref"].rsplit("/", 1)[1]
         return _takes(root["$defs"][name], root)
-    if "anyOf" in schema:
-        kinds = [_takes(part, root) for part in schema["anyOf"]]
-        return " or ".join(kind for kind in kinds if kind != "null")
+    if "anyOf" in schema or "oneOf" in schema:
+        parts = schema.get("anyOf") or schema["oneOf"]
+        kinds = [_takes(part, root) for part in parts]
+        return " or ".join(kind for kind in dict.fromkeys(kinds) if kind != "null")
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     kind = str(schema.get("type", "anything"))

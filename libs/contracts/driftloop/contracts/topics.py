@@ -90,6 +90,11 @@ TOPICS: tuple[Topic, ...] = (
     Topic(e.TrainingCancelled, ("trainer",), ("validator",)),
     Topic(e.TrainingCancelRefused, ("trainer",), ()),
     Topic(e.ModelTrained, ("trainer",), ("registry", "validator")),
+    # training by sites
+    Topic(e.FederationRequested, ("people",), ("trainer",)),
+    Topic(e.FederatedRoundOpened, ("trainer",), ()),
+    Topic(e.FederatedUpdateSubmitted, ("people",), ("trainer",)),
+    Topic(e.FederatedRoundClosed, ("trainer",), ()),
     # registry
     Topic(e.ModelRegistered, ("registry",), ()),
     Topic(e.ApprovalRequested, ("registry",), ()),

@@ -15,7 +15,7 @@ class ValidationSection(Section):
         ge=1,
         le=10,
         description="newest stretches of the training rows; each is judged by what was "
-        "learned from all rows before it, and the mean of the losses decides",
+        "learned from all rows before it, and the losses of all decide",
     )
 
 

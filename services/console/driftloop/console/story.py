@@ -21,6 +21,8 @@ DECISIONS: dict[type[Event], str] = {
     e.LabelsWanted: "person",
     e.RetrainRequested: "person",
     e.TrainingCancelRequested: "person",
+    e.FederationRequested: "person",
+    e.FederatedRoundClosed: "quiet",
     e.TrainingStarted: "plain",
     e.TrainingSkipped: "quiet",
     e.TrainingFailed: "bad",

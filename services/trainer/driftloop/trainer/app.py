@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from driftloop.runtime.service import Parts, Runtime, Service
+from driftloop.trainer.federated.clock import RoundClock
 from driftloop.trainer.handlers import HANDLERS, Deps
 from driftloop.trainer.jobs import JobLoop
 from driftloop.trainer.settings import TrainerSettings, open_signer
@@ -22,7 +23,7 @@ def build(runtime: Runtime[TrainerSettings]) -> Iterator[Parts[Deps]]:
         wake=wake,
         recheck=loop.recheck,
     )
-    yield Parts(deps, background=[loop.run])
+    yield Parts(deps, background=[loop.run, RoundClock(runtime, wake).run])
 
 
 SERVICE = Service(

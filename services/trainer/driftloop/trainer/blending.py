@@ -10,6 +10,7 @@ import pyarrow as pa
 from driftloop.contracts.pipeline import EnsembleName
 from driftloop.models.onnx_model import Predictions, category_array
 from driftloop.models.package import InputColumn, PreprocessingStep
+from driftloop.trainer.candidates import CandidateRefused
 from driftloop.trainer.encoding import ML
 from driftloop.trainer.fitting import Fitted
 from driftloop.trainer.graph import (
@@ -249,6 +250,12 @@ def _part(
         copy.CopyFrom(node)
         copy.input[:] = renamed(node.input)
         copy.output[:] = renamed(node.output)
+        if any(a.HasField("g") or a.graphs for a in node.attribute):
+            raise CandidateRefused(
+                f"a member's graph has loops or branches ({node.op_type}) and cannot "
+                "be put together with others; leave train.ensembles empty, or leave "
+                "that candidate out"
+            )
         nodes.append(copy)
     constants = []
     for tensor in graph.initializer:

@@ -188,6 +188,7 @@ def _work(job: ChildJob, say: Say) -> dict[str, Any]:
         storage_options(settings),
         settings.threads,
         job.folder,
+        settings.import_prefixes,
     )
 
     estimate = Estimate()

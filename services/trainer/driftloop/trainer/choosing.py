@@ -1,32 +1,34 @@
 """Which model is served: all recipes, and blends of the best, on the same validation.
 
 Validation is the newest part of the training rows, so each is judged on rows that come
-after those it learned from; with several folds, the mean of their losses decides. Where
-blends are tried, the older half of the newest fold chooses their weights and only the
-newer half judges, the singles too. Blends are of that fold alone: the best of them is
-taken where it does better there than the best single.
+after those it learned from; with several folds, on the rows of all. A blend is of the
+newest fold alone, and judged on each half of it by weights that the other half has
+chosen. What is better by chance only is not taken: of those that the best one does not
+beat by more than a standard error, the first is: those that the file names, in its
+order, then what a search found, then blends.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+import numpy as np
 import pyarrow as pa
 from driftloop.contracts.events import CandidateResult
 from driftloop.contracts.pipeline import EnsembleName, PipelineSpec
-from driftloop.trainer import blending, judging
+from driftloop.trainer import blending, judging, losses
 from driftloop.trainer.blending import Shares
 from driftloop.trainer.candidates import CandidateRefused
 from driftloop.trainer.encoding import features_of
 from driftloop.trainer.fitting import Fitted
 from driftloop.trainer.folds import Fold, comparable
 from driftloop.trainer.losses import Floats
-from driftloop.trainer.recipes import Recipe, recipes_of
+from driftloop.trainer.recipes import Recipe, names_of, recipes_of
 from driftloop.trainer.trials import (
     Choice,
     Trial,
     best_of_each,
-    judged,
+    mixed,
     outcome,
     refused,
     result_of,
@@ -70,40 +72,55 @@ def choose(
     Chosen or list of CandidateResult
         The latter when none could be used.
     """
-    spec = shop.spec
-    wanted = spec.train.ensembles
-    fit_rows, validation = folds[-1].fitting, folds[-1].validation
-    half = validation.num_rows // 2
-    is_long_enough = half >= MIN_JUDGING_ROWS
-    weighing = validation.slice(0, half)
-    judging_rows = validation.slice(half) if wanted and is_long_enough else validation
-    recipes = list(recipes_of(spec.train, since, fit_rows))
+    spec, newest = shop.spec, folds[-1]
+    recipes = list(recipes_of(spec.train, since, newest.fitting))
     usable = [recipe for recipe, why in recipes if why is None]
-    stretches = [*comparable(folds, usable)[:-1], Fold(fit_rows, judging_rows)]
+    stretches = comparable(folds, usable)
     usual, searched = _shared(part, len(recipes), shop)
-    trials, results = _singles(recipes, stretches, shop, usual)
-    if not trials:
+    singles, results = _singles(recipes, stretches, shop, usual)
+    if not singles:
         return results
-    for found, better in tune(trials, stretches, shop, searched):
+    for found, better in tune(singles, stretches, shop, searched):
         results += found
-        trials += [better] if better else []
+        singles += [better] if better else []
     blends: list[Trial] = []
-    for kind in wanted:
+    for kind in spec.train.ensembles:
         try:
-            if not is_long_enough:
-                raise CandidateRefused(
-                    f"validation has {validation.num_rows} rows, half of which would "
-                    "choose the weights: too few"
-                )
-            choice, members = _blend(kind, trials, weighing, spec)
-            blend = judged(choice, members, fit_rows, judging_rows, spec)
+            blend = _blended(kind, singles, newest.validation, spec)
             blends.append(blend)
-            results.append(result_of(kind, blend, _members_text(choice)))
+            results.append(result_of(kind, blend, _members_text(blend.choice)))
         except CandidateRefused as error:
             results.append(refused(kind, str(error)))
-    single = min(trials, key=lambda trial: trial.loss)  # the first of equals
-    best = min([single, *blends], key=lambda trial: trial.newest_loss)
-    return Chosen(best.choice, best.choice.of(best.members, fit_rows), results)
+    best = first_of_the_best(singles, blends)
+    return Chosen(best.choice, best.choice.of(best.members, newest.fitting), results)
+
+
+def first_of_the_best(singles: Sequence[Trial], blends: Sequence[Trial]) -> Trial:
+    """Return the first that the best one beats by a standard error at most.
+
+    Two are compared on the rows that both were judged on: of all folds, or with a blend
+    of the newest. So where there are older folds, each has to hold against the best
+    single of all folds, too.
+
+    Source: the one-standard-error rule, Breiman, Friedman, Olshen and Stone (1984),
+    Classification and Regression Trees, section 3.4.3; here of the paired difference.
+    """
+    single = min(singles, key=lambda trial: _mean_loss(trial, len(trial.losses)))
+    best = min([single, *blends], key=lambda trial: _mean_loss(trial, 1))
+    rivals = [best, single] if len(single.losses) > 1 else [best]
+    trials = [*singles, *blends]
+    held = (t for t in trials if not any(_is_beaten(t, by) for by in rivals))
+    return next(held, best)
+
+
+def _is_beaten(trial: Trial, by: Trial) -> bool:
+    count = min(len(trial.losses), len(by.losses))
+    compared = losses.paired_comparison(trial.newest(count), by.newest(count))
+    return not compared.mean_difference <= compared.standard_error
+
+
+def _mean_loss(trial: Trial, fold_count: int) -> float:
+    return float(np.mean(trial.newest(fold_count)))
 
 
 def _singles(
@@ -132,7 +149,7 @@ def _singles(
 def _shared(part: Part, recipe_count: int, shop: Workshop) -> tuple[Part, Part]:
     """Return the parts of what the file names and of the search, by their trials."""
     train = shop.spec.train
-    searched = train.search.trials * len(set(train.candidates))
+    searched = train.search.trials * len(set(names_of(train)))
     middle = part.start + (part.end - part.start) * recipe_count / (
         recipe_count + searched
     )
@@ -151,10 +168,16 @@ def final(choice: Choice, rows: pa.Table, shop: Workshop, part: Part) -> Fitted:
     )
 
 
-def _blend(
+def _blended(
     kind: EnsembleName, singles: list[Trial], rows: pa.Table, spec: PipelineSpec
-) -> tuple[Choice, list[Fitted]]:
+) -> Trial:
     """Return a blend of each candidate's best recipe, weighed on these rows."""
+    half = rows.num_rows // 2
+    if half < MIN_JUDGING_ROWS:
+        raise CandidateRefused(
+            f"validation has {rows.num_rows} rows, each half of which would choose "
+            "the weights for the other one: too few"
+        )
     best = best_of_each(singles)
     first = next(iter(best.values())).members[0]
     used = [t for t in best.values() if t.members[0].classes == first.classes]
@@ -164,28 +187,43 @@ def _blend(
             "train.candidates"
         )
     members = [trial.members[0] for trial in used]
+    older, newer = rows.slice(0, half), rows.slice(half)
+    found = []
+    for weighing, judged in ((newer, older), (older, newer)):
+        shares = _shares(kind, members, weighing, spec)
+        predicted = blending.as_predictions(
+            mixed(shares, members, judged), first.classes
+        )
+        found.append(judging.row_losses(spec, judged, predicted, first.classes))
+    shares = _shares(kind, members, rows, spec)
+    choice = Choice(tuple(t.choice.recipes[0] for t in used), kind, shares)
+    return Trial(choice, members, (np.concatenate(found),), spec.metric)
+
+
+def _shares(
+    kind: EnsembleName, members: list[Fitted], rows: pa.Table, spec: PipelineSpec
+) -> Shares:
+    """Choose the weights of a blend on these rows."""
+    if kind == "average":
+        return blending.equal_shares(len(members))
+    classes = members[0].classes
     said = [blending.answers(member, rows) for member in members]
 
     def loss(answer: Floats) -> Floats:
-        predicted = blending.as_predictions(answer, first.classes)
-        return judging.row_losses(spec, rows, predicted, first.classes)
+        predicted = blending.as_predictions(answer, classes)
+        return judging.row_losses(spec, rows, predicted, classes)
 
-    shares: Shares | None
-    if kind == "average":
-        shares = blending.equal_shares(len(members))
-    elif kind == "stacking":
-        shares = blending.selected_shares(said, loss)
-    else:
-        columns = [
-            n for n, f in features_of(rows, spec).items() if f.type == "category"
-        ]
-        shares = blending.expert_shares(rows, columns, [loss(one) for one in said])
-        if shares is None:
-            raise CandidateRefused(
-                "takes a category feature of which a value has "
-                f"{blending.MIN_SLICE_ROWS} rows in the older half of validation"
-            )
-    return Choice(tuple(t.choice.recipes[0] for t in used), kind, shares), members
+    if kind == "stacking":
+        return blending.selected_shares(said, loss)
+    features = features_of(rows, spec).items()
+    columns = [name for name, feature in features if feature.type == "category"]
+    shares = blending.expert_shares(rows, columns, [loss(one) for one in said])
+    if shares is None:
+        raise CandidateRefused(
+            "takes a category feature of which a value has "
+            f"{blending.MIN_SLICE_ROWS} rows in each half of validation"
+        )
+    return shares
 
 
 def _members_text(choice: Choice) -> str:

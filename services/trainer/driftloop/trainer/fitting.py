@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from driftloop.trainer.candidates import (
     candidate,
     target_unit,
 )
+from driftloop.trainer.candidates.own import own_candidate
 from driftloop.trainer.encoding import EncodingRefused, features_of, learn_encoding
 from driftloop.trainer.graph import Floats, assemble
 from driftloop.trainer.layout import layout_of
@@ -111,6 +112,7 @@ def fit(
     threads: int,
     watch: Watch = UNWATCHED,
     weigh: Callable[[pa.Table], Floats | None] = lambda _: None,
+    allowed_imports: Sequence[str] = (),
     parameters: Mapping[str, Any] | None = None,
 ) -> Fitted:
     """Fit a candidate on rows in order of time and export it.
@@ -118,6 +120,7 @@ def fit(
     Parameters
     ----------
     weigh : gives the (n_rows,) weights of the rows that are learned from, or None.
+    allowed_imports : modules that a candidate of the file may be imported from.
     parameters : instead of the candidate's usual ones, where they are named.
 
     Raises
@@ -147,7 +150,8 @@ def fit(
         layout.groups, layout.channels, spec.metric, weigh(learned),
         parameters or {},
     )  # fmt: skip
-    learn = candidate(name)  # loads the library, so that its threads can be limited
+    own = own_candidate(name, spec.train.candidates, allowed_imports)
+    learn = own or candidate(name)  # with its library, so that threads can be limited
     with threadpool_limits(threads):
         core = learn(sample)
     fitted = Fitted(

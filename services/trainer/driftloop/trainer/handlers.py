@@ -8,6 +8,8 @@ from driftloop.contracts.base import Event, Meta, chain_of, origin_from
 from driftloop.contracts.events import (
     DatasetVersioned,
     DriftDetected,
+    FederatedUpdateSubmitted,
+    FederationRequested,
     ModelDeployed,
     ModelRolledBack,
     PerformanceMeasured,
@@ -23,6 +25,7 @@ from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.runtime import handlers
 from driftloop.runtime.errors import Skip
 from driftloop.trainer import core
+from driftloop.trainer.federated.rounds import Rounds
 from driftloop.trainer.floor import measured
 from driftloop.trainer.request import JobRequest
 from driftloop.trainer.tables import (
@@ -56,6 +59,7 @@ def on_dataset_versioned(event: DatasetVersioned, deps: Deps) -> Iterator[Event]
     spec = deps.pipeline(event.pipeline)
     row = pipeline_row(deps.session, event.pipeline)
     row.set_data(core.with_data(row.data(), event))
+    yield from Rounds(deps.session, deps.wake).measure(event.pipeline, spec)
     state = state_of(deps.session, row, spec)
     decision = core.after_data(event.meta.id, state, spec)
     if decision:
@@ -127,9 +131,24 @@ def on_training_cancel_requested(
     applied = deps.pipelines.get(event.pipeline)
     if applied:
         spec = applied.spec
+        yield from Rounds(deps.session, deps.wake).measure(event.pipeline, spec)
         follow_up = core.after_job(state_of(deps.session, row, spec), spec)
         if follow_up:
             yield _start(deps, row, follow_up, spec, event.meta)
+
+
+def on_federation_requested(event: FederationRequested, deps: Deps) -> Iterator[Event]:
+    """Open the first round for sites, or say why not."""
+    spec = deps.pipeline(event.pipeline)
+    yield from Rounds(deps.session, deps.wake).request(event, spec)
+
+
+def on_federated_update_submitted(
+    event: FederatedUpdateSubmitted, deps: Deps
+) -> Iterator[Event]:
+    """Take a site's update; the last one wanted closes the round."""
+    spec = deps.pipeline(event.pipeline)
+    yield from Rounds(deps.session, deps.wake).submit(event, spec)
 
 
 def on_model_deployed(event: ModelDeployed, deps: Deps) -> Iterator[Event]:
@@ -247,6 +266,8 @@ HANDLERS: list[handlers.EventHandler] = [
     on_performance_measured,
     on_retrain_requested,
     on_training_cancel_requested,
+    on_federation_requested,
+    on_federated_update_submitted,
     on_model_deployed,
     on_model_rolled_back,
 ]

@@ -29,6 +29,7 @@ from driftloop.runtime.service import Runtime
 from driftloop.runtime.telemetry import log, processing_span
 from driftloop.trainer import core, metrics
 from driftloop.trainer.child import ChildJob
+from driftloop.trainer.federated.rounds import Rounds
 from driftloop.trainer.handlers import accept
 from driftloop.trainer.leases import Cost, Leases, got_further, held
 from driftloop.trainer.progress import Throttle
@@ -285,6 +286,8 @@ class JobLoop:
             events += [event.following(origin) for event in ended]
             applied = self._runtime.pipelines.get(job.pipeline)
             if applied:
+                rounds = Rounds(session, self._wake)
+                events.extend(rounds.measure(job.pipeline, applied.spec))
                 view = state_of(session, pipeline, applied.spec)
                 next_one = core.after_job(view, applied.spec)
                 if next_one:

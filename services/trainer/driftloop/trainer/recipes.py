@@ -77,6 +77,11 @@ class Recipe:
         return np.asarray(found / found.mean(), dtype=np.float64)
 
 
+def names_of(train: TrainSection) -> list[str]:
+    """Return the names of the file's candidates, of its own ones too."""
+    return [one if isinstance(one, str) else one.name for one in train.candidates]
+
+
 def recipes_of(
     train: TrainSection, since: datetime | None, rows: pa.Table
 ) -> Iterator[tuple[Recipe, str | None]]:
@@ -88,7 +93,7 @@ def recipes_of(
     rows : that are fitted on for the comparison.
     """
     for name, window, half_life in product(
-        train.candidates, train.windows, train.recency_half_life_days
+        names_of(train), train.windows, train.recency_half_life_days
     ):
         recipe = Recipe(name, window, half_life, since)
         yield recipe, obstacle(recipe, rows)

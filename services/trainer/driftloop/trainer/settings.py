@@ -28,6 +28,18 @@ class TrainerSettings(PackageSettings):
         default=30, gt=0, description="after which another instance takes a job over"
     )
 
+    allowed_imports: str = Field(
+        default="",
+        description="modules that candidates of pipeline files may be imported from, "
+        "each with all below it, by commas: bikes,sklearn.ensemble; none by default",
+    )
+
+    @property
+    def import_prefixes(self) -> tuple[str, ...]:
+        """The allowed modules, one by one."""
+        parts = (part.strip() for part in self.allowed_imports.split(","))
+        return tuple(part for part in parts if part)
+
     @property
     def work_folder(self) -> Path:
         """Checkpoints and results of running jobs."""

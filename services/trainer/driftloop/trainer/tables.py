@@ -13,6 +13,7 @@ from driftloop.contracts.events import (
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.contracts.retraining import BudgetSection
 from driftloop.trainer.core import OPEN_STATES, Data, LastJob, Pending, Spent, State
+from driftloop.trainer.federated.tables import Federation, FederationUpdate
 from driftloop.trainer.floor import FloorCount
 from driftloop.trainer.request import JobRequest
 from pydantic import BaseModel, TypeAdapter
@@ -150,7 +151,7 @@ class TrainerJob(SQLModel, table=True):
         return Origin.model_validate_json(self.origin)
 
 
-TABLES = (TrainerPipeline, TrainerJob)
+TABLES = (TrainerPipeline, TrainerJob, Federation, FederationUpdate)
 _time = TypeAdapter(UtcTime)
 
 

@@ -48,13 +48,19 @@ class TrainingRefused(Exception):  # noqa: N818 - says what happened
 
 @dataclass(frozen=True)
 class Environment:
-    """What a training may use besides its request."""
+    """What a training may use besides its request.
+
+    Attributes
+    ----------
+    allowed_imports : modules, each with all below it, that own candidates come from.
+    """
 
     store: ArtifactStore
     trusted: TrustedKeys
     storage_options: Mapping[str, str] | None
     threads: int
     folder: Path
+    allowed_imports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,24 +108,46 @@ def train(request: JobRequest, using: Environment, progress: Progress) -> Traine
     _check_gate(spec, rows)
     split = split_rows(rows, request)
     progress("fit", FIT, f"{split.training.num_rows} training rows", None)
-    shop = Workshop(spec, using.threads, using.folder, progress, request.searched)
+    allowed, again = using.allowed_imports, request.searched
+    shop = Workshop(spec, using.threads, using.folder, progress, allowed, again)
     part = Part("fit", FIT, FINAL, progress)
+    if request.federated is not None:
+        chosen, found = _federated(request, split)
+    else:
+        chosen, found = _chosen(request, split, shop, part)
+    progress("evaluate", EVALUATE, chosen.name, None)
+    evaluation, measured = evaluate(chosen, found, split, request, using)
+    learned = found.choice.rows(split.training)
+    return Trained(request, chosen, split, learned, found.tried, evaluation, measured)
+
+
+def _chosen(
+    request: JobRequest, split: Split, shop: Workshop, part: Part
+) -> tuple[Fitted, Chosen]:
+    """Return the best candidate, fitted on all training rows, and how it was chosen."""
     since = request.trigger.since
-    folds = folds_of(split.training, spec.train.validation.folds)
+    folds = folds_of(split.training, request.spec.train.validation.folds)
     found = choosing.choose(folds, since, shop, part)
     if not isinstance(found, Chosen):
         raise TrainingRefused(
             "no candidate could be used: " + "; ".join(choosing.refused_text(found))
         )
-    part = Part("final fit", FINAL, EVALUATE, progress)
+    part = Part("final fit", FINAL, EVALUATE, shop.progress)
     try:
-        chosen = choosing.final(found.choice, split.training, shop, part)
+        return choosing.final(found.choice, split.training, shop, part), found
     except CandidateRefused as error:
         raise TrainingRefused(f"{found.choice.name} on all rows: {error}") from error
-    progress("evaluate", EVALUATE, chosen.name, None)
-    evaluation, measured = evaluate(chosen, found, split, request, using)
-    learned = found.choice.rows(split.training)
-    return Trained(request, chosen, split, learned, found.tried, evaluation, measured)
+
+
+def _federated(request: JobRequest, split: Split) -> tuple[Fitted, Chosen]:
+    """Return the model of a federation's weights; nothing is fitted here."""
+    from driftloop.trainer.federated import candidate
+
+    assert request.federated is not None  # noqa: S101 - the caller looked
+    try:
+        return candidate.candidate_of(request.federated, split, request.spec)
+    except CandidateRefused as error:
+        raise TrainingRefused(f"{candidate.NAME}: {error}") from error
 
 
 def _check_gate(spec: PipelineSpec, rows: pa.Table) -> None:
@@ -216,8 +244,13 @@ def evaluate(
     champions = None if champion is None else champion.losses()
 
     def refit(known: pa.Table) -> bytes:
+        if request.federated is not None:
+            return chosen.model
         recipes = found.choice.recipes
-        again = [made(r, known, spec, using.threads, UNWATCHED) for r in recipes]
+        again = [
+            made(r, known, spec, using.threads, UNWATCHED, using.allowed_imports)
+            for r in recipes
+        ]
         return found.choice.of(again, known).model
 
     measured = measure(

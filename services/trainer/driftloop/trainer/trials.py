@@ -53,7 +53,7 @@ class Choice:
         told = [{"name": r.name} | r.facts for r in self.recipes]
         blend = blending.blended(self.kind, members, self.shares, told)
         tail = rows.slice(max(0, rows.num_rows - fitting.PARITY_ROWS))
-        expected = _mixed(self.shares, members, tail)
+        expected = mixed(self.shares, members, tail)
         answer = expected if blend.classes else expected[:, 0]
         unit = np.zeros(1) if blend.classes else expected[:, 0]
         found = fitting.check_parity(blend, tail, answer, unit)
@@ -67,43 +67,28 @@ class Trial:
     Attributes
     ----------
     members : of the newest fold.
+    losses : (n_rows,) of each fold.
     older_seconds : that fitting for the other folds took.
     """
 
     choice: Choice
     members: list[Fitted]
-    losses: tuple[float, ...]
+    losses: tuple[Floats, ...]
+    metric: str
     older_seconds: float = 0.0
 
     @property
-    def loss(self) -> float:
-        return fmean(self.losses)
+    def fold_losses(self) -> list[float]:
+        """The metric on each fold."""
+        return [losses.metric_value(self.metric, one) for one in self.losses]
 
     @property
-    def newest_loss(self) -> float:
-        return self.losses[-1]
+    def loss(self) -> float:
+        return fmean(self.fold_losses)
 
-
-def judged(
-    choice: Choice,
-    members: list[Fitted],
-    fit_rows: pa.Table,
-    rows: pa.Table,
-    spec: PipelineSpec,
-) -> Trial:
-    """Return how a choice does on rows.
-
-    Raises
-    ------
-    CandidateRefused
-        When it does not answer all of them with numbers.
-    """
-    model = choice.of(members, fit_rows)
-    predicted = model.loaded().predict(rows)
-    if predicted.non_finite_count():
-        raise CandidateRefused("its answers on validation are not all finite")
-    found = judging.row_losses(spec, rows, predicted, model.classes)
-    return Trial(choice, members, (losses.metric_value(spec.metric, found),))
+    def newest(self, count: int) -> Floats:
+        """Return the losses of the rows of so many folds, in order of time."""
+        return np.concatenate(self.losses[-count:])
 
 
 def tried(
@@ -113,32 +98,48 @@ def tried(
     found = list(fits_of(recipe, stage, folds, shop, part))
     model = found[-1][1]
     older_seconds = sum(fitted.fit_seconds for _, fitted in found[:-1])
-    lost = tuple(loss for loss, _ in found)
-    return Trial(Choice((recipe,)), [model], lost, older_seconds)
+    lost = tuple(one for one, _ in found)
+    return Trial(Choice((recipe,)), [model], lost, shop.spec.metric, older_seconds)
 
 
 def fits_of(
     recipe: Recipe, stage: str, folds: Sequence[Fold], shop: Workshop, part: Part
-) -> Iterator[tuple[float, Fitted]]:
-    """Yield a recipe's loss and model of each fold, fitted when it is asked for."""
+) -> Iterator[tuple[Floats, Fitted]]:
+    """Yield a recipe's row losses and model of each fold, fitted when asked for.
+
+    Raises
+    ------
+    CandidateRefused
+        When a model cannot be had, or does not answer all rows with numbers.
+    """
     for left, (fold, here) in enumerate(
         zip(folds, part.split(len(folds)), strict=True), start=1 - len(folds)
     ):
         name = f"{stage}fold{-left}" if left else stage
         model = shop.fit(recipe, name, fold.fitting, here)
-        choice, rows = Choice((recipe,)), fold.validation
-        yield judged(choice, [model], fold.fitting, rows, shop.spec).loss, model
+        yield _losses(model, fold.validation, shop.spec), model
+
+
+def _losses(model: Fitted, rows: pa.Table, spec: PipelineSpec) -> Floats:
+    predicted = model.loaded().predict(rows)
+    if predicted.non_finite_count():
+        raise CandidateRefused("its answers on validation are not all finite")
+    return judging.row_losses(spec, rows, predicted, model.classes)
 
 
 def best_of_each(trials: Iterable[Trial]) -> dict[str, Trial]:
     """Return the trial of the least loss by candidate, the best candidate first."""
     best: dict[str, Trial] = {}
-    for trial in sorted(trials, key=lambda trial: trial.loss):
+    for trial in sorted(trials, key=_mean_loss):
         best.setdefault(trial.choice.name, trial)
     return best
 
 
-def _mixed(shares: Shares, members: list[Fitted], rows: pa.Table) -> Floats:
+def _mean_loss(trial: Trial) -> float:
+    return float(np.mean(trial.newest(len(trial.losses))))
+
+
+def mixed(shares: Shares, members: list[Fitted], rows: pa.Table) -> Floats:
     """Return (n_rows, n_outputs) answers of a blend."""
     weights = shares.of(rows)
     terms = [
@@ -156,7 +157,7 @@ def result_of(name: str, trial: Trial, detail: str) -> CandidateResult:
         validation_loss=trial.loss,
         fit_seconds=seconds,
         detail=detail,
-        fold_losses=list(trial.losses) if len(trial.losses) > 1 else None,
+        fold_losses=trial.fold_losses if len(trial.losses) > 1 else None,
     )
 
 

@@ -4,11 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from driftloop.contracts.events import CandidateResult
+from driftloop.trainer import losses
 from driftloop.trainer.candidates import space_of
 from driftloop.trainer.folds import Fold
-from driftloop.trainer.recipes import Recipe
+from driftloop.trainer.recipes import Recipe, names_of
 from driftloop.trainer.search import Attempt, Budget, Parameters, Search
-from driftloop.trainer.trials import Choice, Trial, best_of_each, fits_of
+from driftloop.trainer.trials import Trial, best_of_each, fits_of, tried
 from driftloop.trainer.workshop import Part, Workshop
 
 
@@ -24,13 +25,14 @@ def tune(
     """
     task = shop.spec.task
     best = best_of_each(trials)
-    named = [name for name in dict.fromkeys(shop.spec.train.candidates) if name in best]
+    named = [n for n in dict.fromkeys(names_of(shop.spec.train)) if n in best]
     spaces = {name: space for name in named if (space := space_of(name, task))}
     budget = Budget(shop.spec.train.search, list(spaces), shop.searched)
     parts = part.split(len(spaces)) if spaces else []
     for (name, space), here in zip(spaces.items(), parts, strict=True):
         usual = best[name]
-        search = Search(name, space, shop.spec.train.seed, usual.losses, shop.folder)
+        seed, known = shop.spec.train.seed, usual.fold_losses
+        search = Search(name, space, seed, known, shop.folder)
         yield _Tuning(usual, search, budget, folds, shop, here).run()
 
 
@@ -61,17 +63,17 @@ class _Tuning:
             return results, None
         number, recipe = self._best.number, self._recipe(self._best.parameters)
         here = self._parts[number - 1]
-        model = self._shop.fit(recipe, _stage(number), self._folds[-1].fitting, here)
-        losses = tuple(self._best.losses)
-        return results, Trial(Choice((recipe,)), [model], losses)
+        # its models are in the folder still
+        return results, tried(recipe, _stage(number), self._folds, self._shop, here)
 
     def _recipe(self, parameters: Parameters) -> Recipe:
         return replace(self._usual.choice.recipes[0], parameters=parameters)
 
     def _judge(self, number: int, parameters: Parameters) -> Iterator[float]:
         recipe, here = self._recipe(parameters), self._parts[number - 1]
-        for loss, _ in fits_of(recipe, _stage(number), self._folds, self._shop, here):
-            yield loss
+        metric = self._shop.spec.metric
+        for found, _ in fits_of(recipe, _stage(number), self._folds, self._shop, here):
+            yield losses.metric_value(metric, found)
 
     def _least(self) -> float:
         found = None if self._best is None else self._best.loss

@@ -24,6 +24,7 @@ class Workshop:
     Attributes
     ----------
     folder : of the job, for checkpoints.
+    allowed_imports : modules that a candidate of the file may be imported from.
     searched : trials of each candidate's search that are made again; None: as the
         pipeline file says.
     """
@@ -32,6 +33,7 @@ class Workshop:
     threads: int
     folder: Path
     progress: Progress
+    allowed_imports: tuple[str, ...] = ()
     searched: Mapping[str, int] | None = None
 
     def fit(self, recipe: Recipe, stage: str, rows: pa.Table, part: "Part") -> Fitted:
@@ -40,7 +42,9 @@ class Workshop:
         if fitted is None:
             path = self.folder / f"{stage}-{recipe.name}.checkpoint"
             watch = FitWatch(recipe.name, path, part.report)
-            fitted = made(recipe, rows, self.spec, self.threads, watch)
+            fitted = made(
+                recipe, rows, self.spec, self.threads, watch, self.allowed_imports
+            )
             fitting.save(fitted, self.folder, stage)
             watch.forget()
         return fitted
@@ -53,12 +57,17 @@ class Workshop:
 
 
 def made(
-    recipe: Recipe, rows: pa.Table, spec: PipelineSpec, threads: int, watch: Watch
+    recipe: Recipe,
+    rows: pa.Table,
+    spec: PipelineSpec,
+    threads: int,
+    watch: Watch,
+    allowed_imports: tuple[str, ...] = (),
 ) -> Fitted:
     """Fit a recipe on rows in order of time."""
     fitted = fitting.fit(
         recipe.name, recipe.rows(rows), spec, threads, watch, recipe.weights,
-        recipe.parameters,
+        allowed_imports, recipe.parameters,
     )  # fmt: skip
     return replace(fitted, parameters=fitted.parameters | recipe.facts)
 

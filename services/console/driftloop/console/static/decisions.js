@@ -106,6 +106,7 @@ function headline(items) {
     "labels-wanted": "People are asked for labels",
     "pipeline-applied": "Pipeline applied",
     "retrain-requested": "A person asked for a training",
+    "federation-requested": "A person asked sites to train together",
     "rollback-requested": "A person asked for a rollback",
   }[found.topic];
   const tone = found.topic === "training-skipped" && drift ? drift.tone : found.tone;

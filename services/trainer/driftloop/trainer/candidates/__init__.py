@@ -24,6 +24,7 @@ MODULES = {
     "linear": "linear",
     "adaptive_forest": "adaptive_forest",
     "hoeffding_adaptive_tree": "hoeffding_tree",
+    "online_linear": "online_linear",
     "mlp": "neural",
     "gru": "neural",
     "tcn": "neural",
@@ -40,7 +41,12 @@ def candidate(name: str) -> Callable[[Sample], Core]:
 
 
 def space_of(name: str, task: str) -> Space:
-    """Return what a search may change of a candidate; empty: it has nothing."""
+    """Return what a search may change of a candidate; empty: it has nothing.
+
+    A candidate of the pipeline's own has nothing.
+    """
+    if name not in MODULES:
+        return ()
     module = import_module(f"{__name__}.{MODULES[name]}")
     spaces: dict[str, Space] = getattr(module, "SPACES", {})
     kind = "regression" if task == "regression" else "classes"
