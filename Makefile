@@ -81,7 +81,8 @@ secrets: setup  ## Make the passwords and keys for docker-compose.yml
 
 lock: $(BIN)/uv  ## Compile both locks anew (no addresses in them)
 	$(COMPILE) --group pyproject.toml:dev $(addsuffix /pyproject.toml,$(DISTRIBUTIONS)) \
-	  --extra faust --extra postgresql --extra data --extra pandera --extra fairness --extra own -o requirements.lock
+	  --extra faust --extra postgresql --extra data --extra pandera --extra fairness \
+	  --extra own --extra search -o requirements.lock
 	$(COMPILE) --constraint requirements.lock services/trainer/pyproject.toml --extra torch \
 	  -o requirements-torch.lock
 

@@ -13,7 +13,13 @@ from driftloop.cli import app
 from driftloop.cli.context import CommandError
 from driftloop.cli.packages import child, command, comparison, work
 from driftloop.cli.packages.comparison import compare
-from driftloop.models.package import Manifest, Package, read_package, write_package
+from driftloop.models.package import (
+    Manifest,
+    Package,
+    TriedCandidate,
+    read_package,
+    write_package,
+)
 from driftloop.models.signing import Signer, TrustedKeys, generate_key
 from driftloop.runtime.artifacts import FolderStore
 from typer.testing import CliRunner
@@ -105,6 +111,18 @@ def test_many_libraries_are_not_all_told() -> None:
 
 
 # ── making it again ─────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("minutes", "counted"), [(5, {"linear": 2}), (None, None)])
+def test_a_search_that_time_may_have_ended_is_asked_for_by_its_trials(
+    minutes: float | None, counted: dict[str, int] | None
+) -> None:
+    asked = json.dumps({"spec": {"train": {"search": {"minutes": minutes}}}})
+    trials = (None, 1, 2)
+    tried = [TriedCandidate(name="linear", validation_loss=1, trial=n) for n in trials]
+    found = work._asked(manifest(tried=tried, request=asked), asked)
+    assert json.loads(found).get("searched") == counted
+    assert work._asked(manifest(), ASKED) == ASKED
 
 
 def trains(files: dict[str, bytes], **changes: Any) -> Callable[..., Answer]:

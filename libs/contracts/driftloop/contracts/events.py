@@ -612,6 +612,15 @@ class CandidateResult(Value):
     )
     fit_seconds: float
     detail: str = ""
+    fold_losses: list[float] | None = Field(
+        default=None, description="oldest first; None: there was one"
+    )
+    trial: int | None = Field(
+        default=None, description="of the search; None: the usual parameters"
+    )
+    parameters: dict[str, int | float | str] | None = Field(
+        default=None, description="that the trial had"
+    )
 
 
 class Evaluation(Value):

@@ -37,6 +37,7 @@ from driftloop.contracts.privacy import PrivacyRule, check_rules
 from driftloop.contracts.retraining import RetrainSection
 from driftloop.contracts.sequences import check_lengths, check_sequences
 from driftloop.contracts.sources import PullSource, SqlTable, check_names
+from driftloop.contracts.validation import SearchSection, ValidationSection
 from pydantic import (
     Discriminator,
     Field,
@@ -293,6 +294,8 @@ class TrainSection(Section):
         description="weightings to try: after so many days a row counts half; null: "
         "all count alike",
     )
+    validation: ValidationSection = ValidationSection()
+    search: SearchSection = SearchSection()
     ensembles: list[EnsembleName] = Field(
         default=[],
         description="also try the candidates together: their mean (`average`), a "

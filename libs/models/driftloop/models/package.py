@@ -77,12 +77,29 @@ class OutputColumn(Part):
     description: str
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class TriedCandidate(Part):
     """A candidate and its loss on validation."""
 
     name: str
     validation_loss: float | None = Field(description="None: it could not be used")
     detail: str = ""
+    fold_losses: list[float] | None = Field(
+        default=None,
+        description="oldest first; None: there was one",
+        exclude_if=_is_none,
+    )
+    trial: int | None = Field(
+        default=None,
+        description="of the search; None: the usual parameters",
+        exclude_if=_is_none,
+    )
+    parameters: dict[str, int | float | str] | None = Field(
+        default=None, description="that the trial had", exclude_if=_is_none
+    )
 
 
 class FileEntry(Part):

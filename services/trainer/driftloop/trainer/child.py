@@ -23,8 +23,8 @@ from pydantic import BaseModel
 
 if TYPE_CHECKING:  # loaded in main, after the memory limit is set
     from driftloop.trainer.checkpoints import FitProgress
-    from driftloop.trainer.choosing import Progress
     from driftloop.trainer.training import Environment
+    from driftloop.trainer.workshop import Progress
 
 EXIT_PARENT_GONE = 4
 GIB = 1024**3

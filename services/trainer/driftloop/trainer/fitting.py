@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -113,6 +113,7 @@ def fit(
     watch: Watch = UNWATCHED,
     weigh: Callable[[pa.Table], Floats | None] = lambda _: None,
     allowed_imports: Sequence[str] = (),
+    parameters: Mapping[str, Any] | None = None,
 ) -> Fitted:
     """Fit a candidate on rows in order of time and export it.
 
@@ -120,6 +121,7 @@ def fit(
     ----------
     weigh : gives the (n_rows,) weights of the rows that are learned from, or None.
     allowed_imports : modules that a candidate of the file may be imported from.
+    parameters : instead of the candidate's usual ones, where they are named.
 
     Raises
     ------
@@ -146,6 +148,7 @@ def fit(
     sample = Sample(
         matrix, numbers, classes, spec.train.seed, threads, watch,
         layout.groups, layout.channels, spec.metric, weigh(learned),
+        parameters or {},
     )  # fmt: skip
     own = own_candidate(name, spec.train.candidates, allowed_imports)
     learn = own or candidate(name)  # with its library, so that threads can be limited

@@ -145,6 +145,9 @@ def manifest_of(trained: Trained) -> Manifest:
                 name=result.name,
                 validation_loss=result.validation_loss,
                 detail=result.detail,
+                fold_losses=result.fold_losses,
+                trial=result.trial,
+                parameters=result.parameters,
             )
             for result in trained.tried
         ],
@@ -159,7 +162,7 @@ def manifest_of(trained: Trained) -> Manifest:
         job_id=request.job_id,
         cause_event_id=request.trigger.event_id,
         cause_reason=request.trigger.reason,
-        request=request.model_dump_json(),
+        request=request.model_dump_json(exclude={"searched"}),
         rows_sha256=trained.rows_sha256,
     )
 

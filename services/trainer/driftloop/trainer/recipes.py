@@ -1,7 +1,7 @@
 """What may be trained: a candidate, on a stretch of the training rows, with weights."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
@@ -25,6 +25,7 @@ class Recipe:
     Attributes
     ----------
     since : start of the change, for the window ``since_drift``.
+    parameters : instead of the candidate's usual ones, where they are named.
     half_life_days : after which a row counts half; None: all count alike.
     """
 
@@ -32,6 +33,7 @@ class Recipe:
     window: Window = "all"
     half_life_days: float | None = None
     since: datetime | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def detail(self) -> str:
@@ -46,9 +48,9 @@ class Recipe:
         return ", ".join(parts)
 
     @property
-    def parameters(self) -> dict[str, Any]:
-        """What the manifest says of it besides the candidate's own parameters."""
-        found: dict[str, Any] = {}
+    def facts(self) -> dict[str, Any]:
+        """What the manifest says of it besides the candidate's usual parameters."""
+        found = dict(self.parameters)
         if self.window != "all":
             found["window"] = self.window
         if self.half_life_days is not None:
@@ -75,6 +77,11 @@ class Recipe:
         return np.asarray(found / found.mean(), dtype=np.float64)
 
 
+def names_of(train: TrainSection) -> list[str]:
+    """Return the names of the file's candidates, of its own ones too."""
+    return [one if isinstance(one, str) else one.name for one in train.candidates]
+
+
 def recipes_of(
     train: TrainSection, since: datetime | None, rows: pa.Table
 ) -> Iterator[tuple[Recipe, str | None]]:
@@ -85,15 +92,15 @@ def recipes_of(
     since : estimated start of the change, where a drift is why this training is.
     rows : that are fitted on for the comparison.
     """
-    for entry, window, half_life in product(
-        train.candidates, train.windows, train.recency_half_life_days
+    for name, window, half_life in product(
+        names_of(train), train.windows, train.recency_half_life_days
     ):
-        name = entry if isinstance(entry, str) else entry.name
         recipe = Recipe(name, window, half_life, since)
-        yield recipe, _obstacle(recipe, rows)
+        yield recipe, obstacle(recipe, rows)
 
 
-def _obstacle(recipe: Recipe, rows: pa.Table) -> str | None:
+def obstacle(recipe: Recipe, rows: pa.Table) -> str | None:
+    """Return why a recipe cannot be tried on rows; None: it can."""
     if recipe.window == "since_drift" and recipe.since is None:
         return "no drift is the reason of this training"
     count = recipe.rows(rows).num_rows

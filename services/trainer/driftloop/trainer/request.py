@@ -24,7 +24,13 @@ class FederatedResult(BaseModel):
 
 
 class JobRequest(BaseModel):
-    """All a training depends on; frozen when the job is accepted."""
+    """All a training depends on; frozen when the job is accepted.
+
+    Attributes
+    ----------
+    searched : trials of each candidate's search, where a training is made again whose
+        search time had ended; never part of a package.
+    """
 
     job_id: str
     trigger: Trigger
@@ -34,3 +40,4 @@ class JobRequest(BaseModel):
     holdout_span: Span
     champion: ServedModel | None = None
     federated: FederatedResult | None = None
+    searched: dict[str, int] | None = None

@@ -2,8 +2,9 @@
 
 Split by event time: the newest part is the hold-out and judges only; the newest
 part of the rest chooses among the candidates; the chosen one is fitted again on
-all but the hold-out. Nothing here reads a clock for a decision or draws an
-unseeded number, so that the same request gives the same files.
+all but the hold-out. Nothing here draws an unseeded number, and a clock decides
+only where ``train.search.minutes`` ends a search, so that the same request gives the
+same files.
 """
 
 from collections.abc import Mapping
@@ -24,25 +25,18 @@ from driftloop.models.onnx_model import InputRefused, OnnxModel, OutputRefused
 from driftloop.models.package import read_package
 from driftloop.models.signing import TrustedKeys
 from driftloop.runtime.artifacts import ArtifactStore
-from driftloop.trainer import choosing, core, fingerprint, judging, losses
+from driftloop.trainer import choosing, core, fingerprint, judging, losses, search
 from driftloop.trainer.candidates import UNWATCHED, CandidateRefused
-from driftloop.trainer.choosing import (
-    MIN_JUDGING_ROWS,
-    Chosen,
-    Part,
-    Progress,
-    Workshop,
-)
+from driftloop.trainer.choosing import MIN_JUDGING_ROWS, Chosen
 from driftloop.trainer.dataset import labelled_span, read_rows
 from driftloop.trainer.evaluation import fairness
 from driftloop.trainer.evaluation.measuring import Measured, measure
 from driftloop.trainer.evaluation.subject import Subject
 from driftloop.trainer.fitting import Fitted
+from driftloop.trainer.folds import folds_of
 from driftloop.trainer.judging import Split
 from driftloop.trainer.request import JobRequest
-
-VALIDATION_RATIO = 0.2
-"""Newest share of the training rows that chooses among the candidates."""
+from driftloop.trainer.workshop import Part, Progress, Workshop, made
 
 READ, FIT, FINAL, EVALUATE, PACKAGE = 0.0, 0.1, 0.6, 0.8, 0.9
 """Done shares of a job at which its steps begin; the trials share FIT to FINAL."""
@@ -114,8 +108,8 @@ def train(request: JobRequest, using: Environment, progress: Progress) -> Traine
     _check_gate(spec, rows)
     split = split_rows(rows, request)
     progress("fit", FIT, f"{split.training.num_rows} training rows", None)
-    allowed = using.allowed_imports
-    shop = Workshop(spec, using.threads, using.folder, progress, allowed)
+    allowed, again = using.allowed_imports, request.searched
+    shop = Workshop(spec, using.threads, using.folder, progress, allowed, again)
     part = Part("fit", FIT, FINAL, progress)
     if request.federated is not None:
         chosen, found = _federated(request, split)
@@ -132,7 +126,8 @@ def _chosen(
 ) -> tuple[Fitted, Chosen]:
     """Return the best candidate, fitted on all training rows, and how it was chosen."""
     since = request.trigger.since
-    found = choosing.choose(split.fitting, split.validation, since, shop, part)
+    folds = folds_of(split.training, request.spec.train.validation.folds)
+    found = choosing.choose(folds, since, shop, part)
     if not isinstance(found, Chosen):
         raise TrainingRefused(
             "no candidate could be used: " + "; ".join(choosing.refused_text(found))
@@ -156,7 +151,9 @@ def _federated(request: JobRequest, split: Split) -> tuple[Fitted, Chosen]:
 
 
 def _check_gate(spec: PipelineSpec, rows: pa.Table) -> None:
-    """Refuse, before anything is fitted, a gate that cannot be measured."""
+    """Refuse, before anything is fitted, what cannot be searched or measured."""
+    if spec.train.search.trials and not search.is_available():
+        raise TrainingRefused(search.MISSING)
     gate = spec.gate
     if gate.fairness.columns and not fairness.is_available():
         raise TrainingRefused(fairness.MISSING)
@@ -207,15 +204,16 @@ def split_rows(rows: pa.Table, request: JobRequest) -> Split:
             f" and {request.holdout_span.end:%Y-%m-%d}; train.min_rows is "
             f"{train.min_rows}: lengthen train.window_days or wait for more labels"
         )
-    kept = round(training.num_rows * (1 - VALIDATION_RATIO))
-    split = Split(training.slice(0, kept), training.slice(kept), training, holdout)
-    for name, part in (("validation", split.validation), ("hold-out", holdout)):
-        if part.num_rows < MIN_JUDGING_ROWS:
+    folds = folds_of(training, train.validation.folds)
+    fewest = min(fold.validation.num_rows for fold in folds)
+    where = "validation" if len(folds) == 1 else "smallest of train.validation.folds"
+    for name, count in ((where, fewest), ("hold-out", holdout.num_rows)):
+        if count < MIN_JUDGING_ROWS:
             raise TrainingRefused(
-                f"the {name} has {part.num_rows} labelled rows; at least "
+                f"the {name} has {count} labelled rows; at least "
                 f"{MIN_JUDGING_ROWS} are needed"
             )
-    return split
+    return Split(folds[-1].fitting, folds[-1].validation, training, holdout)
 
 
 def evaluate(
@@ -249,13 +247,11 @@ def evaluate(
         if request.federated is not None:
             return chosen.model
         recipes = found.choice.recipes
-        made = [
-            choosing.made(
-                r, known, spec, using.threads, UNWATCHED, using.allowed_imports
-            )
+        again = [
+            made(r, known, spec, using.threads, UNWATCHED, using.allowed_imports)
             for r in recipes
         ]
-        return found.choice.of(made, known).model
+        return found.choice.of(again, known).model
 
     measured = measure(
         scene,

@@ -1,6 +1,8 @@
 """Versions' packages: their bill of materials, and the same package made again."""
 
+import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,7 +84,7 @@ def reproduce(
     if keep is not None and keep.exists():
         raise CommandError(f"{keep} is there already; name a new folder")
     with _workplace(home) as place:
-        answer = train(request, home, place, progress)
+        answer = train(_asked(package.manifest, request), home, place, progress)
         folder = place / "package"
         files = {name: (folder / name).read_bytes() for name in answer["files"]}
         again = Manifest.model_validate(answer["manifest"])
@@ -90,6 +92,15 @@ def reproduce(
             (folder / MANIFEST_FILE).write_bytes(payload_of(again, files))
             _keep(folder, keep)
     return compare(package.ref.digest, package.manifest, again, files)
+
+
+def _asked(manifest: Manifest, request: str) -> str:
+    """Return the request, with the trials that were made where time ended a search."""
+    asked = json.loads(request)
+    if asked["spec"]["train"].get("search", {}).get("minutes") is None:
+        return request
+    searched = Counter(one.name for one in manifest.tried if one.trial is not None)
+    return json.dumps(asked | {"searched": searched})
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from driftloop.trainer.candidates.sample import (
     Watch,
     target_unit,
 )
+from driftloop.trainer.candidates.space import Space
 from driftloop.trainer.graph import Core
 
 MODULES = {
@@ -39,6 +40,19 @@ def candidate(name: str) -> Callable[[Sample], Core]:
     return function
 
 
+def space_of(name: str, task: str) -> Space:
+    """Return what a search may change of a candidate; empty: it has nothing.
+
+    A candidate of the pipeline's own has nothing.
+    """
+    if name not in MODULES:
+        return ()
+    module = import_module(f"{__name__}.{MODULES[name]}")
+    spaces: dict[str, Space] = getattr(module, "SPACES", {})
+    kind = "regression" if task == "regression" else "classes"
+    return tuple(s for s in spaces.get(name, ()) if s.only in (None, kind))
+
+
 __all__ = [
     "MODULES",
     "PRELOADED",
@@ -46,7 +60,9 @@ __all__ = [
     "CandidateRefused",
     "Checkpoint",
     "Sample",
+    "Space",
     "Watch",
     "candidate",
+    "space_of",
     "target_unit",
 ]

@@ -1,9 +1,11 @@
 """Ridge and logistic regression on standardised columns."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 from driftloop.trainer.candidates.sample import Sample
+from driftloop.trainer.candidates.space import Setting
 from driftloop.trainer.graph import (
     RAW,
     Core,
@@ -20,6 +22,12 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 RIDGE = {"alpha": 1.0}
 LOGISTIC = {"C": 1.0, "max_iter": 500}
+SPACES = {
+    "linear": (
+        Setting("alpha", RIDGE["alpha"], 1e-3, 1e4, only="regression"),
+        Setting("C", LOGISTIC["C"], 1e-4, 1e3, only="classes"),
+    )
+}
 
 
 def standardised(
@@ -63,8 +71,9 @@ def linear(sample: Sample) -> Core:
     """Ridge regression, or logistic regression for classes."""
     standard = standardised(sample.matrix)
     scaled = apply_standard(sample.matrix, *standard).astype(np.float64)
-    parameters = dict(LOGISTIC if sample.classes else RIDGE)
-    model = LogisticRegression(**LOGISTIC) if sample.classes else Ridge(**RIDGE)
+    usual = LOGISTIC if sample.classes else RIDGE
+    parameters: dict[str, Any] = {**usual, **sample.parameters}
+    model = (LogisticRegression if sample.classes else Ridge)(**parameters)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the evaluation says it
         model.fit(scaled, sample.target, sample_weight=sample.weights)

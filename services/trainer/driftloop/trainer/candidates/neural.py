@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from driftloop.trainer.candidates.network_input import Inputs, learn_inputs
 from driftloop.trainer.candidates.sample import CandidateRefused, Sample, target_unit
+from driftloop.trainer.candidates.space import Setting
 from driftloop.trainer.candidates.torch_fit import EPOCHS, TorchFit, batch_rows
 from driftloop.trainer.graph import RAW, Core, Floats, Link, Matrix
 from driftloop.trainer.preprocessing.wiring import Drawing
@@ -18,6 +19,17 @@ SEQUENCE_WIDTH = 32
 DROPOUT = 0.1
 LEARNING_RATE = 0.003
 WEIGHT_DECAY = 0.01
+USUAL = {
+    "learning_rate": LEARNING_RATE,
+    "weight_decay": WEIGHT_DECAY,
+    "dropout": DROPOUT,
+}
+SPACE = (
+    Setting("learning_rate", LEARNING_RATE, 3e-4, 0.03),
+    Setting("weight_decay", WEIGHT_DECAY, 1e-5, 0.3),
+    Setting("dropout", DROPOUT, 0.0, 0.5, is_log=False),
+)
+SPACES = {"mlp": SPACE, "gru": SPACE, "tcn": SPACE}
 WATCHED_SHARE = 0.1
 """Newest share of the rows; the weights that do best on it are kept."""
 LEAST_WATCHED = 20
@@ -30,7 +42,8 @@ def mlp(sample: Sample) -> Core:
     """Multi-layer perceptron over numbers, their bins, and vectors of categories."""
     networks = _torch_networks(sample)
     inputs = learn_inputs(sample)
-    network = networks.Network(inputs, None, HIDDEN, DROPOUT, _n_outputs(sample))
+    dropout = _settings(sample)["dropout"]
+    network = networks.Network(inputs, None, HIDDEN, dropout, _n_outputs(sample))
     return _fitted("mlp", network, inputs, sample)
 
 
@@ -53,11 +66,12 @@ def _sequential(name: str, sample: Sample) -> Core:
     networks = _torch_networks(sample)
     inputs = learn_inputs(sample, np.array(sample.channels, dtype=np.int64))
     channels, steps = inputs.channels.shape
+    dropout = _settings(sample)["dropout"]
     if name == "gru":
         reader = networks.Gru(channels, SEQUENCE_WIDTH)
     else:
-        reader = networks.Tcn(channels, steps, SEQUENCE_WIDTH, DROPOUT)
-    network = networks.Network(inputs, reader, HIDDEN, DROPOUT, _n_outputs(sample))
+        reader = networks.Tcn(channels, steps, SEQUENCE_WIDTH, dropout)
+    network = networks.Network(inputs, reader, HIDDEN, dropout, _n_outputs(sample))
     return _fitted(name, network, inputs, sample)
 
 
@@ -81,6 +95,11 @@ def _torch_networks(sample: Sample) -> Any:
     torch.set_num_threads(sample.threads)
     torch.use_deterministic_algorithms(True)
     return networks
+
+
+def _settings(sample: Sample) -> dict[str, float]:
+    """Return learning rate, weight decay and dropout."""
+    return {**USUAL, **sample.parameters}
 
 
 def _n_outputs(sample: Sample) -> int:
@@ -113,9 +132,7 @@ def _fitted(name: str, network: "Network", inputs: Inputs, sample: Sample) -> Co
     network.wire(drawing, spread, centre, RAW)
     parameters = {
         "hidden": HIDDEN,
-        "dropout": DROPOUT,
-        "learning_rate": LEARNING_RATE,
-        "weight_decay": WEIGHT_DECAY,
+        **_settings(sample),
         "max_epochs": EPOCHS,
         "epochs": fit.epoch,
         "best_epoch": fit.best_epoch or fit.epoch,
@@ -168,8 +185,11 @@ def _fit(
         newest = slice(kept, None)
         return float(loss(_answers(network, rows[newest]), newest))
 
+    settings = _settings(sample)
     optimiser = torch.optim.AdamW(
-        network.module.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY
+        network.module.parameters(),
+        lr=settings["learning_rate"],
+        weight_decay=settings["weight_decay"],
     )
     is_watched = kept < len(rows)
     fit = TorchFit(

@@ -1,7 +1,7 @@
 """What a candidate learns from."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,7 @@ class Sample:
     channels : columns of each sequence, oldest first; all of a length.
     metric : that decides in the end, and that a fit should lower where it can.
     weights : (n_rows,) float64 with a mean of 1; None: all rows count alike.
+    parameters : instead of the candidate's usual ones, where they are named.
     """
 
     matrix: Matrix
@@ -79,6 +80,7 @@ class Sample:
     channels: tuple[tuple[int, ...], ...] = ()
     metric: str = "rmse"
     weights: Floats | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def predictor(self, model: Any) -> Callable[[Matrix], Floats]:
         """Return a scikit-learn model's answer in the form that ``Core`` wants."""

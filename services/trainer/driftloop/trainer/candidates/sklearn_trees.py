@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from driftloop.trainer.candidates.sample import Sample
+from driftloop.trainer.candidates.space import Setting, Value
 from driftloop.trainer.encoding import MATRIX
 from driftloop.trainer.graph import RAW, Core, Link
 from driftloop.trainer.trees import Tree, ensemble_node
@@ -23,11 +24,28 @@ BOOSTING = {
 }
 LOSSES = {"mae": "absolute_error", "rmse": "squared_error"}
 FOREST = {"n_estimators": 100, "min_samples_leaf": 3, "max_leaf_nodes": 512}
+FEATURES: tuple[Value, ...] = ("sqrt", 0.3, 0.5, 0.7, 1.0)
+"""Share of the columns that a split of the forest may choose from."""
+SPACES = {
+    "gradient_boosting": (
+        Setting("learning_rate", 0.1, 0.01, 0.3),
+        Setting("max_iter", 200, 50, 500),
+        Setting("max_leaf_nodes", 31, 4, 127),
+        Setting("min_samples_leaf", 20, 5, 200),
+        Setting("l2_regularization", 0.0, choices=(0.0, 0.1, 1.0, 10.0)),
+    ),
+    "random_forest": (
+        Setting("min_samples_leaf", 3, 1, 50),
+        Setting("max_features", "sqrt", choices=FEATURES, only="classes"),
+        Setting("max_features", 1.0, choices=FEATURES, only="regression"),
+        Setting("n_estimators", 100, 50, 300),
+    ),
+}
 
 
 def gradient_boosting(sample: Sample) -> Core:
     """Histogram gradient boosting on the pipeline's own metric."""
-    parameters: dict[str, Any] = dict(BOOSTING)
+    parameters: dict[str, Any] = {**BOOSTING, **sample.parameters}
     if sample.classes:
         model = HistGradientBoostingClassifier(random_state=sample.seed, **parameters)
     else:
@@ -67,13 +85,14 @@ def _boosted(nodes: Any, output: int, n_outputs: int) -> Tree:
 def random_forest(sample: Sample) -> Core:
     """Averaged trees on bootstrap samples."""
     kind = RandomForestClassifier if sample.classes else RandomForestRegressor
-    model = kind(random_state=sample.seed, n_jobs=sample.threads, **FOREST)
+    parameters: dict[str, Any] = {**FOREST, **sample.parameters}
+    model = kind(random_state=sample.seed, n_jobs=sample.threads, **parameters)
     model.fit(sample.matrix, sample.target, sample_weight=sample.weights)
     count = len(model.estimators_)
     trees = [_grown(estimator.tree_, count) for estimator in model.estimators_]
     node = ensemble_node(trees, np.zeros(trees[0].value.shape[1]), MATRIX, RAW)
     link: Link = "probability" if sample.classes else "identity"
-    return Core([node], [], link, sample.predictor(model), dict(FOREST))
+    return Core([node], [], link, sample.predictor(model), parameters)
 
 
 def _grown(tree: Any, n_trees: int) -> Tree:

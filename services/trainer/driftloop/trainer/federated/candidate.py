@@ -15,7 +15,7 @@ from driftloop.models.federated import RowsRefused, answers_of, matrix_of
 from driftloop.models.package import InputColumn
 from driftloop.trainer import fitting, judging, losses
 from driftloop.trainer.candidates import CandidateRefused
-from driftloop.trainer.choosing import Choice, Chosen
+from driftloop.trainer.choosing import Chosen
 from driftloop.trainer.encoding import MATRIX, Encoding
 from driftloop.trainer.fitting import Fitted
 from driftloop.trainer.graph import RAW, Core, Floats, Link, assemble, constant
@@ -26,6 +26,7 @@ from driftloop.trainer.preprocessing.missing import FillNumbers
 from driftloop.trainer.preprocessing.scaling import Scale
 from driftloop.trainer.recipes import Recipe
 from driftloop.trainer.request import FederatedResult
+from driftloop.trainer.trials import Choice
 from onnx import helper
 
 NAME = "federated_linear"
