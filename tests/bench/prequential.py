@@ -98,12 +98,9 @@ class Rollout:
     @property
     def ratio(self) -> float:
         """Candidate's loss to the champion's."""
-        means = [float(np.mean(np.concatenate(x))) for x in self._both]
+        both = self.candidate, self.champion
+        means = [float(np.mean(np.concatenate(found))) for found in both]
         return means[0] / max(means[1], np.finfo(float).tiny)
-
-    @property
-    def _both(self) -> tuple[list[Floats], list[Floats]]:
-        return self.candidate, self.champion
 
 
 class Loop:

@@ -7,7 +7,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-from driftloop.cli import app as command_line
 from driftloop.cli.context import CommandError, Installation
 from driftloop.cli.datasets import reports, upkeep, work
 from driftloop.cli.datasets.command import parse_time
@@ -17,9 +16,9 @@ from driftloop.contracts import events as e
 from driftloop.contracts.base import Chain, Event, Meta
 from driftloop.contracts.pipeline import Retention, parse_pipeline
 from driftloop.runtime.settings import Settings
-from typer.testing import CliRunner
 
 from tests.unit.chain.data import DataChain
+from tests.unit.cli import running
 
 SPEC = parse_pipeline(
     "{name: bikes, task: regression, data: {target: cnt, features: "
@@ -67,12 +66,7 @@ class Shop:
 
     def run(self, *words: str) -> str:
         """Return what the command says; expected errors are raised."""
-        found = CliRunner().invoke(
-            command_line.app, ["datasets", *words], env={"COLUMNS": "160"}
-        )
-        if found.exception and not isinstance(found.exception, SystemExit):
-            raise found.exception
-        return found.stdout
+        return running.run("datasets", *words).stdout
 
     def json(self, *words: str) -> Any:
         return json.loads(self.run(*words, "--json"))

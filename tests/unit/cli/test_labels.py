@@ -9,12 +9,12 @@ from typing import Any
 import httpx
 import polars as pl
 import pytest
-from driftloop.cli import app as command_line
 from driftloop.cli.context import CommandError, Installation
 from driftloop.cli.labels import command, work
 from driftloop.contracts.pipeline import parse_pipeline
 from driftloop.runtime.settings import Settings
-from typer.testing import CliRunner
+
+from tests.unit.cli import running
 
 SPEC = parse_pipeline(
     "{name: shop, task: binary, data: {id: order, time: at, target: fraud}}"
@@ -80,11 +80,7 @@ def there(
 
 
 def run(*words: str) -> str:
-    found = CliRunner().invoke(
-        command_line.app, ["labels", *words], env={"COLUMNS": "160"}
-    )
-    if found.exception and not isinstance(found.exception, SystemExit):
-        raise found.exception
+    found = running.run("labels", *words)
     assert found.exit_code == 0, found.output
     return found.stdout
 

@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 import polars as pl
 import pytest
-from driftloop.cli import app as command_line
 from driftloop.cli.context import CommandError, Installation
 from driftloop.cli.datasets import work
 from driftloop.cli.log import Entry
@@ -20,9 +19,9 @@ from driftloop.cli.publish import Part, PublishFileError, plan
 from driftloop.contracts import events as e
 from driftloop.contracts.base import Chain, Meta
 from driftloop.runtime.settings import Settings
-from typer.testing import CliRunner
 
 from tests.unit.chain.data import DataChain
+from tests.unit.cli import running
 from tests.unit.cli.test_datasets import DAY
 from tests.unit.payloads import SPEC, data_uri, digest, png, row
 
@@ -141,12 +140,7 @@ class Shop:
         return [first, *self.chain.log("dataset-versioned")]
 
     def run(self, *words: str) -> str:
-        found = CliRunner().invoke(
-            command_line.app, ["datasets", *words], env={"COLUMNS": "160"}
-        )
-        if found.exception and not isinstance(found.exception, SystemExit):
-            raise found.exception
-        return found.stdout
+        return running.run("datasets", *words).stdout
 
     def json(self, *words: str) -> Any:
         return json.loads(self.run(*words, "--json"))

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import yaml
-from driftloop.cli import app as command_line
 from driftloop.cli.context import CommandError, Installation
 from driftloop.cli.log import Entry
 from driftloop.cli.schema import work
@@ -17,7 +16,8 @@ from driftloop.contracts.base import Chain, Event, Meta
 from driftloop.contracts.pipeline import Feature, parse_pipeline
 from driftloop.contracts.schema import SchemaChange, SchemaColumn, differences
 from driftloop.runtime.settings import Settings
-from typer.testing import CliRunner
+
+from tests.unit.cli import running
 
 OPEN = parse_pipeline("{name: churn, task: regression, data: {target: y}}")
 DECLARED = parse_pipeline(
@@ -56,12 +56,7 @@ class Office:
         self.log.append(Entry(event, Meta(str(number), at, "/s", Chain(str(number)))))
 
     def run(self, *words: str) -> str:
-        found = CliRunner().invoke(
-            command_line.app, ["schema", *words], env={"COLUMNS": "160"}
-        )
-        if found.exception and not isinstance(found.exception, SystemExit):
-            raise found.exception
-        return found.stdout
+        return running.run("schema", *words).stdout
 
     def json(self, *words: str) -> Any:
         return json.loads(self.run(*words, "--json"))

@@ -21,9 +21,9 @@ from driftloop.ingest.admission import BusyError, Place
 from driftloop.ingest.attaching import Attached, attach, has_attachments
 from driftloop.ingest.formats import Parsed
 from driftloop.ingest.keys import PrivacyKeys
-from driftloop.ingest.metrics import BUSY, IN_WORK, PAYLOADS
+from driftloop.ingest.metrics import IN_WORK, PAYLOADS
 from driftloop.ingest.owners import Owners
-from driftloop.ingest.taking import BUSY_RETRY_AFTER_S, Door, announced, spec_of, within
+from driftloop.ingest.taking import Door, announced, busy, spec_of, within
 from driftloop.runtime.errors import Retry
 from driftloop.runtime.payloads import PayloadStore
 from fastapi import HTTPException, Request, Response
@@ -105,12 +105,7 @@ async def upload(
             put = partial(store.put_file, name, file)  # type: ignore[arg-type]  # as above
             reference = await within(door.senders, put)
     except BusyError as error:
-        BUSY.inc()
-        raise HTTPException(
-            429,
-            f"{error}; send this one again in a moment",
-            headers={"Retry-After": str(BUSY_RETRY_AFTER_S)},
-        ) from error
+        raise busy(error) from error
     except (Retry, OSError) as error:
         raise HTTPException(
             503,

@@ -123,16 +123,21 @@ async def take(
             await _publish(door, records)
             return accepted
     except BusyError as error:
-        BUSY.inc()
-        raise HTTPException(
-            429,
-            f"{error}; send this one again in a moment, nothing of it was published",
-            headers={"Retry-After": str(BUSY_RETRY_AFTER_S)},
-        ) from error
+        raise busy(error, ", nothing of it was published") from error
     except ClientDisconnect:
         return Response(status_code=400)  # nobody reads it
     finally:
         IN_WORK.set(door.admission.bytes)
+
+
+def busy(error: BusyError, more: str = "") -> HTTPException:
+    """Count a request that there is no room for, and return its answer."""
+    BUSY.inc()
+    return HTTPException(
+        429,
+        f"{error}; send this one again in a moment{more}",
+        headers={"Retry-After": str(BUSY_RETRY_AFTER_S)},
+    )
 
 
 async def within(threads: ThreadPoolExecutor, call: Callable[[], T]) -> T:

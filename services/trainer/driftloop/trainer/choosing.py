@@ -8,7 +8,7 @@ beat by more than a standard error, the first is: those that the file names, in 
 order, then what a search found, then blends.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -232,8 +232,3 @@ def _members_text(choice: Choice) -> str:
         return f"by {choice.shares.column}"
     pairs = zip(choice.recipes, choice.shares.weights[0], strict=True)
     return ", ".join(f"{recipe.name} {share:.0%}" for recipe, share in pairs if share)
-
-
-def refused_text(tried: list[CandidateResult]) -> Iterator[str]:
-    """Yield why each could not be used."""
-    yield from (f"{result.name}: {result.detail}" for result in tried)

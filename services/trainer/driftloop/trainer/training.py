@@ -130,7 +130,8 @@ def _chosen(
     found = choosing.choose(folds, since, shop, part)
     if not isinstance(found, Chosen):
         raise TrainingRefused(
-            "no candidate could be used: " + "; ".join(choosing.refused_text(found))
+            "no candidate could be used: "
+            + "; ".join(f"{result.name}: {result.detail}" for result in found)
         )
     part = Part("final fit", FINAL, EVALUATE, shop.progress)
     try:
