@@ -4,6 +4,10 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for name in python3.11 python3 python; do \
   $$name -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$name && break; done)
 VENV := .venv
+# The version of MLflow that its tests speak to; its answers are recorded from it.
+MLFLOW := 3.17.2
+# The client of the Open Inference Protocol that the scorer's tests speak with.
+TRITON := 2.73.0
 # Test processes side by side, each with a broker of its own; 0: one after the other.
 # More than two cores could keep busy: most tests with a broker wait most of the time.
 WORKERS ?= 3
@@ -25,7 +29,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
   --no-header --no-emit-index-url --no-annotate \
   $(foreach d,$(DISTRIBUTIONS),--no-emit-package driftloop-$(notdir $(d)))
 
-.PHONY: help setup setup-torch demo test chaos lint isolated contracts secrets bench up down lock clean
+.PHONY: help setup setup-broker setup-torch setup-ray setup-mlflow setup-triton mlflow-answers protocol demo test fuzz test-gpu chaos lint isolated contracts migration secrets bench up down lock clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{sub(/:.*/, "", $$1); printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}'
@@ -47,19 +51,59 @@ $(VENV)/.torch: requirements-torch.lock $(VENV)/.setup
 	@$(UV) pip install --quiet --require-hashes --no-deps -r requirements-torch.lock
 	@touch $@
 
+$(VENV)/.ray: requirements-ray.lock $(VENV)/.setup
+	@echo "installing Ray (220 MB), a cluster of which the tests start"
+	@$(UV) pip install --quiet --require-hashes --no-deps -r requirements-ray.lock
+	@$(BIN)/python -m compileall -q $(VENV)/lib/python3*/site-packages/ray/{dashboard,_private,_common,autoscaler,util} || true
+	@touch $@
+
 setup: $(VENV)/.setup  ## Create .venv with everything but torch
 
+setup-broker: setup  ## Make every later start of Kafka on this machine twice as fast
+	@$(BIN)/python -m driftloop.local.recording
+
 setup-torch: $(VENV)/.torch  ## Add torch, for the networks among the candidates
+
+setup-ray: $(VENV)/.ray  ## Add Ray, for the tests of trainings on other machines
+
+$(VENV)-mlflow/.setup: requirements-mlflow.lock | $(BIN)/uv
+	@echo "installing MLflow's client into $(VENV)-mlflow"
+	@$(PYTHON) -m venv $(VENV)-mlflow
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV)-mlflow $(BIN)/uv pip install --quiet --require-hashes -r requirements-mlflow.lock
+	@touch $@
+
+setup-mlflow: $(VENV)-mlflow/.setup  ## MLflow's client, for its tests, in an environment of its own
+
+$(VENV)-triton/.setup: requirements-triton.lock | $(BIN)/uv
+	@echo "installing Triton's client into $(VENV)-triton"
+	@$(PYTHON) -m venv $(VENV)-triton
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV)-triton $(BIN)/uv pip install --quiet --require-hashes -r requirements-triton.lock
+	@touch $@
+
+setup-triton: $(VENV)-triton/.setup  ## Triton's client, for the scorer's tests, in an environment of its own
+
+mlflow-answers: setup setup-mlflow  ## Record what MLflow's own server answers (installs it for that)
+	$(BIN)/python -m tests.component.mlflow_answers
 
 demo: setup  ## Two real years through the whole loop; KEEP=1 leaves it running
 	$(BIN)/driftloop demo $(if $(KEEP),--keep)
 
 test: lint  ## Lint, then every test: unit to end-to-end on a real Kafka
-	@$(MAKE) --no-print-directory --jobs 2 isolated setup-torch
-	$(BIN)/python -m pytest --numprocesses $(WORKERS)
+	@$(MAKE) --no-print-directory --jobs 2 isolated setup-torch setup-ray setup-mlflow setup-triton
+	-@$(MAKE) --no-print-directory setup-broker
+	$(BIN)/python -m pytest -m ray tests/component
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) -m "not ray"
 
 chaos: setup-torch  ## A minute of torch, killed a dozen times at random moments
 	DRIFTLOOP_CHAOS=1 $(BIN)/python -m pytest tests/component/test_trainer.py -k minute_of_torch -s
+
+fuzz: setup setup-torch  ## Property tests with new examples at random; FUZZ=20 times as many
+	DRIFTLOOP_FUZZ=$(or $(FUZZ),20) $(BIN)/python -m pytest $$(grep -rl --include='*.py' '@given' tests/unit) tests/component/test_api.py
+
+test-gpu: setup-torch  ## Networks' tests on the GPU that is here; then its figures
+	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available() and "torch finds no GPU")'
+	$(BIN)/python -m pytest tests/unit/trainer/test_devices.py
+	$(BIN)/python -m tests.bench devices
 
 lint: setup  ## ruff, mypy, import rules
 	$(BIN)/ruff check .
@@ -73,21 +117,33 @@ isolated: setup  ## Each service's unit tests with only what it declares; SERVIC
 contracts: setup  ## Write schemas, AsyncAPI document and docs/chain.md anew
 	$(BIN)/python -m driftloop.contracts.generate
 
+protocol: setup  ## Write the messages of the Open Inference Protocol anew from their .proto
+	cd services/scorer && ../../$(BIN)/uv run --quiet --no-project --with grpcio-tools==1.85.1 \
+	  python -m grpc_tools.protoc -I . --python_out=. driftloop/scorer/open_inference/open_inference.proto
+
 bench: setup  ## Measure; PART=chain for one part
 	$(BIN)/python -m tests.bench $(PART)
+
+migration: setup  ## Write the next step of a database; SERVICE=registry (or runtime) WHAT="what changes"
+	@$(BIN)/python -m driftloop.runtime.migrating $(SERVICE) "$(WHAT)"
+	@$(BIN)/ruff format --quiet libs services; $(BIN)/ruff check --quiet libs services
 
 secrets: setup  ## Make the passwords and keys for docker-compose.yml
 	$(BIN)/python -m driftloop.local.compose_secrets
 
-lock: $(BIN)/uv  ## Compile both locks anew (no addresses in them)
+lock: $(BIN)/uv  ## Compile the locks anew (no addresses in them)
 	$(COMPILE) --group pyproject.toml:dev $(addsuffix /pyproject.toml,$(DISTRIBUTIONS)) \
 	  --extra faust --extra postgresql --extra data --extra pandera --extra fairness \
-	  --extra own --extra search -o requirements.lock
+	  --extra own --extra search --extra remote -o requirements.lock
 	$(COMPILE) --constraint requirements.lock services/trainer/pyproject.toml --extra torch \
 	  -o requirements-torch.lock
+	$(COMPILE) --constraint requirements.lock --constraint requirements-torch.lock --group pyproject.toml:ray \
+	  -o requirements-ray.lock
+	printf '%s\n' 'mlflow-skinny==$(MLFLOW)' numpy pandas | $(COMPILE) - -o requirements-mlflow.lock
+	printf '%s\n' 'tritonclient[http,grpc]==$(TRITON)' | $(COMPILE) - -o requirements-triton.lock
 
 clean:  ## Remove environments, caches and build results (not .driftloop)
-	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-mlflow $(VENV)-triton build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 up: setup  ## Start Kafka and all services on this machine
 	$(BIN)/driftloop up

@@ -10,6 +10,9 @@ TOP_LEVEL = {
     "README.md", "Makefile", "docker-compose.yml", "pyproject.toml", "LICENSE",
     "CHANGELOG.md", "CONTRIBUTING.md", "services", "libs", "infra", "tests", "docs",
     "examples", "requirements.lock", "requirements-torch.lock",
+    "requirements-ray.lock",
+    "requirements-mlflow.lock",
+    "requirements-triton.lock",
 }  # fmt: skip
 """What a visitor sees first; names with a leading dot are tools' business."""
 

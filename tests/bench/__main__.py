@@ -10,8 +10,10 @@ from rich.console import Console
 
 from tests.bench.figures import Figure, show_figures, write_figures
 
-PARTS = ("data", "chain", "training", "quality")
+PARTS = ("data", "chain", "training", "registry", "quality")
 """Each is a module beside this one with ``run() -> Iterator[Figure]``."""
+ASKED_PARTS = ("devices",)
+"""Only when they are named."""
 RESULT = Path("build/bench.json")
 PART_TIMEOUT_S = 1800
 
@@ -30,7 +32,9 @@ def measure(part: str, console: Console) -> list[Figure]:
 def main() -> int:
     """Measure one part here, or each in a process of its own."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("part", nargs="?", choices=PARTS, help="default: all")
+    parser.add_argument(
+        "part", nargs="?", choices=(*PARTS, *ASKED_PARTS), help="default: all"
+    )
     part = parser.parse_args().part
     console = Console()
     if part is None:  # settings of one part must not reach the next

@@ -1,6 +1,6 @@
 """The project's examples as rows that ingest and the validator have passed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,13 @@ class Example:
 
     def with_train(self, **settings: Any) -> PipelineSpec:
         """Return the pipeline with other settings under ``train``."""
-        train = self.spec.train.model_dump(mode="json") | settings
-        changed = self.spec.model_dump(mode="json") | {"train": train}
-        return PipelineSpec.model_validate(changed)
+        return self.changed({"train": settings}).spec
+
+    def changed(self, sections: Mapping[str, Mapping[str, Any]]) -> "Example":
+        """Return the same rows with other settings in some sections."""
+        said = self.spec.model_dump(mode="json")
+        changed = {name: said[name] | settings for name, settings in sections.items()}
+        return Example(PipelineSpec.model_validate(said | changed), self.rows)
 
 
 def load_example(name: str) -> Example:

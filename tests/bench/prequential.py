@@ -273,6 +273,7 @@ class Loop:
             return
         reference = package_files.reference(trained)
         files = {MODEL_FILE: trained.chosen.model, REFERENCE_FILE: reference}
+        files |= trained.state
         manifest = package_files.manifest_of(trained)
         package = write_package(manifest, files, self._signer, self._store)
         sample = pa.ipc.open_stream(reference).read_all()

@@ -46,6 +46,24 @@ TRAININGS = {"bike-demand": (90.0, 5), "rain": (3650.0, 5)}
 HOLDOUT_RATIO = 0.15
 STREAMS = {"bike-demand": (24, (168, 720, 2160)), "rain": (30, (365, 1825))}
 """Rows of a batch, and rows between two trainings by the calendar."""
+CALENDAR: dict[str, dict[str, dict[str, Any]]] = {
+    "bike-demand": {
+        "train": {
+            "window_days": 180, "recency_half_life_days": [30], "holdout_days": 7,
+            "refit": True,
+        },
+        "retrain": {"every_rows": 168},
+        "gate": {"non_inferiority_margin": 0.3},
+        "rollout": {"shadow_rows": 24, "steps": [], "max_loss_ratio": 1.25},
+    },
+    "rain": {
+        "train": {"holdout_days": 730, "refit": True},
+        "retrain": {"every_rows": 365},
+        "gate": {"non_inferiority_margin": 0.1},
+        "rollout": {"shadow_rows": 60, "steps": []},
+    },
+}  # fmt: skip
+"""What the loop that trains as often as the best calendar changes of the example."""
 SKLEARN = f"scikit-learn {version('scikit-learn')}"
 RIVER = f"river {version('river')}"
 
@@ -172,24 +190,48 @@ def _figure(
 
 
 def whole_stream(name: str) -> Iterator[Figure]:
-    """Yield the loop's mean loss over a stream, and what everybody's answers cost."""
+    """Yield the loops' mean losses over a stream, and what everybody's answers cost.
+
+    One loop is the example's own, which waits for a reason; the other one trains by the
+    calendar, too, on the newest rows (see ``CALENDAR``).
+    """
     example, (batch_rows, every) = load_example(name), STREAMS[name]
-    spec = example.spec
-    with tempfile.TemporaryDirectory(prefix="driftloop-bench-") as folder:
-        loop = prequential.Loop(example, Path(folder), batch_rows).walk()
-    forest = prequential.adaptive_forest(example, loop.first, batch_rows)
+    loops = {
+        "the loop": walked_loop(example, batch_rows),
+        "the loop by the calendar": walked_loop(
+            example.changed(CALENDAR[name]), batch_rows
+        ),
+    }
+    first = loops["the loop"].first
+    peers = {
+        f"{RIVER}'s adaptive random forest": prequential.adaptive_forest(
+            example, first, batch_rows
+        )
+    }
     boosting = f"{SKLEARN}'s gradient boosting"
-    peers = {f"{RIVER}'s adaptive random forest": forest}
     for rows in (None, *every):
         how = "never trained again" if rows is None else f"anew each {rows} rows"
         peers[f"{boosting}, {how}"] = prequential.retrained(
-            example, loop.first, batch_rows, rows,
-            defaults(spec.task)["gradient boosting"],
+            example, first, batch_rows, rows,
+            defaults(example.spec.task)["gradient boosting"],
         )  # fmt: skip
     label = f"{name}, whole stream"
-    for peer, walked in peers.items():
-        yield _figure(label, spec, loop.losses, peer, walked.losses)
-    for who, walked in {"the loop": loop, **peers}.items():
+    for who, loop in loops.items():
+        for peer, walked in peers.items():
+            both = min(
+                len(loop.losses), len(walked.losses)
+            )  # a first model may be late
+            yield _figure(
+                f"{label}, {who}", example.spec, loop.losses[-both:],
+                peer, walked.losses[-both:],
+            )  # fmt: skip
+    for who, walked in {**loops, **peers}.items():
         cost = walked.cost
         yield Figure(PART, f"{label}, {who}: trainings", "", float(cost.trainings))
         yield Figure(PART, f"{label}, {who}: learning", "CPU s", cost.cpu_s)
+
+
+def walked_loop(example: Example, batch_rows: int) -> prequential.Walked:
+    """Send an example's rows through the loop."""
+    with tempfile.TemporaryDirectory(prefix="driftloop-bench-") as folder:
+        return prequential.Loop(example, Path(folder), batch_rows).walk()

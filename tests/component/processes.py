@@ -40,6 +40,7 @@ class ServiceProcess:
         bootstrap: str,
         *,
         environment: Mapping[str, str] | None = None,
+        token: str | None = TOKEN,
         **settings: object,
     ) -> None:
         self.name = name
@@ -50,7 +51,8 @@ class ServiceProcess:
             **{k: v for k, v in os.environ.items() if not k.startswith("DRIFTLOOP_")},
             "DRIFTLOOP_HOME": str(home),
             "DRIFTLOOP_BROKER": bootstrap,
-            "DRIFTLOOP_API_TOKEN": TOKEN,
+            **({"DRIFTLOOP_API_TOKEN": token} if token else {}),
+            "DRIFTLOOP_OPERATOR_DECIDES": "true",
             f"DRIFTLOOP_{name.upper()}_HTTP_PORT": str(self.port),
             **{f"DRIFTLOOP_{name.upper()}_{k}": str(v) for k, v in settings.items()},
             **(environment or {}),
@@ -124,10 +126,16 @@ class Log:
         records = [encode(event, event.meta, self._store) for event in events]
         self._publisher.publish(records)
 
-    def read(self, *wanted: type[Event]) -> list[Event]:
+    def read(self, *wanted: type[Event], pipeline: str | None = None) -> list[Event]:
         """Return what the topics hold now, by time; all topics by default.
 
         A repeat has the same id and bytes, which is checked, and is left out.
+
+        Parameters
+        ----------
+        pipeline : whose events are read. Where several tests' services have read one
+            broker, each with a database of its own, only those of the test's own
+            pipeline are what one service said.
         """
         topics = [event.topic() for event in wanted] or [
             t.name for t in TOPICS if "arrived" not in t.name
@@ -140,6 +148,8 @@ class Log:
                 event = decode(message, self._store)
             except Reject as error:
                 problems.append(str(error))
+                return
+            if pipeline is not None and event.pipeline != pipeline:
                 return
             first = found.setdefault(event.meta.id, event)
             if first.model_dump_json() != event.model_dump_json():

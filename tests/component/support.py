@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 from driftloop.contracts.base import Chain, Event, Meta
@@ -61,6 +61,7 @@ class ServiceProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._restarts = 0
         self.url = ""
+        self.started: dict[str, Any] = {}
 
     def start(self) -> Self:
         """Start and wait until it is ready."""
@@ -107,7 +108,8 @@ class ServiceProcess:
         assert status is None, f"{self.name} ended with {status}:\n{self.said()}"
         for line in self._log.read_bytes()[offset:].splitlines():
             if b'"event": "started"' in line:
-                self.url = json.loads(line)["http"]
+                self.started = json.loads(line)
+                self.url = self.started["http"]
                 return True
         return False
 

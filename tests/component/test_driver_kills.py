@@ -7,6 +7,7 @@ for is shown by workers that are wrong on purpose.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -21,7 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from driftloop.local.kafka import KafkaNode
+from driftloop.runtime.drivers.probe import BrokerProbe
 from support.cluster import Cluster, eventually
 
 pytestmark = [
@@ -48,7 +53,7 @@ class Scene:
         self.topic, self.output, self.group = f"{name}-in", f"{name}-out", name
         self.partitions = partitions
         self.database = folder / "effects.sqlite"
-        self._driver = driver
+        self.driver = driver
         self._log = folder / "workers.log"
         self._processes: list[subprocess.Popen[bytes]] = []
 
@@ -63,7 +68,7 @@ class Scene:
     def start(self, instance: str = "a", **options: Any) -> subprocess.Popen[bytes]:
         """Start a worker; options are those of `driver_worker.py`."""
         fixed = {
-            "driver": self._driver,
+            "driver": self.driver,
             "bootstrap": self.cluster.bootstrap,
             "group": self.group,
             "instance": f"{self.group}-{instance}",
@@ -113,7 +118,7 @@ class Scene:
 
     def wait_until_shared(self, shares: list[int]) -> None:
         eventually(
-            lambda: self.cluster.shares(self.group) == shares,
+            lambda: self.cluster.shares(self.group, self.topic) == shares,
             f"partitions shared {shares}",
             PATIENCE_S,
             self.log_tail,
@@ -249,7 +254,7 @@ def test_sigterm_finishes_and_commits(make_scene, kafka) -> None:
     eventually(lambda: len(scene.effects) > 20, "some effects")
     process.terminate()
     assert process.wait(PATIENCE_S) == 0
-    assert len(scene.effects) < 300 or scene._driver == "confluent"
+    assert len(scene.effects) < 300 or scene.driver == "confluent"
     assert scene.cluster.committed(scene.group, scene.topic) == len(scene.effects)
     scene.start()
     scene.check(300)
@@ -298,9 +303,13 @@ def test_one_of_two_workers_frozen_and_woken(make_scene, kafka) -> None:
 
 
 def test_broker_killed_and_back(make_scene, own_kafka) -> None:
-    """The same processes go on by themselves; the watchdog keeps quiet meanwhile."""
-    scene = make_scene(own_kafka)
-    process = scene.start(work_ms=5, watchdog_s=10)
+    """The same processes go on by themselves; the watchdog keeps quiet meanwhile.
+
+    One of the two has nothing to read, and asks who reads in its place.
+    """
+    scene = make_scene(own_kafka, partitions=1)
+    processes = [scene.start(name, work_ms=5, watchdog_s=10) for name in "ab"]
+    scene.wait_until_shared([0, 1])
     scene.publish(0, 300)
     eventually(lambda: len(scene.effects) > 50, "some effects")
     own_kafka.kill()
@@ -309,7 +318,24 @@ def test_broker_killed_and_back(make_scene, own_kafka) -> None:
     scene.check(300)
     scene.publish(300, 600)
     scene.check(600)
-    assert process.poll() is None
+    assert [process.poll() for process in processes] == [None, None], scene.log_tail()
+
+
+def test_the_probe_knows_the_ends_after_a_restart(own_kafka) -> None:
+    """A partition's leader has a new epoch then; the old one is refused."""
+    cluster = Cluster(own_kafka.bootstrap)
+    cluster.create_topic("numbers")
+    cluster.publish("numbers", [b"1", b"2"], 1)
+    place = ("numbers", 0)
+    probe = BrokerProbe(own_kafka.bootstrap, "readers", {})
+    with probe.watching(lambda: [place], lambda: [place]):
+        eventually(lambda: probe.lag({place: 0}) == 2, "two to read")
+        own_kafka.kill()
+        eventually(lambda: not probe.connected, "the broker is seen to be away")
+        own_kafka.start()
+        cluster.publish("numbers", [b"3"], 1)
+        eventually(lambda: probe.lag({place: 0}) == 3, "three to read")
+        assert probe.connected
 
 
 def test_broker_and_topics_missing_at_the_start(make_scene, own_kafka) -> None:
@@ -337,3 +363,64 @@ def test_watchdog_ends_a_stuck_handler(make_scene, kafka) -> None:
     assert process.wait(PATIENCE_S) == 3
     scene.start(watchdog_s=10)
     scene.check(20)
+
+
+class AssignsNothing(RoundRobinPartitionAssignor):
+    """Leads a group to nothing, as a leader does that knows no partitions yet."""
+
+    name = "faust"
+
+    @classmethod
+    def assign(cls, cluster: Any, members: Any) -> dict[str, Any]:
+        return {m: ConsumerProtocolMemberAssignment(0, [], b"") for m in members}
+
+
+class AsRange(AssignsNothing):
+    name = "range"
+
+
+def leave_an_empty_assignment(scene: Scene, instance: str) -> None:
+    """Join as the worker would, get nothing, and go without leaving the group."""
+    assignor = AssignsNothing if scene.driver == "faust" else AsRange
+
+    async def join() -> None:
+        consumer = AIOKafkaConsumer(
+            scene.topic,
+            bootstrap_servers=scene.cluster.bootstrap,
+            group_id=scene.group,
+            group_instance_id=f"{scene.group}-{instance}",
+            partition_assignment_strategy=[assignor],
+            session_timeout_ms=int(SESSION_S * 1000),
+        )
+        await consumer.start()  # returns when it has joined
+        await consumer.stop()
+
+    asyncio.run(join())
+
+
+def test_a_member_with_nothing_to_read_while_nobody_reads(make_scene, kafka) -> None:
+    """The broker hands a restarted member what it had: here, nothing at all."""
+    scene = make_scene(kafka, partitions=2)
+    scene.publish(0, 20)
+    leave_an_empty_assignment(scene, "a")
+    process = scene.start("a", watchdog_s=3)
+    assert process.wait(PATIENCE_S) == 3, scene.log_tail()
+    assert not scene.effects
+    time.sleep(SESSION_S + 1)  # as the supervisor waits
+    scene.start("a", watchdog_s=10)
+    scene.check(20)
+
+
+def test_a_member_with_nothing_to_read_while_another_reads(make_scene, kafka) -> None:
+    """Of one partition a group's second member has none: it waits for ever."""
+    scene = make_scene(kafka, partitions=1)
+    scene.publish(0, 5)
+    first = scene.start("a", watchdog_s=3)
+    scene.check(5)
+    second = scene.start("b", watchdog_s=3)
+    scene.wait_until_shared([0, 1])
+    scene.publish(5, 300)
+    scene.check(300)
+    time.sleep(5)  # longer than the watchdog's limit
+    assert first.poll() is None, scene.log_tail()
+    assert second.poll() is None, scene.log_tail()

@@ -15,6 +15,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka import KafkaError as KafkaClientError
 from confluent_kafka.admin import AdminClient, NewTopic
+from driftloop.local import quick_start
 from driftloop.local.jars import JarError, cache_folder, ensure_jars, locked_jars
 from driftloop.local.kafka import KafkaError, KafkaNode
 from driftloop.local.processes import PortTakenError, identity, wait_until_gone
@@ -45,6 +46,38 @@ def _consume(bootstrap: str, topic: str, count: int) -> list[bytes]:
         return [m.value() for m in consumer.consume(count, timeout=_TIMEOUT_S)]
     finally:
         consumer.close()
+
+
+def _version(java: list[str], home: Path) -> str:
+    asked = [*java, "-version"]
+    done = subprocess.run(asked, cwd=home, capture_output=True, text=True, check=True)
+    return done.stderr
+
+
+def test_starts_from_what_was_recorded(kafka: KafkaNode) -> None:
+    """The file of `make setup-broker` fits, and is what the broker has mapped."""
+    file = quick_start.quick_start_file()
+    if not file.is_file():
+        pytest.skip("there is no recording; `make setup-broker` makes it")
+    assert quick_start.fits(kafka.argv[:1], file, kafka.home) is False  # other jars
+    assert quick_start.fits(kafka.argv[:-2], file, kafka.home)
+    assert str(file) in Path(f"/proc/{kafka.pid}/maps").read_text(encoding="ascii")
+
+
+def test_a_recording_that_does_not_fit_is_not_used(
+    kafka: KafkaNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Java then starts as it does without one, and says nothing of it."""
+    file = tmp_path / "broker.aot"
+    monkeypatch.setattr(quick_start, "quick_start_file", lambda: file)
+    without = kafka.argv[:-2]
+    assert str(file) not in " ".join(without)
+
+    file.write_bytes(b"of another Java")
+    with_it = kafka.argv[:-2]
+    assert f"-XX:AOTCache={file}" in with_it
+    assert not quick_start.fits(with_it, file, kafka.home)
+    assert len(_version(with_it, kafka.home).splitlines()) == 3  # the version alone
 
 
 def test_carries_records(kafka: KafkaNode, topic_prefix: str) -> None:

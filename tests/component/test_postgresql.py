@@ -15,15 +15,16 @@ from driftloop.contracts.base import Event
 from driftloop.contracts.events import DatasetRef, RetrainRequested
 from driftloop.contracts.pipeline import parse_pipeline
 from driftloop.contracts.topics import SERVICES
-from driftloop.runtime import database
+from driftloop.runtime import database, schema
 from driftloop.runtime.database import WrongDatabaseError, open_database
 from driftloop.runtime.errors import Reject
 from driftloop.runtime.handlers import Chunk, DeadLetter, Deps
+from driftloop.runtime.migrating import differences, names_of_tables
 from driftloop.runtime.settings import Settings, load_settings
 from driftloop.runtime.transport import Message, Record
 from driftloop.validator.datasets import Datasets
 from driftloop.validator.tables import DatasetCount, ReferenceRow, load_learned
-from sqlalchemy import inspect, text
+from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
@@ -411,9 +412,25 @@ def test_tables_of_each_service(service: str, url: str) -> None:
     assert failures == []
     names = set(inspect(opened[0]).get_table_names())
     wanted = {table.__tablename__ for table in (*database.RUNTIME_TABLES, *tables)}
-    assert names == wanted
+    assert names == wanted | {schema.FORM.name}
     for engine in opened:
         engine.dispose()
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_all_steps_make_what_the_code_has(service: str, url: str) -> None:
+    """A database of an earlier release comes to the same as a new one."""
+    pytest.importorskip(f"driftloop.{service}.app")
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        schema.mark(connection, [])
+        schema.bring_up_to_date(connection, service)
+        names = names_of_tables("runtime") | names_of_tables(service)
+        assert set(inspect(connection).get_table_names()) == names | {schema.FORM.name}
+        assert differences(connection, names) == []
+        connection.execute(text("ALTER TABLE runtime_inbox ADD COLUMN more INTEGER"))
+        assert differences(connection, names)  # and one that does not is noticed
+    engine.dispose()
 
 
 def test_services_do_not_share_a_database(url: str) -> None:

@@ -22,6 +22,7 @@ from confluent_kafka.admin import AdminClient
 from driftloop.contracts.events import (
     BatchRejected,
     BatchValidated,
+    ErasureTraced,
     PipelineApplied,
     SubjectErased,
     ValueRevealed,
@@ -294,11 +295,11 @@ def check_what_is_left(shop: Shop) -> None:
     """The rows are there, with what the rules leave, and the faults are counted."""
     log = shop.stage.log
     counts = {
-        name: sum(e.row_count for e in log.read(BatchValidated) if e.pipeline == name)
+        name: sum(e.row_count for e in log.read(BatchValidated, pipeline=name))
         for name in (PRIVATE, OPEN)
     }
     assert counts[PRIVATE] == counts[OPEN] > 0
-    rejected = [e for e in log.read(BatchRejected) if e.pipeline == PRIVATE]
+    rejected = log.read(BatchRejected, pipeline=PRIVATE)
     reasons = {(r.field, r.check): r.example for e in rejected for r in e.reasons}
     assert reasons == {
         ("age", "type"): "[redacted]",
@@ -321,9 +322,7 @@ def check_what_is_left(shop: Shop) -> None:
 
 def check_erasure(shop: Shop) -> None:
     """What was encrypted can be read until the person is erased, and never after."""
-    batch = next(
-        e for e in shop.stage.log.read(BatchValidated) if e.pipeline == PRIVATE
-    )
+    batch = next(e for e in shop.stage.log.read(BatchValidated, pipeline=PRIVATE))
     extra = json.loads(batch.rows.column("extra")[0].as_py())
     why = ("--reason", "ticket 1")
     read = shop.run("reveal", PRIVATE, extra["notes"], *why)
@@ -332,17 +331,33 @@ def check_erasure(shop: Shop) -> None:
     assert read.stdout.strip().startswith("notes: Zq7-")
 
     who = marked(way, "customer")
-    erased = shop.run("erase", PRIVATE, "--subject", who, *why)
+    proposed = shop.run("erase", PRIVATE, "--subject", who, *why, "--json")
+    assert proposed.returncode == 0, proposed.stderr
+    assert who not in proposed.stdout
+    proposal = json.loads(proposed.stdout)["proposal_id"]
+    own = shop.run("erasures", "confirm", PRIVATE, proposal, *why)
+    assert own.returncode == 1
+    assert "another person has to confirm" in own.stderr
+    listed = shop.run("erasures", "proposed", PRIVATE, "--json")
+    assert [p["state"] for p in json.loads(listed.stdout)] == ["open"]
+    assert shop.run("reveal", PRIVATE, extra["notes"], *why).returncode == 0
+    erased = shop.run("erasures", "confirm", PRIVATE, proposal, *why, "--by", "ann")
     assert erased.returncode == 0, erased.stderr
-    assert who not in erased.stdout
 
     wait_until(lambda: bool(shop.stage.log.read(SubjectErased)), 60)
     (told,) = shop.stage.log.read(SubjectErased)
     assert isinstance(told, SubjectErased)
     assert (told.key_count, told.requested_by) == (1, "ben")
+    wait_until(lambda: bool(shop.stage.log.read(ErasureTraced)), 60)
+    (where,) = shop.stage.log.read(ErasureTraced)
+    assert isinstance(where, ErasureTraced)
+    assert where.subject == told.subject
+    assert where.erasure_id == told.meta.causation_id
+    assert {v.kind for v in where.versions} >= {"observations"}
+    assert all(v.row_count for v in where.versions)
     gone = shop.run("reveal", PRIVATE, extra["notes"], *why)
     assert gone.returncode == 1
     assert "the person was erased" in gone.stderr
-    assert len(shop.stage.log.read(ValueRevealed)) == 1
+    assert len(shop.stage.log.read(ValueRevealed)) == 2
     shop.stage.wait_until_caught_up()
     assert leaks(shop.everything(), way) <= set(RAW)

@@ -202,7 +202,7 @@ def test_of_two_replicas_one_fetches_and_the_other_takes_over(
 
 
 def ids_of(log: Log, name: str) -> Counter[str]:
-    batches = [e for e in log.read(BatchIngested) if e.pipeline == name]  # type: ignore[attr-defined]
+    batches = log.read(BatchIngested, pipeline=name)
     return Counter(i for e in batches for i in e.rows.column("id").to_pylist())  # type: ignore[attr-defined]
 
 

@@ -5,21 +5,29 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from driftloop.contracts.base import Event, derived_id
 from driftloop.contracts.events import (
+    AlertRaised,
+    ApprovalExpired,
     ApprovalGiven,
+    ApprovalReminded,
     ApprovalRequested,
     ModelApproved,
     ModelDeployed,
     ModelRegistered,
     ModelRejected,
+    ModelRolledBack,
     ModelTrained,
     PipelineApplied,
     RetrainRequested,
+    RolloutSteered,
+    ServedModel,
 )
 from driftloop.local.kafka import KafkaNode
 from driftloop.runtime.admin import create_topics
@@ -69,7 +77,7 @@ class World:
         return event.meta.id
 
     def read(self, *wanted: type[Event]) -> list[Any]:
-        return [e for e in self.log.read(*wanted) if e.pipeline == self.name]
+        return self.log.read(*wanted, pipeline=self.name)
 
     def versions(self) -> list[dict[str, Any]]:
         answer = self.client.get(f"{self.path}/versions")
@@ -128,6 +136,16 @@ def test_full_automation_needs_no_hand(world: World) -> None:
     assert "significantly_better" in reasons[2]
     assert "sample 0" in reasons[3]
     assert "differ in evaluation" in reasons[4]
+
+    steering = {"action": "hold", "requested_by": "ada", "reason": "holidays"}
+    asked = world.post("rollout", json=steering | {"version": 1})
+    assert asked.status_code == 202
+    (event,) = world.read(RolloutSteered)
+    assert event.meta.id == asked.json()["event_id"]
+    assert (event.action, event.version, event.reason) == ("hold", 1, "holidays")
+    none = world.post("rollout", json=steering | {"version": 2})
+    assert none.status_code == 409
+    assert "version 2 is rejected" in none.json()["title"]
 
 
 def test_worse_on_a_slice_is_rejected_with_the_comparison(world: World) -> None:
@@ -192,6 +210,58 @@ def test_a_person_decides_by_rest(world: World) -> None:
     tag = {"If-None-Match": lineage.headers["etag"]}
     same = world.client.get(f"{world.path}/versions/1", headers=tag)
     assert same.status_code == 304
+
+
+def test_a_request_that_nobody_decides_expires(world: World) -> None:
+    """Killed in between; a late yes is told what to do; asked again, it is approved."""
+    terms = {"people": 2, "expires_after": "3s", "remind_after": ["1s"]}
+    world.apply(automation="approve", rollout={"approval": terms})
+    world.train("one")
+    world.wait_for(1, "awaiting_approval")
+    said = world.post("versions/1/approve", **decision("ann"))
+    if said.status_code == 200:  # else the machine took longer than three seconds
+        assert said.json()["approval_request"]["progress"] == "1 of 2"
+    world.registry.kill()
+    world.registry.start()
+    world.wait_for(1, "expired")
+    late = world.post("versions/1/approve", **decision("bob"))
+    assert late.status_code == 409
+    assert "expired at" in late.json()["title"]
+    assert "driftloop request-approval" in late.json()["title"]
+    assert [e.request for e in world.read(ApprovalExpired)] == [1]
+    assert len(world.read(ApprovalReminded)) <= 1  # the end may be quicker
+    [alert] = world.read(AlertRaised)
+    assert "expired" in alert.title
+    assert [e.rejected_by for e in world.read(ModelRejected)] == ["expiry"]
+
+    terms = {"people": 2, "expires_after": "never"}
+    world.apply(automation="approve", rollout={"approval": terms})
+    wait_until(lambda: _terms(world) == "never", 30)
+    again = {
+        "headers": {"Idempotency-Key": "again"},
+        "json": {"requested_by": "dan", "reason": "everybody was away"},
+    }
+    for _ in range(2):  # the second is a repeat
+        asked = world.post("versions/1/request-approval", **again)
+        assert asked.status_code == 200, asked.text
+        assert asked.json()["state"] == "awaiting_approval"
+        assert asked.json()["approval_request"]["request"] == 2
+    other = world.post("versions/1/request-approval", json=again["json"])
+    assert other.status_code == 409
+    assert "waits for approval already" in other.json()["title"]
+    first = world.post("versions/1/approve", **decision("ann", "again"))
+    assert first.json()["approval_request"]["said_yes"] == ["ann"]
+    second = world.post("versions/1/approve", **decision("bob", "again"))
+    assert second.json()["state"] == "approved"
+    assert [e.approved_by for e in world.read(ModelApproved)] == [["ann", "bob"]]
+    assert [e.request for e in world.read(ApprovalRequested)] == [1, 2]
+
+
+def _terms(world: World) -> str:
+    items = world.client.get("/api/v1/pipelines").json()["items"]
+    spec = next(item["spec"] for item in items if item["name"] == world.name)
+    terms: str = spec["rollout"]["approval"]["expires_after"]
+    return terms
 
 
 def test_contradicting_decisions_at_once(world: World) -> None:
@@ -283,6 +353,66 @@ def test_rebuilt_from_the_log(world: World) -> None:
     assert len(new) == 1  # the second pipeline-applied; see Log.read on repeats
 
 
+def test_as_it_was_then(world: World) -> None:
+    """By time and by position in the log; who answered when, who let it, and why."""
+    world.apply(automation="approve")
+    world.train("one")
+    world.wait_for(1, "awaiting_approval")
+    asked = world.post("versions/1/approve", **decision("ann", "right on the bikes"))
+    approved_at = asked.json()["approvals"][0]["at"]
+    second = world.trained("two")
+    world.log.publish(second.with_meta(replace(second.meta, time=datetime.now(UTC))))
+    world.wait_for(2, "awaiting_approval")
+    one, two = (world.trained(job).package for job in ("one", "two"))
+    common = {"pipeline": world.name, "rollout_id": "r"}
+    changes: list[Event] = [
+        ModelDeployed(version=1, package=one, generation=1, **common),
+        ModelDeployed(version=2, package=two, generation=2, **common),
+        ModelRolledBack(
+            version=2,
+            generation=2,
+            restored=ServedModel(version=1, package=one),
+            reason="ann asked for it: errors",
+            **common,
+        ),
+    ]
+    world.post("versions/2/approve", **decision("bob"))
+    for number, change in enumerate(changes):
+        world.log.publish(with_id(change, f"{world.name}-{number}"))
+    world.wait_for(2, "rolled_back")
+
+    terms = world.client.get(f"{world.path}/service").json()["items"]
+    assert [t["version"] for t in terms] == [1, 2, 1]
+    assert [t["approved_by"] for t in terms] == [["ann"], ["bob"], ["ann"]]
+    assert [t["event_id"] for t in terms] == [f"{world.name}-{n}" for n in range(3)]
+    assert terms[0]["until"] == terms[1]["since"]
+    assert terms[2]["until"] is None
+    assert "against champion" in terms[0]["why"]
+    assert terms[2]["why"] == "ann asked for it: errors"
+
+    def then(path: str, at: str) -> Any:
+        return world.client.get(f"{world.path}/{path}", params={"at": at})
+
+    champion = then("aliases/champion", terms[1]["since"]).json()
+    assert (champion["version"], champion["state"]) == (2, "deployed")
+    assert then("versions/1", approved_at).json()["state"] == "approved"
+    items = then("versions", approved_at).json()["items"]
+    assert [item["version"] for item in items] == [1]
+    assert then("versions/2", approved_at).status_code == 404
+    assert then("aliases/champion", approved_at).status_code == 404
+    assert len(then("service", terms[1]["since"]).json()["items"]) == 2
+
+    deployed = world.read(ModelDeployed)[1].meta
+    position = f"{deployed.topic}/{deployed.partition}/{deployed.offset}"
+    assert then("aliases/champion", position).json()["version"] == 2
+    assert then("versions", "model-deployed/0/99999").status_code == 404
+    assert then("versions", "nothing/0/1").status_code == 404
+    for wrong in ("yesterday", "2026-11-26T08:00:00", "model-deployed/0"):
+        answer = then("versions", wrong)
+        assert answer.status_code == 422
+        assert "nor a position in the log" in answer.json()["title"]
+
+
 def test_requests_become_events(world: World) -> None:
     """Retrain, rollback and apply are published; impossible ones are refused."""
     client = world.client
@@ -298,11 +428,17 @@ def test_requests_become_events(world: World) -> None:
     assert [e.meta.id for e in events] == [asked.json()["event_id"]]
     back = world.post("rollback", json={"requested_by": "ada", "reason": "worse"})
     assert back.status_code == 409
+    steering = {"action": "hold", "requested_by": "ada", "reason": "holidays"}
+    none_yet = world.post("rollout", json=steering | {"version": 1})
+    assert none_yet.status_code == 404
+    bad = world.post("rollout", json=steering | {"version": 1, "action": "stop"})
+    assert bad.status_code == 422
     unknown = client.post(
         "/api/v1/models/other/retrain", json={"requested_by": "a", "reason": "b"}
     )
     assert unknown.status_code == 404
-    assert world.name in unknown.json()["title"]
+    assert "those you may read" in unknown.json()["title"]
+    assert world.name not in unknown.json()["title"]
 
 
 def test_no_route_without_the_token(world: World) -> None:

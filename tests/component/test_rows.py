@@ -128,8 +128,7 @@ class Stage:
             wait_until(lambda s=service: reported_lag(s) == 0, CAUGHT_UP_S)
 
     def read(self, kind: type[Event], pipeline: str) -> list[Any]:
-        events: list[Any] = self.log.read(kind)
-        return [e for e in events if e.pipeline == pipeline]
+        return self.log.read(kind, pipeline=pipeline)
 
     def ids(self, kind: type[RowsEvent], pipeline: str) -> list[str]:
         events = self.read(kind, pipeline)
@@ -282,7 +281,7 @@ def test_validator_killed_between_append_and_commit_versions_each_row_once(
     count = 24 * killed_while(stage.validator, dice, moments, send)
     stage.wait_until_caught_up()
     expected = Counter(f"r{n}" for n in range(count))
-    versions = [e for e in stage.log.read(DatasetVersioned) if e.pipeline == pipeline]
+    versions = stage.read(DatasetVersioned, pipeline)
     assert max(e.observation_count for e in versions) == count
     assert max(e.label_count for e in versions) == count
     for kind in TABLES:

@@ -7,6 +7,7 @@ import io
 import random
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,18 @@ def test_a_file_streams_in_and_out_and_can_be_removed(
     with pytest.raises(AbsentError, match="NoSuchKey"):
         next(room.parts(ref.uri, ref.sha256))
     assert not [*room.stored()]
+
+
+def test_what_is_old_can_be_discarded(settings: Settings) -> None:
+    """And what was put since stays."""
+    store = open_store(settings)
+    ref = store.put(b"model")
+    [found] = [one for one in store.stored() if one.sha256 == ref.sha256]
+    assert not store.discard(ref.sha256, found.put_at)
+    assert store.get(ref.uri, ref.sha256) == b"model"
+    assert store.discard(ref.sha256, found.put_at + timedelta(seconds=1))
+    assert not store.discard(ref.sha256, found.put_at + timedelta(seconds=1))
+    assert not [one for one in store.stored() if one.sha256 == ref.sha256]
 
 
 def test_put_by_many_at_once(settings: Settings, s3: S3Server) -> None:

@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+import grpc
 import httpx
 import pyarrow as pa
 import pytest
@@ -30,13 +31,16 @@ from driftloop.contracts.events import (
     PipelineApplied,
     RollbackRequested,
     RolloutAdvanced,
+    RolloutSteered,
     ScorerReported,
     ServingDesired,
     Span,
+    SteeringAction,
 )
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.local.kafka import KafkaNode
 from driftloop.scorer.door import VERSION_HEADER
+from driftloop.scorer.open_inference import open_inference_pb2 as pb
 
 from tests.component.support import (
     TOKEN,
@@ -317,6 +321,32 @@ def test_a_person_takes_a_version_back(town: Town) -> None:
     assert back.reason == "bob asked for it: odd"
 
 
+def test_a_person_holds_a_version_and_puts_it_in_front(town: Town) -> None:
+    town.first_version()
+    town.approve(2, town.package(2.0))
+    town.wait_for(1, 2, 0.0)
+
+    def steer(action: SteeringAction) -> None:
+        request = RolloutSteered(
+            pipeline=town.name,
+            action=action,
+            version=2,
+            requested_by="bob",
+            reason="odd",
+        )
+        town.publish(request, f"rollout-{action}", 2)
+
+    steer("hold")
+    wait_until(lambda: ("shadow", "held") in town.steps(2), "it was not held")
+    town.measure(2, 1, 0.5)
+    town.measure(2, 1, 0.5)
+    town.measure(2, 1, 0.5)
+    steer("promote")
+    wait_until(lambda: ("full", "passed") in town.steps(2), "it is not in front")
+    assert ("canary 10 %", "started") not in town.steps(2)
+    assert town.desired()[0] == 2
+
+
 def test_a_deployer_without_its_database_goes_on(town: Town, home: Path) -> None:
     """The next version is compared with the champion, not taken for a first one."""
     town.first_version()
@@ -413,6 +443,26 @@ def test_no_request_fails_while_versions_change(town: Town) -> None:
         town.deployer.start()
     assert set(caller.statuses) == {200}
     assert list(dict.fromkeys(caller.versions)) == ["1", "3"]
+    assert version_by_grpc(town) == "3"
+
+
+def version_by_grpc(town: Town) -> str:
+    """Ask the process's other door which version answers."""
+    request = pb.ModelInferRequest(model_name=town.name)
+    size = request.inputs.add(name="size", datatype="FP64", shape=[1])
+    size.contents.fp64_contents.append(1.0)
+    colour = request.inputs.add(name="colour", datatype="BYTES", shape=[1])
+    colour.contents.bytes_contents.append(b"red")
+    with grpc.insecure_channel(town.scorer.started["grpc"]) as channel:
+        infer = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=pb.ModelInferResponse.FromString,
+        )
+        metadata = [("authorization", f"Bearer {TOKEN}")]
+        answer = infer(request, metadata=metadata, timeout=30)
+    version: str = answer.model_version
+    return version
 
 
 def test_requests_on_which_a_candidate_fails_take_it_back(town: Town) -> None:

@@ -335,9 +335,7 @@ def _trained_here(trainer: Trainer, job_id: str, folder: Path) -> str:
     [[stored]] = database.execute(query, [job_id])
     database.close()
     request = JobRequest.model_validate_json(stored)
-    using = training.Environment(
-        trainer.store, TrustedKeys([]), None, threads=1, folder=folder
-    )
+    using = training.Environment(trainer.store, TrustedKeys([]), None, 1, folder)
     trained = training.train(request, using, lambda *_: None)
     manifest = package_files.manifest_of(trained)
     signer = Signer.from_file(trainer.home / "keys" / "trainer.pem")

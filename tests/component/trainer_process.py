@@ -27,10 +27,12 @@ from driftloop.contracts.events import (
 from driftloop.contracts.pipeline import PipelineSpec, parse_pipeline
 from driftloop.contracts.topics import produced_by
 from driftloop.runtime.admin import create_topics
-from driftloop.runtime.artifacts import FolderStore
+from driftloop.runtime.artifacts import open_store
+from driftloop.runtime.datasets import storage_options
 from driftloop.runtime.drivers.publisher import ConfluentPublisher
 from driftloop.runtime.envelope import decode, encode
 from driftloop.runtime.follower import LogFollower
+from driftloop.runtime.settings import Settings, load_settings
 from driftloop.runtime.transport import Message
 
 from tests.unit.support import wait_until
@@ -73,12 +75,21 @@ def rows(count: int, first: int = 0, slope: float = 3.0) -> pa.Table:
     )
 
 
+def _fields(settings: dict[str, str]) -> dict[str, str]:
+    """Return those of the variables that all processes have."""
+    names = {name.removeprefix("DRIFTLOOP_").lower(): name for name in settings}
+    return {k: settings[v] for k, v in names.items() if k in Settings.model_fields}
+
+
 class Trainer:
     """A home, a broker and the process; every event that it published."""
 
-    def __init__(self, home: Path, broker: str) -> None:
-        self.home, self.broker = home, broker
-        self.store = FolderStore(home / "artifacts")
+    def __init__(self, home: Path, broker: str, settings: dict[str, str]) -> None:
+        self.home, self.broker, self.settings = home, broker, settings
+        own = load_settings(Settings, "trainer", home=home, **_fields(settings))
+        self.store = open_store(own)
+        self._tables = own.datasets_url or str(home / "datasets")
+        self.storage_options = storage_options(own)
         self.events: list[Event] = []
         self.process: subprocess.Popen[bytes] | None = None
         self._numbers = iter(range(1_000_000))
@@ -101,6 +112,7 @@ class Trainer:
     def start(self) -> None:
         environment = {
             **os.environ,
+            **self.settings,
             "DRIFTLOOP_HOME": str(self.home),
             "DRIFTLOOP_BROKER": self.broker,
             "DRIFTLOOP_LOG_FORMAT": "console",
@@ -164,8 +176,9 @@ class Trainer:
 
     def append(self, name: str, table: pa.Table, total: int) -> DatasetVersioned:
         """Append rows to the pipeline's table and return what the validator says."""
-        uri = str(self.home / "datasets" / name / "observations")
-        write_deltalake(uri, table, mode="append")
+        uri = f"{self._tables}/{name}/observations"
+        options = self.storage_options
+        write_deltalake(uri, table, mode="append", storage_options=options)
         version = 0 if table.num_rows == total else 1
         times = table["event_time"].to_pylist()
         return DatasetVersioned(
@@ -201,9 +214,10 @@ class Trainer:
 
 
 @contextmanager
-def running(home: Path, broker: str) -> Iterator[Trainer]:
+def running(home: Path, broker: str, **settings: str) -> Iterator[Trainer]:
+    """Run a trainer with more settings, by the names of their variables."""
     home.mkdir(parents=True)
-    trainer = Trainer(home, broker)
+    trainer = Trainer(home, broker, settings)
     try:
         trainer.start()
         yield trainer

@@ -145,7 +145,7 @@ def test_gate_stops_a_breaking_change(
         assert main([*mode, "--root", str(checkout)]) == 1
         error = capsys.readouterr().err
         assert "drift-detected: the change breaks monitor" not in error
-        assert "drift-detected: the change breaks trainer, console" in error
+        assert "drift-detected: the change breaks trainer, registry, console" in error
         assert "severity: field removed or renamed" in error
     assert (checkout / snapshot_path(DRIFT)).read_text("utf-8") == before
 

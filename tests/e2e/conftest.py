@@ -8,9 +8,9 @@ from driftloop.cli.context import Installation, connect
 from driftloop.local import stack
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Home of a running stack; stopped after the last test."""
+    """Home of a running stack; stopped before the tests of the next folder begin."""
     place = tmp_path_factory.mktemp("installation") / "home"
     stack.up(place)
     try:
@@ -19,6 +19,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         stack.down(place)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def installation(home: Path) -> Installation:
     return connect(home)

@@ -88,15 +88,21 @@ class Cluster:
 
     def committed(self, group: str, topic: str, partition: int = 0) -> int | None:
         """Return the group's offset; None while there is none (or no broker)."""
+        try:
+            offset = self._position(group, topic, partition)
+        except KafkaException:
+            return None
+        return offset if offset >= 0 else None
+
+    def _position(self, group: str, topic: str, partition: int) -> int:
+        """Ask the group's coordinator; below 0 if the group has no position."""
         consumer = Consumer({**self._client, "group.id": group})
         try:
             wanted = [TopicPartition(topic, partition)]
             (answer,) = consumer.committed(wanted, timeout=5)
-        except KafkaException:
-            return None
         finally:
             consumer.close()
-        return answer.offset if answer.offset >= 0 else None
+        return int(answer.offset)
 
     def commit(self, group: str, topic: str, offset: int, partition: int = 0) -> None:
         """Set the offset of a group without members."""
@@ -119,16 +125,21 @@ class Cluster:
             for number in range(partitions)
         )
 
-    def shares(self, group: str) -> list[int]:
-        """Return how many partitions each member of a settled group has."""
-        (future,) = self._admin.describe_consumer_groups([group]).values()
+    def shares(self, group: str, topic: str) -> list[int]:
+        """Return each member's number of partitions in a settled group, sorted.
+
+        An admin request that finds no coordinator may be left without an answer
+        (librdkafka issue 4605), so one is asked only after it has given a position.
+        """
         try:
-            found = future.result(TIMEOUT_S)
-        except KafkaException:  # the coordinator is still loading
+            self._position(group, topic, 0)
+            (future,) = self._admin.describe_consumer_groups([group]).values()
+            found = future.result(5)
+        except (KafkaException, TimeoutError):  # there is none yet, or it is loading
             return []
         if found.state is not ConsumerGroupState.STABLE:
             return []
-        return [len(m.assignment.topic_partitions) for m in found.members]
+        return sorted(len(m.assignment.topic_partitions) for m in found.members)
 
     def values(self, topic: str) -> Sequence[bytes]:
         """Everything in partition 0 of a topic."""

@@ -1,6 +1,7 @@
 """What tests of several services need."""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,13 @@ import httpx
 from fastapi import FastAPI
 
 POLL_S = 0.02
+FUZZ = int(os.environ.get("DRIFTLOOP_FUZZ", "0"))
+"""How many times its examples a property test tries, at random; 0: always the same."""
+
+
+def examples(count: int) -> int:
+    """Return how many examples a property test tries in place of ``count``."""
+    return count * max(FUZZ, 1)
 
 
 def wait_until(is_so: Callable[[], bool], timeout_s: float = 30) -> None:

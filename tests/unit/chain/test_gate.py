@@ -18,7 +18,7 @@ TRIED = PackageFinding(cost=Cost(0.5, 1.0, 3.0, 5.0))
 def test_a_candidate_worse_on_a_slice_is_rejected_with_words(tmp_path, spoiled) -> None:
     """Its training rows, not the hold-out, have wrong answers for small ones; for the
     other rows it learns a slope that the champion did not know."""
-    place = Place(tmp_path)
+    place = Place(tmp_path, train={"holdout_ratio": 0.4})
     champion = ServedModel(version=3, package=place.package(place.train("one")))
     table = place.table
     kind = table["kind"].fill_null("")

@@ -17,7 +17,7 @@ from driftloop.ingest.core import batches, typed_rows
 from driftloop.ingest.formats import parse
 from driftloop.scorer.feeds import feeds_of
 from driftloop.scorer.invocations import columns_of_csv, columns_of_json
-from driftloop.scorer.open_inference import columns_of
+from driftloop.scorer.open_inference.tensors import Tensor, columns_of
 from driftloop.trainer import fitting
 from driftloop.validator.core import check, contract_of
 
@@ -33,7 +33,9 @@ SPEC = PipelineSpec.model_validate(
                 "wet": {"type": "boolean", "nullable": True},
                 "sky": {"type": "category", "nullable": True},
                 "note": {"type": "text", "nullable": True},
+                "opened": {"type": "datetime", "nullable": True},
             },
+            "timezone": "Europe/Berlin",
         },
         "train": {
             "preprocessing": {
@@ -43,6 +45,15 @@ SPEC = PipelineSpec.model_validate(
         },
     }
 )
+OPENED = [
+    "2010-03-28T03:30:00",  # in Berlin, an hour after its clocks went forward
+    "2010-10-31 02:30",  # twice in Berlin: the earlier
+    "2010-10-31T02:30:00+01:00",  # the later of the two
+    "2008-02-29",
+    "1969-12-31T23:59:59.999999Z",
+    "0001-01-01T00:00:00Z",
+    "9999-12-31T23:59:59Z",
+]
 NAMES = list(SPEC.data.features)
 ROWS: list[dict[str, Any]] = [
     {
@@ -53,6 +64,7 @@ ROWS: list[dict[str, Any]] = [
         "wet": None if at % 11 == 0 else at % 3 == 0,
         "sky": None if at % 13 == 0 else ["clear", "mist", 3][at % 3],
         "note": None if at % 8 == 0 else ["Chain broken!", "all fine", 17][at % 3],
+        "opened": None if at % 10 == 0 else OPENED[at % len(OPENED)],
         "y": float(at % 24),
     }
     for at in range(240)
@@ -80,13 +92,13 @@ def invoked(rows: list[dict[str, Any]], fitted: fitting.Fitted) -> Any:
 
 
 def inferred(rows: list[dict[str, Any]], fitted: fitting.Fitted) -> Any:
-    kinds = {"sky": "BYTES", "note": "BYTES", "wet": "BOOL", "hour": "INT64"}
+    texts = dict.fromkeys(("sky", "note", "opened"), "BYTES")
+    kinds = {**texts, "wet": "BOOL", "hour": "INT64"}
     tensors = [
-        {"name": name, "shape": [len(rows)], "datatype": kinds.get(name, "FP64"),
-         "data": [row[name] for row in rows]}
+        Tensor(name, kinds.get(name, "FP64"), [row[name] for row in rows])
         for name in NAMES
-    ]  # fmt: skip
-    columns, fits = columns_of({"inputs": tensors})
+    ]
+    columns, fits = columns_of(tensors)
     fits(fitted.inputs)
     return columns
 
@@ -99,7 +111,18 @@ def as_csv(rows: list[dict[str, Any]], fitted: fitting.Fitted) -> Any:
     return columns_of_csv("\n".join(lines).encode(), fitted.inputs)
 
 
-@pytest.mark.parametrize("door", [invoked, inferred, as_csv])
+def counted(rows: list[dict[str, Any]], fitted: fitting.Fitted) -> Any:
+    """Moments as the protocol's whole numbers."""
+    columns = [c for c in fitted.inputs if c.name == "opened"]
+    moments, _ = feeds_of({"opened": [row["opened"] for row in rows]}, columns)
+    given = [None if row["opened"] is None else moment for row, (moment,) in zip(
+        rows, moments["opened"].tolist(), strict=True)]  # fmt: skip
+    asked, fits = columns_of([Tensor("opened", "INT64", given)])
+    fits(fitted.inputs)
+    return invoked(rows, fitted) | asked
+
+
+@pytest.mark.parametrize("door", [invoked, inferred, as_csv, counted])
 def test_a_door_answers_as_the_stream(
     door: Any, validated: pa.RecordBatch, fitted: fitting.Fitted
 ) -> None:
@@ -116,7 +139,8 @@ def test_a_row_that_is_read_otherwise_has_another_answer(
 ) -> None:
     """Negative control: what is compared above does depend on the columns."""
     model = fitted.loaded()
-    for name, value in (("note", "broken"), ("sky", "fog"), ("wet", None)):
+    others = {"note": "broken", "sky": "fog", "wet": None, "opened": "2009-07-05"}
+    for name, value in others.items():
         changed = [row | {name: value} for row in ROWS]
         feeds, count = feeds_of(invoked(changed, fitted), fitted.inputs)
         asked = model.predict_arrays(feeds, count).prediction

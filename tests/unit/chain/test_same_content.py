@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.chain.data import PARTITIONS, DataChain, Killed
+from tests.unit.support import examples
 
 SPEC = parse_pipeline(
     "{name: bikes, task: regression, data: {target: cnt, features: "
@@ -94,9 +95,8 @@ RUN = st.tuples(
 
 
 @settings(
-    max_examples=15,
+    max_examples=examples(15),
     phases=(Phase.explicit, Phase.generate),
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(

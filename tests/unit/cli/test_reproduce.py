@@ -81,6 +81,29 @@ def test_each_difference_is_said_in_words(signer: Signer, store: FolderStore) ->
     assert reasons(package, other) == [comparison.ROUNDING]
 
 
+@pytest.mark.parametrize("is_blend", [False, True])
+def test_another_device_is_said_in_words(
+    signer: Signer, store: FolderStore, is_blend: bool
+) -> None:
+    def at(**facts: Any) -> Answer:
+        own = {"hidden": [64], **facts}
+        linear = {"name": "linear"}
+        return {"parameters": {"members": [linear, own]} if is_blend else own}
+
+    there = at(device="cuda", gpu="NVIDIA L4", precision="bfloat16", processes=2)
+    here = at(device="cpu", precision="float32", processes=1)
+    package = packed(signer, store, **there)
+    other = FILES | {"model.onnx": packages.onnx_bytes(1.0)}
+    [told] = reasons(package, other, **here)
+    assert (
+        "elsewhere: device cuda, gpu NVIDIA L4, precision bfloat16, processes 2; "
+        "here: device cpu, precision float32, processes 1" in told
+    )
+    assert "DRIFTLOOP_TRAINER_DEVICE" in told
+    # The control: in the same place it is not the device.
+    assert reasons(package, other, **there) == [comparison.ROUNDING]
+
+
 def test_a_library_more_leaves_the_model_as_it_is(
     signer: Signer, store: FolderStore
 ) -> None:

@@ -12,6 +12,7 @@ from driftloop.console import core
 from driftloop.console.core import DECISIONS, Board, DeadLetter
 from driftloop.contracts import events as e
 from driftloop.contracts.base import Event
+from driftloop.contracts.identity import AuditAnchored, AuditNoted, TokenChanged
 from driftloop.contracts.topics import TOPICS, produced_by
 
 from tests.component.console_story import NAME, Story
@@ -142,5 +143,6 @@ def test_every_decision_of_the_table_is_shown() -> None:
         e.BatchRejected, e.BatchScored, e.DatasetVersioned, e.PerformanceMeasured,
         e.RequestsAnswered, e.TrainingProgressed, e.ServingDesired, e.ScorerReported,
         e.FederatedRoundOpened, e.FederatedUpdateSubmitted,
+        e.TrackingChanged, e.LineageReported, TokenChanged, AuditNoted, AuditAnchored,
     }  # fmt: skip
     assert produced_by("console") == ()

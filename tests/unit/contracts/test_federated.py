@@ -51,6 +51,7 @@ def test_a_regression_is_scaled_by_the_range_of_its_target() -> None:
         ({"features": {"a": {"type": "number", "min": 0}}}, "features.a: add min and"),
         ({"features": {"a": {"type": "category"}}}, "data.features.a: add values"),
         ({"features": {"a": {"type": "text"}}}, "words of a text"),
+        ({"features": {"a": {"type": "datetime"}}}, "parts of a moment are not for"),
         ({"features": {"a": {"min": 1, "max": 1}}}, "min is max"),
         ({"classes": None}, "data.classes: name the classes"),
         ({"classes": ["a", "b", "c"]}, "data.classes: a binary task has two"),

@@ -1,18 +1,48 @@
 """The pipeline file: defaults that work, errors that name field and remedy."""
 
+from datetime import timedelta
+
 import pytest
 from driftloop.contracts.checks import Expression, active_checks
-from driftloop.contracts.pipeline import PipelineFileError, parse_pipeline
+from driftloop.contracts.events import PipelineApplied
+from driftloop.contracts.pipeline import (
+    PipelineFileError,
+    PipelineSpec,
+    parse_pipeline,
+)
 
 LEAST = "{name: churn, task: binary, data: {target: left}}"
 CHECK = "{{name: a, task: binary, data: {{target: b}}, checks: [{}]}}"
 FEATURE = "{{name: a, task: binary, data: {{target: b, features: {{x: {}}}}}}}"
+STEPS = (
+    "{{name: a, task: binary, data: {{target: b, features: "
+    "{{x: {{}}, at: {{type: datetime}}}}}}, train: {{preprocessing: {}}}}}"
+)
 
 
 def test_name_task_and_target_are_enough() -> None:
     spec = parse_pipeline(LEAST)
     assert spec.metric == "log_loss"
     assert spec.data.features == {}
+
+
+@pytest.mark.parametrize(
+    ("approval", "hours"),
+    [
+        ("{}", [24, 48]),
+        ("{expires_after: 2d}", [24]),
+        ("{expires_after: never}", [24, 48]),
+        ("{remind_after: []}", []),
+        ("{remind_after: [30m]}", [0.5]),
+    ],
+)
+def test_people_are_reminded_while_a_request_is_open(
+    approval: str, hours: list[float]
+) -> None:
+    text = LEAST[:-1] + f", rollout: {{approval: {approval}}}}}"
+    spec = parse_pipeline(text)
+    found = PipelineSpec.model_validate_json(spec.model_dump_json()).rollout.approval
+    assert [each / timedelta(hours=1) for each in found.reminders] == hours
 
 
 @pytest.mark.parametrize(
@@ -55,6 +85,31 @@ def test_name_task_and_target_are_enough() -> None:
             "steps must grow",
         ),
         (
+            "{name: a, task: binary, data: {target: b}, "
+            "rollout: {approval: {expires_after: 72}}}",
+            "rollout.approval.expires_after: .*string",
+        ),
+        (
+            "{name: a, task: binary, data: {target: b}, "
+            "rollout: {approval: {expires_after: 3 days}}}",
+            "rollout.approval.expires_after: .*such as 30m, 72h or 3d; or never",
+        ),
+        (
+            "{name: a, task: binary, data: {target: b}, "
+            "rollout: {approval: {expires_after: 400d}}}",
+            "at most 366d",
+        ),
+        (
+            "{name: a, task: binary, data: {target: b}, "
+            "rollout: {approval: {remind_after: [2h, 1h]}}}",
+            "rollout.approval.remind_after: durations must grow",
+        ),
+        (
+            "{name: a, task: binary, data: {target: b}, "
+            "rollout: {approval: {expires_after: 1h, remind_after: [1h]}}}",
+            "remind_after 1h is not before expires_after 1h",
+        ),
+        (
             "{name: a, task: binary, data: {target: b, features: {x: {}}}, "
             "checks: [{check: stuck, columns: [xx]}]}",
             "names column 'xx'.*did you mean 'x'",
@@ -75,6 +130,38 @@ def test_name_task_and_target_are_enough() -> None:
         (FEATURE.format("{type: category, pattern: '('}"), "no regular expression"),
         (FEATURE.format("{type: category, pattern: '(?=a)b'}"), "no look-around"),
         (FEATURE.format("{pattern: a}"), "pattern is for a category, not number"),
+        (FEATURE.format("{min: soon}"), "x.min: is no number, and is no moment"),
+        (FEATURE.format("{type: datetime, min: 5}"), "min of a datetime is a moment"),
+        (FEATURE.format("{type: datetime, max: 2011-01-01}"), "moment with an offset"),
+        (
+            FEATURE.format("{min: '2011-01-01T00:00:00Z'}"),
+            "min of a number is a number",
+        ),
+        (
+            FEATURE.format(
+                "{type: datetime, min: '2012-01-01T00:00:00Z', "
+                "max: '2011-01-01T00:00:00Z'}"
+            ),
+            "min 2012-01-01T00:00:00Z is above max 2011-01-01T00:00:00Z",
+        ),
+        (
+            FEATURE.format("{type: datetime, values: [a]}"),
+            "values is not for a datetime",
+        ),
+        (FEATURE.format("{type: datetime, unit: s}"), "unit is not for a datetime"),
+        (FEATURE.format("{type: datetime, pattern: a}"), "is for a category"),
+        (STEPS.format("{columns: {at: {scaling: robust}}}"), "not for a datetime"),
+        (STEPS.format("{columns: {x: {parts: [days]}}}"), "not for a number"),
+        (STEPS.format("{columns: {at: {parts: [days, days]}}}"), "name each once"),
+        (
+            STEPS.format("{columns: {at: {missing: constant, fill: soon}}}"),
+            "fill: soon is no moment with an offset",
+        ),
+        (STEPS.format("{crosses: [{columns: [at, at]}]}"), "days between two moments"),
+        (
+            STEPS.format("{crosses: [{columns: [at, x]}]}"),
+            "crosses numbers with moments",
+        ),
         ("- a\n- b", "a mapping"),
         ("{", "not valid YAML"),
         ("!!python/object/apply:os.system [ls]", "not valid YAML"),
@@ -108,3 +195,24 @@ def test_checks_that_run_are_the_listed_and_the_defaults() -> None:
 )
 def test_plain_expressions_are_allowed(sql: str) -> None:
     assert Expression(check="expression", sql=sql).sql == sql
+
+
+def test_a_range_of_moments_travels_as_it_was_written() -> None:
+    limits = "{type: datetime, min: 2011-01-01T00:00:00+02:00, nullable: true}"
+    spec = parse_pipeline(FEATURE.format(limits))
+    again = PipelineSpec.model_validate_json(spec.model_dump_json())
+    assert again == spec
+    low, high = again.data.features["x"].moment_limits
+    assert (str(low), high) == ("2010-12-31 22:00:00+00:00", None)
+    assert again.data.features["x"].number_limits == (None, None)
+
+
+def test_steps_mean_the_same_after_their_way_over_kafka() -> None:
+    """A key that the file did not say would count as said, and not fit the column."""
+    said = "{defaults: {indicator: true}, columns: {x: {scaling: robust}}}"
+    spec = parse_pipeline(STEPS.format(said))
+    event = PipelineApplied(pipeline="a", spec=spec, applied_by="ada")
+    again = PipelineApplied.model_validate_json(event.model_dump_json()).spec
+    assert again == spec
+    steps = again.train.preprocessing.steps_of("x", "number")
+    assert (steps.indicator, steps.scaling) == (True, "robust")

@@ -13,6 +13,7 @@ from driftloop.contracts.events import (
     PairedComparison,
     PerformanceMeasured,
     RollbackRequested,
+    RolloutSteered,
     ScorerReported,
     ServingDesired,
     Span,
@@ -131,6 +132,16 @@ class Story:
 
     def roll_back(self, to_version: int | None = None) -> list[Event]:
         return self.then(core.roll_back(self.serving, rollback(to_version), self.spec))
+
+    def steer(self, action: Any, version: int) -> list[Event]:
+        event = RolloutSteered(
+            pipeline=NAME,
+            action=action,
+            version=version,
+            requested_by="bob",
+            reason="month's end",
+        )
+        return self.then(core.steer(self.serving, event, self.spec))
 
     def deploy(self, version: int) -> None:
         """Bring a version all the way into service, watching included."""

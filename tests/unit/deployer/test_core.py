@@ -215,6 +215,70 @@ def test_a_person_takes_back_a_version_on_its_way(second):
     assert back.reason == "bob asked for it: odd numbers"
 
 
+def test_a_held_rollout_goes_on_when_it_is_resumed(second):
+    (told,) = second.steer("hold", 2)
+    assert (told.step, told.verdict) == ("shadow", "held")
+    assert told.detail == "by bob: month's end"
+    assert second.measure(measured(2, 1, rows=150)) == []
+    told, passed, started, desired = second.steer("resume", 2)
+    assert [e.verdict for e in (told, passed, started)] == [
+        "resumed",
+        "passed",
+        "started",
+    ]
+    assert second.step == "canary 10 %"
+    assert desired.candidate_share == 0.1
+    assert {e.follows.chain.id for e in (told, passed, started)} == {"chain-2"}
+
+
+def test_a_held_rollout_that_does_worse_is_taken_back(second):
+    second.steer("hold", 2)
+    second.measure(measured(2, 1, ratio=3, rows=150))
+    assert second.last(ModelRolledBack).version == 2
+    assert second.desired() == (1, None, 0.0)
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+def test_a_promoted_version_is_in_front_as_soon_as_it_can_be(second, is_held):
+    if is_held:
+        second.steer("hold", 2)
+    passed, started, _ = second.steer("promote", 2)
+    assert (passed.step, passed.detail) == ("shadow", "promoted by bob: month's end")
+    assert (started.step, started.verdict) == ("full", "started")
+    assert second.desired() == (2, 1, 0.0)
+    assert second.champion == 1
+    second.report(2)
+    assert (second.champion, second.step) == (2, "watching")
+    second.measure(measured(1, 2, ratio=0.3, rows=150))
+    assert second.desired() == (1, None, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("before", "action", "version", "why"),
+    [
+        ((), "hold", 3, "version 2 is on its way"),
+        ((), "resume", 2, "it goes on, at step shadow"),
+        (("hold",), "hold", 2, "it is held, at step shadow"),
+        (("promote",), "promote", 2, "it goes on, at step full"),
+        (("promote",), "hold", 2, "it goes on, at step full"),
+    ],
+)
+def test_a_rollout_that_cannot_be_steered_so(second, before, action, version, why):
+    for one in before:
+        second.steer(one, 2)
+    state = second.serving
+    (alert,) = second.steer(action, version)
+    assert isinstance(alert, AlertRaised)
+    assert alert.detail == f"bob asked to {action} version {version}: {why}"
+    assert second.serving == state
+
+
+def test_there_is_nothing_to_steer(story):
+    story.deploy(1)
+    (alert,) = story.steer("hold", 1)
+    assert alert.detail == "bob asked to hold version 1: none is on its way"
+
+
 def test_a_person_restores_the_previous_version(story):
     for version in (1, 2, 3):
         story.deploy(version)

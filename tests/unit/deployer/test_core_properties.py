@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.deployer.story import Story, measured, of, spec
+from tests.unit.support import examples
 
 VERSIONS = st.integers(1, 6)
 STEPS = st.one_of(
@@ -25,6 +26,9 @@ STEPS = st.one_of(
         st.sampled_from([0, 0, 0, 5]),
     ),
     st.tuples(st.just("roll_back"), st.one_of(st.none(), VERSIONS)),
+    st.tuples(
+        st.just("steer"), st.sampled_from(["hold", "resume", "promote"]), VERSIONS
+    ),
 )  # fmt: skip
 
 
@@ -43,7 +47,7 @@ def told_by(steps: Sequence[tuple[Any, ...]], strategy: str) -> Story:
     return story
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(
     st.lists(STEPS, max_size=60),
     st.sampled_from(["immediate", "canary", "shadow_then_canary"]),
@@ -61,7 +65,7 @@ def test_no_exposure_without_approval_and_generations_grow(steps, strategy):
     assert story.serving.generation == max(generations, default=0)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(st.lists(STEPS, max_size=60))
 def test_no_share_before_the_shadow_is_passed(steps):
     story = told_by(steps, "shadow_then_canary")
@@ -70,7 +74,7 @@ def test_no_share_before_the_shadow_is_passed(steps):
     for event in story.told:
         match event:
             case RolloutAdvanced(step="shadow", verdict="passed"):
-                passed.add(event.version)
+                passed.add(event.version)  # by its figures, or a person promotes it
             case ModelDeployed():
                 in_service.add(event.version)
             case ServingDesired() if event.candidate and event.candidate_share > 0:
@@ -79,7 +83,7 @@ def test_no_share_before_the_shadow_is_passed(steps):
                 assert event.champion.version in passed | in_service
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(
     st.lists(STEPS, max_size=60),
     st.sampled_from(["immediate", "canary", "shadow_then_canary"]),
@@ -107,6 +111,21 @@ def test_one_rollout_at_a_time_and_each_ends_once(steps, strategy):
     assert running == (rollout.release.version if rollout else None)
     for back in of(story.told, ModelRolledBack):
         assert back.restored is None or back.restored.version != back.version
+
+
+@settings(max_examples=examples(300))
+@given(st.lists(STEPS, max_size=60))
+def test_a_held_rollout_takes_no_step_but_back(steps):
+    held: int | None = None
+    for event in told_by(steps, "shadow_then_canary").told:
+        match event:
+            case RolloutAdvanced(verdict="held"):
+                held = event.version
+            case RolloutAdvanced(verdict="resumed" | "failed"):
+                held = None if event.version == held else held
+            case RolloutAdvanced(verdict="passed") if event.version == held:
+                assert event.detail.startswith("promoted by")
+                held = None
 
 
 def strategy_has_no_rival(event: ModelDeployed) -> bool:

@@ -1,12 +1,15 @@
 """Values that fit their type become it; others stay readable."""
 
 import math
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pytest
+from driftloop.contracts.moments import MOMENT_TYPE
 from driftloop.ingest.columns import row_texts, to_column, to_times
 
 BIG = 2**63
+START = datetime(2011, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +41,17 @@ BIG = 2**63
         ([1, 2.5], None, pa.float64(), [1.0, 2.5]),
         (["1"], None, pa.string(), ["1"]),
         ([None], "number", pa.float64(), [None]),
+        (["2011-01-01", None], "datetime", MOMENT_TYPE, [START, None]),
+        ([None], "datetime", MOMENT_TYPE, [None]),
+        (pa.array([START]), "datetime", MOMENT_TYPE, [START]),
+        (pa.array([START.date()]), "datetime", MOMENT_TYPE, [START]),
+        (
+            ["2011-01-01T01:00:00+01:00", "soon", 5, None],
+            "datetime",
+            pa.string(),
+            ["2011-01-01 00:00:00.000000Z", "soon", "5", None],
+        ),
+        (pa.array([5]), "datetime", pa.string(), ["5"]),
         (pa.array([1, 2], pa.int32()), "number", pa.float64(), [1.0, 2.0]),
         (pa.array([1.0, 2.0]), "integer", pa.int64(), [1, 2]),
         (pa.array([1.0, 2.5]), "integer", pa.string(), ["1", "2.5"]),
@@ -100,7 +114,7 @@ def test_arrow_times_are_taken_as_they_are(unit: str, timezone: str) -> None:
         ("soon", "'soon' is no time"),
         (1_309_471_200, "is no time; send ISO 8601"),
         (True, "is no time"),
-        ("0001-01-01T00:00:00+23:00", None),
+        ("0001-01-01T00:00:00+23:00", "is no time"),
     ],
 )
 def test_what_is_no_time_is_named(value: object, says: str | None) -> None:

@@ -13,6 +13,8 @@ from driftloop.ingest.formats import parse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.unit.support import examples
+
 ROWS = [{"id": "a", "x": 1.5}, {"id": "b", "x": 2.5}]
 TABLE = pa.table({"id": ["a", "b"], "x": [1.5, 2.5]})
 ARROW = "application/vnd.apache.arrow.stream"
@@ -245,7 +247,7 @@ FILES = {ARROW: arrow(TABLE), PARQUET: parquet(TABLE)}
 
 
 @pytest.mark.parametrize("content_type", [ARROW, PARQUET])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(changes=st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=8))))
 def test_a_damaged_file_is_rows_or_an_error_that_says_so(
     content_type: str, changes: list[tuple[float, bytes]]

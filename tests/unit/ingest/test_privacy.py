@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -45,7 +46,7 @@ from tests.unit.ingest.private import (
     pipelines,
 )
 
-OBSERVATIONS, LABELS, on_erasure_requested = HANDLERS
+OBSERVATIONS, LABELS, _, on_erasure_requested = HANDLERS
 
 
 @pytest.fixture
@@ -155,6 +156,23 @@ def test_a_value_of_the_wrong_kind_is_redacted(
     assert found[column] == REDACTED
 
 
+def test_a_moment_stays_and_what_is_none_is_redacted(vault: DatabaseVault) -> None:
+    spec = parse_pipeline(
+        "{name: shop, task: binary, data: {target: bought, privacy: {who: drop}, "
+        "features: {opened: {type: datetime}}}}"
+    )
+    given = ["2011-01-01", None, "call ada", 1293840000, "0001-01-01T00:00:00+14:00"]
+    data = orjson.dumps([{"opened": one, "who": "ada"} for one in given])
+    for body in (data, orjson.dumps([{"opened": "2011-01-01"}])):
+        rows = treat(parse(body, "application/json"), spec, KEYS, vault).rows
+        found = [row["opened"] for row in rows]
+        assert found == [*given[:2], *[REDACTED] * 3][: len(found)]
+    stamps = arrow([{"opened": datetime(2011, 1, 1, tzinfo=UTC)}])
+    kind = "application/vnd.apache.arrow.stream"
+    table = treat(parse(stamps, kind), spec, KEYS, vault).rows
+    assert pa.types.is_timestamp(table["opened"].type)
+
+
 def test_wrong_values_in_arrow_are_redacted_and_right_ones_stay(
     vault: DatabaseVault,
 ) -> None:
@@ -234,9 +252,10 @@ def test_erasing_someone_unknown_is_no_error_and_deletes_tokens_of_the_id(
     session: Session, vault: DatabaseVault
 ) -> None:
     token = vault.tokens("shop", "phone", [PHONE])[PHONE]
-    assert vault.erase("shop", subject_of(KEYS, "shop", "nobody")) == (1, 0)
+    assert vault.erase("shop", subject_of(KEYS, "shop", "nobody")) == (1, [])
     assert vault.value_of("shop", token) is not None
-    assert vault.erase("shop", subject_of(KEYS, "shop", PHONE)) == (1, 1)
+    key_count, tokens = vault.erase("shop", subject_of(KEYS, "shop", PHONE))
+    assert (key_count, len(tokens)) == (1, 1)
     assert vault.value_of("shop", token) is None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from driftloop.contracts.events import ErasureRequested, ValueRevealed
+from driftloop.contracts.events import ErasureProposed, ValueRevealed
 from driftloop.ingest import api
 from driftloop.ingest.handlers import HANDLERS, IngestDeps, Patience
 from driftloop.ingest.privacy import subject_of
@@ -146,9 +146,9 @@ def test_erasure_says_a_hash_and_not_the_id(desk: Desk) -> None:
     assert answer.status_code == 202, answer.text
     (record,) = desk.kafka.sent
     event = decode(message_of(record), desk.store)
-    assert isinstance(event, ErasureRequested)
+    assert isinstance(event, ErasureProposed)
     assert event.subject == subject_of(KEYS, "shop", CUSTOMER)
-    assert (event.requested_by, event.reason) == ("ben", "ticket 1")
+    assert (event.proposed_by, event.reason) == ("ben", "ticket 1")
     assert CUSTOMER not in repr(record)
 
 

@@ -275,6 +275,8 @@ def _with_external_data() -> bytes:
         ({"model.onnx": tiny_model(), "samples.json": b"{"}, "not JSON"),
         ({"model.onnx": tiny_model(), "reference.arrow": b"x"}, "not an Arrow"),
         ({"model.onnx": tiny_model(), "continue.skops": b"x"}, "not a skops"),
+        ({"model.onnx": tiny_model(), "continue.river.json": b"[1]"}, "not a state"),
+        ({"model.onnx": tiny_model(), "continue.json": b"[" * 9999}, "not JSON"),
         ({"model.onnx": tiny_model(), "continue.safetensors": b"x"}, "safetensors"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from driftloop.monitor.error_drift import block_rows, error_rise
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 
@@ -76,7 +76,6 @@ def test_more_sensitive_alarms_earlier() -> None:
     assert delay(2.0) < delay(1.0)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0.01, 100), max_size=60), st.floats(0.01, 10))
 def test_any_levels_are_judged(levels: list[float], reference: float) -> None:
     """No sequence of levels breaks it, and a rise lies inside of them."""
@@ -86,7 +85,6 @@ def test_any_levels_are_judged(levels: list[float], reference: float) -> None:
         assert rise.recent > rise.before
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0.05, 5), min_size=1, max_size=40))
 def test_units_do_not_matter(levels: list[float]) -> None:
     """A loss in other units, with its reference, is the same case."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from driftloop.monitor.feature_drift import (
     Kind,
@@ -11,7 +12,9 @@ from driftloop.monitor.feature_drift import (
     moved_number,
     movements,
 )
+from driftloop.monitor.labelling.encoding import points
 from driftloop.monitor.sensors import jumped, jumps
+from driftloop.monitor.skew import distribution_differences, value_differences
 from scipy import stats
 
 DICE = np.random.default_rng(0)
@@ -143,3 +146,58 @@ def test_when_all_columns_jump_no_sensor_did() -> None:
     assert jumps(before, now, kinds) == []
     one = now.set_column(0, "a", pa.array(NOW)).set_column(1, "b", pa.array(NOW))
     assert [j.column for j in jumps(before, one, kinds)] == ["c"]
+
+
+def opened(seed: int, count: int, day: float, older: float = 0.0) -> pa.Table:
+    """Rows of one day, each with a moment some days before it."""
+    dice = np.random.default_rng(seed)
+    times = np.full(count, day * 86_400e6)
+    then = times - (dice.exponential(100, count) + older) * 86_400e6
+    kind = pa.timestamp("us", "UTC")
+    return pa.table(
+        {
+            "id": [f"{seed}-{at}" for at in range(count)],
+            "event_time": pa.array(times.astype(np.int64)).cast(kind),
+            "opened": pa.array(then.astype(np.int64), mask=dice.random(count) < 0.1)
+            .cast(kind),
+        }
+    )  # fmt: skip
+
+
+def test_of_a_moment_its_age_is_watched() -> None:
+    kinds: dict[str, Kind] = {"opened": "datetime"}
+    reference = opened(1, 2000, day=15_000)
+    later = movements(reference, opened(2, 168, day=15_400), kinds, alpha=0.001)
+    assert [m.is_moved for m in later] == [False]
+    older = opened(3, 168, day=15_000, older=150)
+    (moved,) = movements(reference, older, kinds, alpha=0.001)
+    assert moved.is_moved
+    without = older.drop_columns(["event_time"])
+    assert movements(reference, without, kinds, alpha=0.001) == []
+
+
+def test_moments_are_neither_jumps_nor_a_skew_of_distributions() -> None:
+    kinds: dict[str, Kind] = {"opened": "datetime"}
+    before, now = opened(1, 500, day=1), opened(2, 500, day=900, older=500)
+    assert jumps(before, now, kinds) == []
+    assert distribution_differences(before, now, None, kinds, 0.001) == []
+
+
+def test_the_same_row_has_the_same_moment_at_a_door() -> None:
+    kinds: dict[str, Kind] = {"opened": "datetime"}
+    rows_ = opened(1, 50, day=1)
+    assert value_differences(rows_, rows_, None, kinds) == []
+    moved = pc.add(rows_["opened"], pa.scalar(1, pa.duration("us")))
+    asked = rows_.set_column(2, "opened", moved)
+    (found,) = value_differences(asked, rows_, None, kinds)
+    assert (found.column, found.check) == ("opened", "values")
+
+
+def test_moments_are_points_by_their_age() -> None:
+    kinds: dict[str, Kind] = {"opened": "datetime"}
+    basis, later = opened(1, 300, day=1), opened(1, 300, day=800)
+    (one, other) = points(basis, [basis, later], kinds)
+    assert one.shape == (300, 3)
+    np.testing.assert_allclose(one, other, atol=1e-6)
+    (bare,) = points(basis.drop_columns(["event_time"]), [basis], kinds)
+    assert bare.shape == (300, 1)

@@ -380,7 +380,7 @@ def test_the_queue_over_http(tmp_path: Path) -> None:
     view = StateView(PipelineApplied, {"shop": applied})
     settings = MonitorSettings(home=tmp_path, api_token=SecretStr("t"))
     app = http_app("monitor", settings, dict)
-    app.include_router(labels_router(settings, engine, view))
+    app.include_router(labels_router(engine, view))
     url = "/v1/pipelines/shop/labels-wanted"
     client = HttpClient(app, {"Authorization": "Bearer t"})
     first = client.get(f"{url}?limit=2").json()

@@ -5,57 +5,42 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from driftloop.contracts.base import Event
+from driftloop.contracts.base import Chain, Event, Meta
 from driftloop.contracts.events import (
     ApprovalGiven,
     ApprovalRequested,
+    LineageReported,
     ModelApproved,
     ModelDeployed,
     ModelRegistered,
     ModelRejected,
     ModelRolledBack,
     ModelTrained,
-    PipelineApplied,
     ServedModel,
+    TrackingChanged,
 )
+from driftloop.contracts.registered import VersionCreated
 from driftloop.contracts.topics import consumed_by
+from driftloop.contracts.tracking import RunTagDeleted
 from driftloop.registry import handlers, tables
-from driftloop.registry.gate import Cost, PackageFinding
 from driftloop.registry.handlers import Deps
-from driftloop.registry.recorded import RecordedVerdicts
-from driftloop.runtime.database import open_database
+from driftloop.runtime.envelope import encode
 from driftloop.runtime.errors import Retry, Skip
 from driftloop.runtime.handlers import handler_table
-from driftloop.runtime.state import StateView
-from sqlmodel import Session
+from driftloop.runtime.transport import Message
 
 from tests.unit.registry import story
-from tests.unit.registry.story import NAME, named
+from tests.unit.registry.bench import open_deps
+from tests.unit.registry.story import NAME, START, named
 from tests.unit.scorer.packages import Factory
 
 
 @pytest.fixture(scope="module")
 def factory(tmp_path_factory: pytest.TempPathFactory) -> Factory:
     return Factory(tmp_path_factory.mktemp("home"))
-
-
-def open_deps(automation: str, people: int = 1) -> Iterator[Deps]:
-    engine = open_database("sqlite://", tables.TABLES)
-    applied = PipelineApplied(
-        pipeline=NAME, spec=story.spec(automation, people), applied_by="ada"
-    )
-    recorded = RecordedVerdicts()
-    recorded.complete.set()
-    with Session(engine) as session:
-        yield Deps(
-            session,
-            StateView(PipelineApplied, {NAME: applied}),
-            lambda _: PackageFinding(cost=Cost(0.5, 1.0, 3.0, 5.0)),
-            recorded,
-        )
-    engine.dispose()
 
 
 @pytest.fixture
@@ -70,7 +55,8 @@ def asking() -> Iterator[Deps]:
 
 
 def kinds(events: list[Event]) -> list[type[Event]]:
-    return [type(event) for event in events]
+    """Return what was told; reports for OpenLineage have tests of their own."""
+    return [type(event) for event in events if not isinstance(event, LineageReported)]
 
 
 def decision(event: ModelTrained, by: str, what: str = "approve") -> ApprovalGiven:
@@ -93,7 +79,7 @@ def test_versions_count_up(deps: Deps, factory: Factory) -> None:
         event = story.trained(factory, f"job-{number}")
         told = list(handlers.on_model_trained(event, deps))
         assert kinds(told) == [ModelRegistered, ModelApproved]
-        assert [e.version for e in told] == [number, number]
+        assert [e.version for e in told[:2]] == [number, number]
     assert told[1].approved_by == ["gate"]
 
 
@@ -192,7 +178,8 @@ def test_serving_changes_are_facts(deps: Deps, factory: Factory) -> None:
         restored=ServedModel(version=1, package=event.package),
         reason="worse",
     )
-    assert list(handlers.on_model_rolled_back(named(back, "back"), deps)) == []
+    told = list(handlers.on_model_rolled_back(named(back, "back"), deps))
+    assert kinds(told) == []
     book = tables.ledger_of(deps.session, NAME)
     assert book.aliases == {"champion": 1}
     assert book.standings[2].state == "rolled_back"
@@ -211,6 +198,24 @@ def test_figures_that_are_no_numbers_can_be_stored(factory, deps) -> None:
 def test_handlers_are_those_of_the_topic_table() -> None:
     table = handler_table(handlers.HANDLERS)
     assert set(table.topics) == {topic.name for topic in consumed_by("registry")}
+
+
+@pytest.mark.parametrize(
+    ("revision", "change", "is_known"),
+    [
+        (3, RunTagDeleted(run_id="a" * 32, key="k"), True),
+        (4, RunTagDeleted(run_id="a" * 32, key="k"), False),
+        (3, VersionCreated(name=NAME, version=1, source="s", location="l"), False),
+    ],
+    ids=["here already", "of others", "leads to a training"],
+)
+def test_changes_asked_for_here_are_passed_over(
+    deps: Deps, revision: int, change: Any, is_known: bool
+) -> None:
+    event = TrackingChanged(revision=revision, at_ms=1, by="ann", change=change)
+    record = encode(event, Meta("id", START, "registry", Chain("id")), deps.store)
+    message = Message(record.topic, 0, 0, record.key, record.value, record.headers)
+    assert handlers.is_known(message, deps) is is_known
 
 
 def test_real_packages_are_opened(factory: Factory, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from driftloop.contracts.measures import (
     GroupGap,
     Measures,
     Parity,
+    Refit,
     Reproducibility,
     Robustness,
     SliceResult,
@@ -202,6 +203,19 @@ def test_reproducible_where_asked(same: bool) -> None:
     mine, whole = check("reproducible", found, reproducible=True)
     assert mine.passed is whole is same
     assert not check("reproducible", measures(), reproducible=True)[1]
+
+
+@pytest.mark.parametrize(
+    ("mean", "error", "is_passed"),
+    [(-5.0, 1.0, True), (0.0, 0.0, True), (1.6, 1.0, True), (1.7, 1.0, False)],
+)
+def test_a_refit_must_know_the_rows_that_it_has_learned(mean, error, is_passed) -> None:
+    """As the one that was judged at least, but for chance: 1.645 errors at 95 %."""
+    assert check("refit", measures())[0] is None
+    again = Refit(row_count=900, loss=30, mean_difference=mean, standard_error=error)
+    mine, whole = check("refit", measures(refit=again))
+    assert mine.passed is whole is is_passed
+    assert ("worse" in mine.detail) is not is_passed
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 import io
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from driftloop.runtime.artifacts import AbsentError, FolderStore, uri_of
+from driftloop.contracts.events import BlobRef
+from driftloop.runtime.artifacts import ASIDE, AbsentError, FolderStore, uri_of
 from driftloop.runtime.errors import Reject, Retry
 
 
@@ -82,3 +84,62 @@ def test_what_was_deleted_is_absent(tmp_path: Path) -> None:
     with pytest.raises(AbsentError):
         next(store.parts(ref.uri, ref.sha256))
     assert not [*store.stored()]
+
+
+def old_object(store: FolderStore, root: Path) -> tuple[BlobRef, Path]:
+    ref = store.put(b"picture")
+    [path] = [p for p in root.rglob("*") if p.is_file()]
+    os.utime(path, (0, 0))
+    return ref, path
+
+
+NOW = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def test_what_nobody_puts_again_can_be_discarded(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    ref, _ = old_object(store, tmp_path)
+    assert store.discard(ref.sha256, NOW)
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert not store.discard(ref.sha256, NOW)  # it is gone already
+    store.put(b"picture")
+    assert not store.discard(ref.sha256, NOW)  # negative control: it is young
+    assert store.get(ref.uri, ref.sha256) == b"picture"
+
+
+@pytest.mark.parametrize("moment", ["before", "between", "after"])
+def test_what_is_put_while_it_is_discarded_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Whoever puts it in whatever moment has it afterwards, whole."""
+    store = FolderStore(tmp_path)
+    ref, path = old_object(store, tmp_path)
+    rename, unlink = Path.rename, Path.unlink
+
+    def slow_rename(self: Path, target: Path) -> Path:
+        if moment == "before":
+            os.utime(self)  # as put does, after it was looked at
+        found = rename(self, target)
+        if moment == "between":
+            store.put(b"picture")
+        return found
+
+    def slow_unlink(self: Path, missing_ok: bool = False) -> None:
+        unlink(self, missing_ok)
+        if moment == "after":
+            store.put(b"picture")
+
+    monkeypatch.setattr(Path, "rename", slow_rename)
+    monkeypatch.setattr(Path, "unlink", slow_unlink)
+    store.discard(ref.sha256, NOW)
+    assert store.get(ref.uri, ref.sha256) == b"picture"
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [path]
+
+
+def test_a_discarding_that_was_killed_is_undone(tmp_path: Path) -> None:
+    """The object lay aside; who lists the store puts it back."""
+    store = FolderStore(tmp_path)
+    ref, path = old_object(store, tmp_path)
+    path.rename(path.with_name(f"{path.name}{ASIDE}"))
+    assert [one.sha256 for one in store.stored()] == [ref.sha256]
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [path]

@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 from deltalake import write_deltalake
 from driftloop.contracts.events import DatasetRef, TableRef
-from driftloop.runtime.data.comparison import compare, shift
+from driftloop.runtime.data.comparison import compare, shift, shifts
 from driftloop.runtime.data.inference import feature_of, schema_of
-from driftloop.runtime.data.profile import profile_of, profiles_of
+from driftloop.runtime.data.profile import profile_of, profiles_of, with_moments
 from driftloop.runtime.data.reading import DatasetError, read_version, size_bytes
 
 START = datetime(2011, 1, 1, tzinfo=UTC)
@@ -187,6 +187,32 @@ def test_an_inferred_range_is_generous_and_keeps_its_sign(
     assert (found.min, found.max) == expected
 
 
+def test_moments_are_a_feature_without_a_range() -> None:
+    texts = ["2011-01-01T06:00:00", None, "2012-01-01"]
+    rows = pl.DataFrame({"seen": [START] * 3, "day": [START.date()] * 3, "at": texts})
+    found = schema_of(profiles_of(with_moments(rows), ()))
+    assert {name: column.feature.type for name, column in found.items()} == (
+        dict.fromkeys(("seen", "day", "at"), "datetime")
+    )
+    at = found["at"]
+    assert (at.feature.min, at.feature.max, at.feature.nullable) == (None, None, True)
+    assert at.profile is not None
+    assert str(at.profile.first) == "2011-01-01 06:00:00+00:00"
+    assert str(at.profile.last) == "2012-01-01 00:00:00+00:00"
+
+
+def test_of_moments_the_age_at_event_time_is_compared() -> None:
+    def opened(days: int, older: int = 0) -> pl.DataFrame:
+        times = [START + timedelta(days=days, hours=at) for at in range(100)]
+        then = [when - timedelta(days=older + at % 9) for at, when in enumerate(times)]
+        return pl.DataFrame({"event_time": times, "opened": then})
+
+    (passed,) = shifts(opened(0), opened(400), ["opened"])
+    assert (passed.column, passed.text) == ("opened.age_days", "as before")
+    (aged,) = shifts(opened(0), opened(400, older=9), ["opened"])
+    assert aged.text == "large: higher, mean 3.96 → 12.96"
+
+
 def test_free_text_has_no_list_of_values() -> None:
     names = feature_of(profile_of(pl.Series([f"name {n}" for n in range(40)])))
     codes = feature_of(profile_of(pl.Series(["a", "b"] * 20)))
@@ -194,8 +220,8 @@ def test_free_text_has_no_list_of_values() -> None:
     assert codes.values == ["a", "b"]
 
 
-def test_times_and_empty_columns_are_no_features() -> None:
-    rows = pl.DataFrame({"seen": [START], "empty": [None], "x": [1.0]})
+def test_durations_and_empty_columns_are_no_features() -> None:
+    rows = pl.DataFrame({"took": [START - START], "empty": [None], "x": [1.0]})
     assert list(schema_of(profiles_of(rows))) == ["x"]
     bare = schema_of(profiles_of(rows), with_rules=False)["x"].feature
     assert (bare.min, bare.max) == (None, None)

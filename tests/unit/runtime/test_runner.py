@@ -217,6 +217,32 @@ def test_a_chunk_that_repeats_in_part_handles_only_the_rest(tmp_path: Path) -> N
     assert bench.effects() == ["0", "1", "2"]
 
 
+def test_known_messages_are_passed_over(tmp_path: Path) -> None:
+    """Without a call; where they end is stored now and then, and never moved back."""
+    seen: list[bytes] = []
+
+    def on_rows(messages: Sequence[Message], deps: Deps) -> Iterator:
+        seen.extend(message.value for message in messages)
+        return iter(())
+
+    def is_known(message: Message, deps: Deps) -> bool:
+        return message.value == b"mine"
+
+    topic = "observation-arrived"
+    bench = Bench(tmp_path, [Chunk(topic, on_rows, is_known)])
+    values = [b"mine", b"mine", b"mine", b"other", b"mine"]
+    rows = [Message(topic, 0, n, None, value, ()) for n, value in enumerate(values)]
+    bench.runner.process(rows[:2])
+    assert (seen, bench.runner.start_offset(topic, 0)) == ([], 0)
+    bench.runner.store_positions()
+    assert bench.runner.start_offset(topic, 0) == 2
+    bench.runner.process(rows[2:4])  # one that is not known: then all of them
+    assert (seen, bench.runner.start_offset(topic, 0)) == ([b"mine", b"other"], 4)
+    bench.runner.process(rows[:2])
+    bench.runner.store_positions()
+    assert bench.runner.start_offset(topic, 0) == 4
+
+
 def test_published_events_are_forgotten(bench: Bench) -> None:
     bench.runner.process([bench.message()])
     bench.outbox.tidy()

@@ -55,6 +55,14 @@ def test_beats_of_the_handler_reset_the_clock() -> None:
     assert not look_for_two_limits([STUCK], list(range(13)))
 
 
+def test_messages_that_nobody_reads_are_a_stall() -> None:
+    """A member without partitions, of a group in which nobody has them."""
+    lost = DriverStatus(True, frozenset(), lag=None, processed=0, stranded=3)
+    assert look_for_two_limits([lost], [0])
+    assert not look_for_two_limits([replace(lost, stranded=0)], [0])
+    assert not look_for_two_limits([lost, lost, replace(lost, stranded=0)], [0])
+
+
 @pytest.mark.parametrize(
     "quiet",
     [replace(STUCK, lag=0), replace(STUCK, connected=False)],

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import struct
+import zlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -11,6 +15,7 @@ import pytest
 from driftloop.runtime.http import http_app
 from driftloop.scorer.answering import Desk, Traffic
 from driftloop.scorer.api import routers
+from driftloop.scorer.open_inference.tensors import values_in
 from driftloop.scorer.settings import ScorerSettings
 from driftloop.scorer.shelf import Loaded, Served, Shelf
 from fastapi import FastAPI
@@ -22,6 +27,7 @@ from tests.unit.support import HttpClient
 
 TOKEN = "token-of-the-tests"
 OPEN = {"/v2/health/live", "/v2/health/ready", "/ping", "/health"}
+JSON_LENGTH = "Inference-Header-Content-Length"
 INFER = f"/v2/models/{NAME}/infer"
 SIZE = {"name": "size", "shape": [2, 1], "datatype": "FP64", "data": [1.0, 2.0]}
 COLOUR = {"name": "colour", "shape": [2], "datatype": "BYTES", "data": ["red", "x"]}
@@ -96,7 +102,10 @@ def test_a_wrong_token_is_an_error_of_the_protocol(app: FastAPI) -> None:
 
 def test_server_and_health(client: HttpClient, shelf: Shelf) -> None:
     about = client.get("/v2").json()
-    assert (about["name"], about["extensions"]) == ("driftloop", [])
+    assert (about["name"], about["extensions"]) == (
+        "driftloop",
+        ["binary_tensor_data", "model_repository(index)"],
+    )
     assert client.get("/v2/health/live").json() == {"live": True}
     assert client.get("/v2/health/ready").json() == {"live": True, "ready": True}
     shelf.show(NAME, Served(2))
@@ -278,6 +287,189 @@ def test_a_slow_model_leaves_the_event_loop(
 ) -> None:
     shelf.show(NAME, Served(2, replace(versions["one"], row_seconds=1.0)))
     assert client.post(INFER, json=BODY).json()["outputs"][0]["data"] == [12.0, 3.0]
+
+
+# ── binary tensors, encodings, the index ────────────────────────────────────
+
+
+def packed(*inputs: dict[str, Any], more: bytes = b"", **fields: Any) -> dict[str, Any]:
+    """Return content and headers; an input's ``raw`` goes behind the JSON."""
+    raw = b"".join(given.get("raw", b"") for given in inputs)
+    described = [
+        {k: v for k, v in given.items() if k != "raw"}
+        | (
+            {"parameters": {"binary_data_size": len(given["raw"])}}
+            if "raw" in given and "parameters" not in given
+            else {}
+        )
+        for given in inputs
+    ]
+    text = json.dumps({"id": "42", "inputs": described, **fields}).encode()
+    return {
+        "content": text + raw + more,
+        "headers": {"Inference-Header-Content-Length": str(len(text))},
+    }
+
+
+def texts(*values: str) -> bytes:
+    parts = [value.encode() for value in values]
+    return b"".join(struct.pack("<I", len(part)) + part for part in parts)
+
+
+RAW_COLOUR = {
+    "name": "colour", "shape": [2], "datatype": "BYTES", "raw": texts("red", "größe")
+}  # fmt: skip
+
+
+def raw_size(datatype: str, values: list[float], kind: str) -> dict[str, Any]:
+    return {
+        "name": "size",
+        "shape": [len(values)],
+        "datatype": datatype,
+        "raw": np.array(values, kind).tobytes(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("datatype", "kind"),
+    [
+        ("FP64", "<f8"), ("FP32", "<f4"), ("FP16", "<f2"), ("INT64", "<i8"),
+        ("INT32", "<i4"), ("INT16", "<i2"), ("INT8", "i1"), ("UINT64", "<u8"),
+        ("UINT32", "<u4"), ("UINT16", "<u2"), ("UINT8", "u1"),
+    ],
+)  # fmt: skip
+def test_binary_tensors_of_each_datatype(
+    client: HttpClient, datatype: str, kind: str
+) -> None:
+    request = packed(raw_size(datatype, [1, 2], kind), RAW_COLOUR)
+    answer = client.post(INFER, **request)
+    assert answer.json()["outputs"][0]["data"] == [12.0, 3.0]
+    mixed = packed(raw_size(datatype, [1, 2], kind), COLOUR)
+    assert client.post(INFER, **mixed).json() == answer.json()
+
+
+def test_a_nan_is_a_missing_value() -> None:
+    raw = np.array([1, np.nan]).tobytes()
+    assert values_in(raw, "size", "FP64", 2) == [1.0, None]
+
+
+def test_binary_answers_where_they_are_asked_for(
+    client: HttpClient, shelf: Shelf, versions: dict[str, Loaded]
+) -> None:
+    shelf.show(NAME, Served(2, versions["binary"]))
+    for fields in (
+        {"parameters": {"binary_data_output": True}},
+        {
+            "outputs": [
+                {"name": name, "parameters": {"binary_data": True}}
+                for name in ("prediction", "score")
+            ]
+        },
+    ):
+        response = client.post(INFER, json=BODY | fields)
+        assert response.headers["content-type"] == "application/octet-stream"
+        length = int(response.headers["inference-header-content-length"])
+        label, score = json.loads(response.content[:length])["outputs"]
+        assert "data" not in label
+        size = label["parameters"]["binary_data_size"]
+        assert response.content[length : length + size] == texts("yes", "no")
+        scores = np.frombuffer(response.content[length + size :], "<f8")
+        assert len(scores) * 8 == score["parameters"]["binary_data_size"]
+        assert scores == pytest.approx([1 / (1 + np.exp(-6)), 1 / (1 + np.exp(3))])
+    one = [{"name": "score", "parameters": {"binary_data": False}}]
+    asked = BODY | {"outputs": one, "parameters": {"binary_data_output": True}}
+    assert "data" in client.post(INFER, json=asked).json()["outputs"][0]
+
+
+SIZE_1 = raw_size("FP64", [1, 2], "<f8")
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (packed(SIZE_1 | {"raw": b"1234567"}, COLOUR), "are 16 bytes, not 7"),
+        (packed(SIZE_1 | {"data": [1]}, COLOUR), "both 'data' and binary_data_size"),
+        (packed(SIZE_1, COLOUR, more=b"x"), "1 bytes behind the JSON"),
+        (
+            packed(SIZE_1 | {"parameters": {"binary_data_size": 17}}, COLOUR),
+            "behind the JSON are 16 bytes more",
+        ),
+        (
+            packed(SIZE_1 | {"parameters": {"binary_data_size": "16"}}, COLOUR),
+            "binary_data_size is '16'",
+        ),
+        (packed(SIZE_1, RAW_COLOUR | {"raw": texts("a")}), "2 values expected, 1"),
+        (packed(SIZE_1, RAW_COLOUR | {"raw": b"\1\0\0"}), "end within a length"),
+        (packed(SIZE_1, RAW_COLOUR | {"raw": b"\2\0\0\0a"}), "end within a value"),
+        (
+            packed(SIZE_1, RAW_COLOUR | {"raw": b"\1\0\0\0\xff" * 2}),
+            "value 0 is not UTF-8",
+        ),
+        (packed(raw_size("FP64", [1, np.inf], "<f8"), COLOUR), "row 1 is no number"),
+        (packed(raw_size("BOOL", [1, 2], "u1"), COLOUR), "is 0 or 1"),
+        (
+            packed(SIZE_1, COLOUR) | {"headers": {JSON_LENGTH: "9999"}},
+            "is not the length",
+        ),
+        (packed(SIZE_1, COLOUR) | {"headers": {JSON_LENGTH: "-1"}}, "not the length"),
+        (packed(SIZE_1, COLOUR, parameters=[1]), "expected 'parameters'"),
+        (
+            packed(SIZE_1 | {"parameters": {"shared_memory_region": "a"}}, COLOUR),
+            "no shared memory",
+        ),
+        (
+            packed(
+                SIZE_1, COLOUR,
+                outputs=[{"name": "prediction", "parameters": {"classification": 3}}],
+            ),
+            "no classification extension",
+        ),
+        (packed(SIZE_1, COLOUR, outputs=[{"name": 3}]), "expected 'outputs'"),
+    ],
+)  # fmt: skip
+def test_binary_tensors_that_are_not_right(
+    client: HttpClient, request_: dict[str, Any], message: str
+) -> None:
+    response = client.post(INFER, **request_)
+    assert response.status_code == 400, response.text
+    assert message in response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)]
+)
+def test_a_compressed_body(client: HttpClient, encoding: str, compress: Any) -> None:
+    request = packed(SIZE_1, RAW_COLOUR)
+    headers = request["headers"] | {"Content-Encoding": encoding}
+
+    def post(content: bytes) -> Any:
+        return client.post(INFER, content=content, headers=headers)
+
+    sent = compress(request["content"])
+    assert post(sent).json()["outputs"][0]["data"] == [12.0, 3.0]
+    for broken in (sent[:-3], sent + b"more", request["content"]):
+        assert post(broken).status_code == 400
+        assert f"is not {encoding}" in post(broken).json()["error"]
+    assert post(compress(b"[" * 1_000_000)).status_code == 413
+    headers["Content-Encoding"] = "br"
+    refused = post(sent)
+    assert refused.status_code == 415
+    assert "gzip, deflate" in refused.json()["error"]
+
+
+def test_the_index_of_models(
+    client: HttpClient, shelf: Shelf, versions: dict[str, Loaded]
+) -> None:
+    shelf.show(NAME, Served(1, versions["one"], failed={2: "it has no signature"}))
+    assert client.post("/v2/repository/index").json() == [
+        {"name": NAME, "version": "1", "state": "READY", "reason": ""},
+        {
+            "name": NAME,
+            "version": "2",
+            "state": "UNAVAILABLE",
+            "reason": "it has no signature",
+        },
+    ]
 
 
 # ── MLflow ──────────────────────────────────────────────────────────────────

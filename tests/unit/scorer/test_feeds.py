@@ -1,9 +1,15 @@
 """Values become arrays, or an error that names the feature and the row."""
 
+import json
+from datetime import UTC, datetime
+
 import numpy as np
 import pytest
 from driftloop.models.package import InputColumn
+from driftloop.scorer import asked
 from driftloop.scorer.feeds import BadRequest, feeds_of
+from driftloop.scorer.open_inference.bodies import request_in
+from driftloop.scorer.open_inference.tensors import columns_of
 
 INPUTS = [
     InputColumn(name="temp", type="number", nullable=True),
@@ -93,3 +99,57 @@ def test_a_missing_feature_is_named():
     columns = {name: values for name, values in GOOD.items() if name != "temp"}
     with pytest.raises(BadRequest, match="missing: temp"):
         feeds_of(columns, INPUTS)
+
+
+OPENED = InputColumn(
+    name="opened", type="datetime", nullable=True, timezone="Europe/Berlin"
+)
+
+
+def test_moments_are_whole_microseconds():
+    given = ["1970-01-01T00:00:00Z", "1970-01-01 02:00", None, "1969-12-31"]
+    hour, least = 3_600_000_000, np.iinfo(np.int64).min
+    for values in (given, [[value] for value in given]):
+        feeds, rows = feeds_of({"opened": values}, [OPENED])
+        assert rows == 4
+        assert feeds["opened"].dtype == np.int64
+        assert feeds["opened"].ravel().tolist() == [0, hour, least, -25 * hour]
+
+
+@pytest.mark.parametrize(
+    "value", ["soon", "", 5, 1.5, True, "0001-01-01T00:00:00+05:00"]
+)
+def test_what_is_no_moment_is_refused(value):
+    with pytest.raises(BadRequest, match="opened: row 1: .*send ISO 8601 text"):
+        feeds_of({"opened": ["2011-01-01", value]}, [OPENED])
+    required = OPENED.model_copy(update={"nullable": False})
+    with pytest.raises(BadRequest, match="opened: row 0"):
+        feeds_of({"opened": [None]}, [required])
+
+
+@pytest.mark.parametrize(
+    ("tensor", "says"),
+    [
+        ({"datatype": "FP64", "data": [1.0]}, "is a datetime: send BYTES, not FP64"),
+        ({"datatype": "INT64", "data": [2**62]}, "no moment; an INT64 counts the"),
+        ({"datatype": "INT64", "data": ["x"]}, "no moment"),
+        ({"datatype": "INT64", "data": [[0]]}, None),
+        ({"datatype": "BYTES", "data": ["1970-01-01T00:00:00Z"]}, None),
+    ],
+)
+def test_moments_of_the_open_inference_protocol(tensor, says):
+    body = {"inputs": [{"name": "opened", "shape": [1], **tensor}]}
+    columns, check = columns_of(request_in(json.dumps(body).encode(), None).tensors)
+    if says:
+        with pytest.raises(BadRequest, match=says):
+            check([OPENED])
+        return
+    check([OPENED])
+    assert feeds_of(columns, [OPENED])[0]["opened"].tolist() == [[0]]
+
+
+def test_moments_are_told_to_the_monitor_as_such():
+    values = np.array([0, np.iinfo(np.int64).min])
+    assert asked._column(values, "datetime").to_pylist() == [
+        datetime(1970, 1, 1, tzinfo=UTC), None,
+    ]  # fmt: skip

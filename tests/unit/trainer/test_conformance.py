@@ -8,10 +8,12 @@ the same rows. A candidate that is added to ``MODULES`` is tested here by that a
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from driftloop.contracts.pipeline import PipelineSpec
-from driftloop.trainer import candidates, fitting
-from driftloop.trainer.candidates import MODULES, UNWATCHED, CandidateRefused, Sample
+from driftloop.trainer import candidates, encoding_json, fitting
+from driftloop.trainer.candidates import (
+    CONTINUED,
+    MODULES,
+    UNWATCHED,
+    CandidateRefused,
+    Sample,
+)
+from driftloop.trainer.continuing import HEADER_FILE, Header, Heritage
 from driftloop.trainer.fitting import Fitted
 from driftloop.trainer.graph import RAW, Core, constant
 from onnx import helper
@@ -51,6 +60,7 @@ every_candidate = pytest.mark.parametrize("name", CANDIDATES)
 every_task = pytest.mark.parametrize("task", TASKS)
 
 Fit = Callable[[pa.Table, PipelineSpec], Fitted]
+Going = Callable[[pa.Table, PipelineSpec, Heritage | None], Fitted]
 
 
 def of(name: str) -> Fit:
@@ -58,7 +68,7 @@ def of(name: str) -> Fit:
 
 
 def fit(name: str, table: pa.Table, how: PipelineSpec) -> Fitted:
-    return fitting.fit(name, with_lags(name, table), named_lags(name, how), threads=1)
+    return fitting.fit(name, with_lags(name, table), named_lags(name, how), 1)
 
 
 def with_lags(name: str, table: Any) -> Any:
@@ -125,12 +135,14 @@ def test_it_learns_and_its_graph_answers_as_its_library(name: str, task: str) ->
 # ── determinism ─────────────────────────────────────────────────────────────
 
 _ELSEWHERE = """
-import hashlib, sys
+import hashlib, json, sys
 from tests.unit.trainer.cases import rows, spec
 from tests.unit.trainer.test_conformance import fit
+found = {}
 for name in sys.argv[1:]:
     model = fit(name, rows(300, task="binary"), spec(task="binary")).model
-    print(name, hashlib.sha256(model).hexdigest())
+    found[name] = hashlib.sha256(model).hexdigest()
+print(json.dumps(found))
 """
 
 
@@ -143,6 +155,7 @@ def test_the_same_rows_give_the_same_bytes(name: str) -> None:
     assert fit(name, rows(300, task="binary", seed=1), how).model != first
 
 
+@pytest.mark.timeout(300)  # fits them all; a busy machine is several times slower
 def test_another_process_gives_the_same_bytes() -> None:
     """With another order of its sets and another number of threads."""
     names = [name for name in MODULES if HAS_TORCH or name not in OF_TORCH]
@@ -151,12 +164,12 @@ def test_another_process_gives_the_same_bytes() -> None:
         [sys.executable, "-c", _ELSEWHERE, *names],
         env=environment, capture_output=True, check=True, text=True, timeout=240,
         cwd=Path(__file__).parents[3],
-    ).stdout.split()  # fmt: skip
+    ).stdout.splitlines()[-1]  # fmt: skip
     table, how = rows(300, task="binary"), spec(task="binary")
     here = {
         name: hashlib.sha256(fit(name, table, how).model).hexdigest() for name in names
     }
-    assert dict(zip(said[::2], said[1::2], strict=True)) == here
+    assert json.loads(said) == here
 
 
 @every_candidate
@@ -270,6 +283,68 @@ def test_ten_thousand_columns(name: str) -> None:
     fitted = survives(of(name), wide, how, name)
     if fitted is not None:
         assert len(fitted.inputs) == WIDE_COLUMNS
+
+
+# ── going on ────────────────────────────────────────────────────────────────
+
+
+def goes_on(fit_on: Going, table: pa.Table, how: PipelineSpec) -> None:
+    """In two steps from a state it comes to the same bytes as in one.
+
+    The state is of the first rows, so that both ways have the same encoding.
+    """
+    first = fit_on(table.slice(0, 200), how, None)
+    assert first.state, first.note
+    one = fit_on(table, how, left_by(first))
+    half = fit_on(table.slice(0, 300), how, left_by(first))
+    two = fit_on(table, how, left_by(half))
+    assert two.model == one.model
+    assert two.state == one.state
+    assert one.model not in (first.model, half.model)
+    assert one.parity is not None
+    assert one.parity <= fitting.PARITY_TOLERANCE
+
+
+def left_by(fitted: Fitted) -> Heritage:
+    header = Header.model_validate_json(fitted.state[HEADER_FILE])
+    encoding = encoding_json.of_json(header.encoding)
+    return Heritage(1, header, fitted.state[header.state_file], encoding)
+
+
+def going(name: str) -> Going:
+    return lambda table, how, heritage: fitting.fit(
+        name, table, how, 1, heritage=heritage
+    )
+
+
+def continuing_spec(task: str) -> PipelineSpec:
+    return spec(task=task, train={"continue_from_champion": True})
+
+
+@every_task
+@pytest.mark.parametrize("name", CONTINUED)
+def test_it_goes_on_from_its_state(name: str, task: str) -> None:
+    goes_on(going(name), rows(400, task=task), continuing_spec(task))
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in MODULES if n not in (*CONTINUED, *OF_TORCH)]
+)
+def test_the_others_keep_no_state(name: str) -> None:
+    """Networks do: their weights, to begin at; see ``test_network_start``."""
+    assert not fitting.fit(name, rows(150), continuing_spec("regression"), 1).state
+
+
+def forgetful(sample: Sample) -> Core:
+    """Begins with its state and learns all rows once more."""
+    start = sample.start and replace(sample.start, first=0)
+    return candidates.candidate("online_linear")(replace(sample, start=start))
+
+
+def test_a_forgetful_candidate_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "candidate", lambda _: forgetful)
+    with pytest.raises(AssertionError):
+        goes_on(going("linear"), rows(400), continuing_spec("regression"))
 
 
 # ── the control: a candidate that keeps none of it is found out ─────────────

@@ -30,7 +30,7 @@ def test_a_candidate_learns_and_its_graph_is_exact(name: str, task: str) -> None
     if name == "mlp" and not HAS_TORCH:
         pytest.skip("torch is not installed")
     table = rows(600, task=task)
-    fitted = fitting.fit(name, table.slice(0, 500), how(task), threads=1)
+    fitted = fitting.fit(name, table.slice(0, 500), how(task), 1)
     rest = table.slice(500)
     said = fitted.loaded().predict(rest)
     truth = fitting.target_of(rest, how(task)).values

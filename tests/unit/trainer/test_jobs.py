@@ -1,5 +1,6 @@
 """A job ends with one event, whoever died in between; a late result is refused."""
 
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,9 @@ class FakeWorker:
     def warm(self) -> None: ...
 
     def close(self) -> None: ...
+
+    def forget(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
 
     def run(
         self,

@@ -35,6 +35,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 from sqlmodel import Session, select
 
+from tests.unit.support import examples
 from tests.unit.trainer.cases import (
     NAME,
     data,
@@ -372,7 +373,7 @@ def world_of(engine: Engine, retrain: dict) -> Iterator[World]:
 
 
 @given(history=steps, retrain=policies)
-@settings(max_examples=25, deadline=None, phases=PHASES)
+@settings(max_examples=examples(25), phases=PHASES)
 def test_no_trigger_is_lost_and_no_two_jobs_run(engine, history, retrain) -> None:
     """The world's ``take`` looks after each event that at most one job is open."""
     with world_of(engine, retrain) as world:
@@ -409,7 +410,7 @@ def look_after(world: World, history: list) -> None:
     ahead=st.sampled_from([-1.0, 0.0, 1.0]),
     retrain=policies,
 )
-@settings(max_examples=20, deadline=None, phases=PHASES)
+@settings(max_examples=examples(20), phases=PHASES)
 def test_a_storm_is_one_job_and_at_most_one_follow_up(
     engine, storm, ahead, retrain
 ) -> None:

@@ -22,6 +22,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from tests.unit.support import examples
 from tests.unit.trainer.cases import job, rows, spec
 
 FEATURES = {
@@ -165,7 +166,7 @@ word_steps = st.fixed_dictionaries(
     notes=word_steps,
     crossed=st.booleans(),
 )
-@settings(max_examples=15, deadline=None, phases=set(Phase) - {Phase.explain})
+@settings(max_examples=examples(15), phases=set(Phase) - {Phase.explain})
 def test_graph_and_numpy_agree_on_anything(
     training: pa.Table, asked: pa.Table, numbers: Any, others: Any, texts: Any,
     notes: Any, crossed: bool,
@@ -185,6 +186,20 @@ def test_graph_and_numpy_agree_on_anything(
     for given_rows in (training, asked):
         found, wanted = served(encoding, given_rows), encoding.matrix(given_rows)
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("scaling", ["standard", "robust", "min_max"])
+@pytest.mark.parametrize("numbers", [[-3.4e38, 3.4e38], [0.0, 1e-40], [-1e-38, 3.4e38]])
+def test_scaling_at_the_ends_of_single_precision(
+    scaling: str, numbers: list[float]
+) -> None:
+    """A range beyond single precision, a width below its digits."""
+    given_rows = table(a=numbers, b=[1.0, 2.0], whole=[1, 2],
+                       kind=["x", "y"], shop=["x", "y"])  # fmt: skip
+    encoding = learned(given_rows, piped(columns={"a": {"scaling": scaling}}))
+    made = encoding.matrix(given_rows)
+    np.testing.assert_allclose(served(encoding, given_rows), made, rtol=1e-5, atol=1e-6)
+    assert not np.isnan(made).any()
 
 
 def test_a_graph_of_other_constants_is_noticed() -> None:

@@ -16,6 +16,7 @@ from driftloop.validator import datasets
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.unit.support import examples
 from tests.unit.validator.upkeep import BEGIN, DAY, Bench, content, spec_of
 
 KEEP_DAYS = 4
@@ -107,7 +108,7 @@ class Play:
         return rows.select(sorted(rows.columns))
 
 
-@settings(max_examples=6, deadline=None, phases=[Phase.reuse, Phase.generate])
+@settings(max_examples=examples(6), phases=[Phase.reuse, Phase.generate])
 @given(STEPS)
 def test_maintenance_takes_old_rows_and_nothing_else(steps: list[Step]) -> None:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:

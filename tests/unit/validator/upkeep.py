@@ -26,9 +26,9 @@ from driftloop.runtime.data.vacuum import SPARE
 from driftloop.runtime.database import open_database
 from driftloop.runtime.handlers import handler_table
 from driftloop.runtime.state import StateView
+from driftloop.validator.app import SERVICE
 from driftloop.validator.datasets import Datasets
 from driftloop.validator.handlers import HANDLERS, ValidatorDeps
-from driftloop.validator.tables import TABLES
 from sqlmodel import Session
 
 NAME = "bikes"
@@ -55,7 +55,7 @@ class Bench:
     def __init__(self, path: Path, spec: PipelineSpec) -> None:
         self.path = path
         self.spec = spec
-        self.engine = open_database(f"sqlite:///{path}/validator.db", TABLES)
+        self.engine = open_database(f"sqlite:///{path}/validator.db", SERVICE.tables)
         self.datasets = self.open()
         self.offset = -1
         self.now = datetime(2024, 6, 1, tzinfo=UTC)

@@ -102,6 +102,7 @@ def _files(template: str) -> dict[str, str]:
         "privacy_key": draw(),
         "s3_access_key": secrets.token_hex(10),
         "s3_secret_key": draw(),
+        "webhook_key": draw(),
         "kafka_server.properties": kafka_settings(template, users),
         "postgres_services.sql": _database_script(databases),
     }

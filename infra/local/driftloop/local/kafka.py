@@ -22,6 +22,7 @@ from types import TracebackType
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from driftloop.local import quick_start
 from driftloop.local.jars import class_path, ensure_jars
 from driftloop.local.processes import (
     LOOPBACK,
@@ -387,6 +388,7 @@ class KafkaNode:
             "-Djava.awt.headless=true",
             "-Djava.io.tmpdir=tmp",
             "-Dlog4j2.configurationFile=log4j2.yaml",
+            *quick_start.options(),
             "-cp",
             class_path(cache_folder()),
         ]

@@ -55,12 +55,14 @@ class Service:
     ----------
     port : of its HTTP interface, unless it is taken.
     has_api : it serves people or outside systems, so it needs the token.
+    grpc_port : of its gRPC interface, where it has one.
     argv : how it is started; by default ``python -m driftloop.<name>``.
     """
 
     name: str
     port: int
     has_api: bool = False
+    grpc_port: int | None = None
     argv: Sequence[str] = ()
     env: Mapping[str, str] = field(default_factory=dict)
 
@@ -69,7 +71,7 @@ SERVICES = (
     Service("registry", 7002, has_api=True),
     Service("ingest", 7001, has_api=True),
     Service("validator", 7004),
-    Service("scorer", 7003, has_api=True),
+    Service("scorer", 7003, has_api=True, grpc_port=7013),
     Service("monitor", 7007, has_api=True),
     Service("trainer", 7005),
     Service("deployer", 7006),
@@ -144,7 +146,7 @@ def status(home: Path) -> dict[str, Any]:
     -------
     dict
         ``state`` (``stopped``, ``starting``, ``running``, ``stopping``), ``home``,
-        ``broker`` (bootstrap), ``urls`` by service, ``token_file``, and ``processes``
+        ``broker`` (bootstrap), ``urls`` by interface, ``token_file``, ``processes``
         by name: ``pid``, ``state``, ``ready``, ``port``, ``restarts``, ``last_exit``,
         ``log``.
     """
@@ -180,8 +182,14 @@ def supervise(
     place.create()
     with place.locked(), PortClaims(cache_folder("ports")) as claims:
         _end_left_over(place)
-        known = place.read_record().get("processes", {})
-        before = {name: process.get("port") for name, process in known.items()}
+        known = place.read_record()
+        processes, urls = known.get("processes", {}), known.get("urls", {})
+        before = {name: process.get("port") for name, process in processes.items()}
+        before |= {
+            name: int(urls[name].rpartition(":")[2])
+            for name in map(_grpc, (s.name for s in services))
+            if name in urls
+        }
         ports = settle_ports(services, before, claims)
         asyncio.run(_supervise(place, services, ports, echo))
 
@@ -198,8 +206,16 @@ async def _supervise(
         "broker": f"{LOOPBACK}:{ports[BROKER]}",
         "urls": {
             s.name: f"http://{LOOPBACK}:{ports[s.name]}" for s in services if s.has_api
+        }
+        | {
+            _grpc(s.name): f"{LOOPBACK}:{ports[_grpc(s.name)]}"
+            for s in services
+            if s.grpc_port
         },
-        "processes": {name: {"port": port} for name, port in ports.items()},
+        "processes": {
+            name: {"port": ports[name]}
+            for name in (BROKER, *(s.name for s in services))
+        },
     }
     place.write_record(record)
     node.prepare()
@@ -233,6 +249,7 @@ def settle_ports(
 ) -> dict[str, int]:
     """Choose each process's port: that of the last run, else its default, else free."""
     wanted = {BROKER: BROKER_PORT} | {s.name: s.port for s in services}
+    wanted |= {_grpc(s.name): s.grpc_port for s in services if s.grpc_port}
     chosen: dict[str, int] = {}
 
     def is_usable(port: int) -> bool:
@@ -243,6 +260,11 @@ def settle_ports(
         candidates = [port for port in (known.get(name), default) if port]
         chosen[name] = next(filter(is_usable, chain(candidates, free)))
     return chosen
+
+
+def _grpc(name: str) -> str:
+    """Name a service's gRPC interface among ports and addresses."""
+    return f"{name} (gRPC)"
 
 
 def _broker_spec(node: KafkaNode, stack_id: str) -> ProcessSpec:
@@ -276,8 +298,12 @@ def _service_spec(
         "DRIFTLOOP_LOG_FORMAT": "console" if echo else "json",
         "PYTHONUNBUFFERED": "1",
     }
+    if service.grpc_port:
+        grpc_port = str(ports[_grpc(service.name)])
+        own[f"DRIFTLOOP_{service.name.upper()}_GRPC_PORT"] = grpc_port
     if service.has_api:
         own["DRIFTLOOP_API_TOKEN"] = place.token_file.read_text(encoding="utf-8")
+        own["DRIFTLOOP_OPERATOR_DECIDES"] = "true"  # this stack is one person's
     for linked in ("registry", "scorer"):
         if service.name == "console" and linked in ports:
             url = f"http://{LOOPBACK}:{ports[linked]}"

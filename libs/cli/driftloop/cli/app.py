@@ -10,20 +10,23 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from driftloop.cli import data, letters, models, personal, stack
+from driftloop.cli import data, gc, letters, lineage, models, personal, stack
+from driftloop.cli.access import command as access
 from driftloop.cli.context import CommandError, connect
 from driftloop.cli.datasets.command import datasets_app
 from driftloop.cli.demo.command import DEFAULT_FOLDER, demo_command
 from driftloop.cli.demo.run import DemoError
+from driftloop.cli.erasures.command import erasures_app
 from driftloop.cli.federated.command import federated_app
 from driftloop.cli.jobs.command import jobs_app
 from driftloop.cli.labels.command import labels_app
 from driftloop.cli.log import LogTimeoutError
-from driftloop.cli.options import HOME, Home, Json
+from driftloop.cli.options import HOME, By, Home, Json, Reason
 from driftloop.cli.options import console as _console
 from driftloop.cli.options import print_json as _print_json
 from driftloop.cli.packages import command as packages
 from driftloop.cli.publish import Pace, PublishFileError, title_of
+from driftloop.cli.rebuild.command import rebuild
 from driftloop.cli.schema.command import schema_app
 from driftloop.cli.why import UnknownModelError
 from driftloop.contracts.pipeline import PipelineFileError
@@ -61,6 +64,7 @@ letters_app = typer.Typer(
 )
 app.add_typer(letters_app, name="dead-letters", rich_help_panel="Pipelines and data")
 app.add_typer(datasets_app, name="datasets", rich_help_panel="Pipelines and data")
+app.add_typer(erasures_app, name="erasures", rich_help_panel="Personal data")
 app.add_typer(federated_app, name="federated", rich_help_panel="Models")
 app.add_typer(jobs_app, name="jobs", rich_help_panel="Models")
 app.add_typer(labels_app, name="labels", rich_help_panel="Pipelines and data")
@@ -105,6 +109,9 @@ def status(home: Home = HOME, as_json: Json = False) -> None:
         )
     else:
         stack.show(report, _console())
+
+
+app.command(rich_help_panel="Local stack")(rebuild)
 
 
 # ── pipelines and data ──────────────────────────────────────────────────────
@@ -198,25 +205,30 @@ def watch(
 def erase(
     pipeline: Annotated[str, typer.Argument(help="Pipeline's name.")],
     subject: Annotated[str, typer.Option(help="The person's id, as upstream has it.")],
-    by: Annotated[str, typer.Option(help="Who asks.", envvar="USER")],
-    reason: Annotated[str, typer.Option("--reason", "-m", help="Why.")],
+    reason: Reason,
+    by: By = None,
     home: Home = HOME,
     as_json: Json = False,
 ) -> None:
-    """Make what is encrypted for a person unreadable, everywhere and for ever."""
+    """Propose that a person's data becomes unreadable; another person confirms it."""
     answer = personal.erase(connect(home), pipeline, subject, by, reason)
     if as_json:
         _print_json(answer)
     else:
-        _console().print(f"{pipeline}: erasure of {answer['subject']} requested")
+        _console().print(
+            f"{pipeline}: erasure of {answer['subject']} proposed; nothing is gone "
+            f"yet. Another person: driftloop erasures confirm {pipeline} "
+            f"{answer['proposal_id']} --reason TEXT",
+            soft_wrap=True,
+        )
 
 
 @app.command(rich_help_panel="Personal data")
 def reveal(
     pipeline: Annotated[str, typer.Argument(help="Pipeline's name.")],
     value: Annotated[str, typer.Argument(help="A token, or an encrypted value.")],
-    by: Annotated[str, typer.Option(help="Who reads it.", envvar="USER")],
-    reason: Annotated[str, typer.Option("--reason", "-m", help="Why.")],
+    reason: Reason,
+    by: By = None,
     home: Home = HOME,
     as_json: Json = False,
 ) -> None:
@@ -264,6 +276,36 @@ def why(
         _console().print(models.story_tree(story, with_ids))
 
 
+@app.command("lineage", rich_help_panel="Models")
+def show_lineage(
+    thing: Annotated[
+        str,
+        typer.Argument(
+            help="bike-demand/3, bike-demand (its champion), "
+            "dataset/bike-demand/730.365, or the id of an event or a training."
+        ),
+    ],
+    upstream: Annotated[
+        bool, typer.Option("--upstream", help="Only what it came of.")
+    ] = False,
+    downstream: Annotated[
+        bool, typer.Option("--downstream", help="Only what it went into.")
+    ] = False,
+    depth: Annotated[int, typer.Option(min=1, max=100, help="Steps.")] = 10,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Show what something came of, and what it went into."""
+    direction = "both"
+    if upstream != downstream:
+        direction = "upstream" if upstream else "downstream"
+    answer = lineage.lineage(connect(home), thing, direction, depth)
+    if as_json:
+        _print_json(answer)
+    else:
+        _console().print(lineage.lineage_view(answer))
+
+
 @app.command(rich_help_panel="Models")
 def card(
     model: Annotated[str, typer.Argument(help="bike-demand/3")],
@@ -293,8 +335,8 @@ app.command(rich_help_panel="Models")(packages.reproduce)
 @app.command(rich_help_panel="Models")
 def approve(
     model: Annotated[str, typer.Argument(help="bike-demand/3")],
-    by: Annotated[str, typer.Option(help="Who decides.", envvar="USER")],
-    reason: Annotated[str, typer.Option("--reason", "-m", help="Why.")],
+    reason: Reason,
+    by: By = None,
     home: Home = HOME,
     as_json: Json = False,
 ) -> None:
@@ -305,8 +347,8 @@ def approve(
 @app.command(rich_help_panel="Models")
 def reject(
     model: Annotated[str, typer.Argument(help="bike-demand/3")],
-    by: Annotated[str, typer.Option(help="Who decides.", envvar="USER")],
-    reason: Annotated[str, typer.Option("--reason", "-m", help="Why.")],
+    reason: Reason,
+    by: By = None,
     home: Home = HOME,
     as_json: Json = False,
 ) -> None:
@@ -315,20 +357,36 @@ def reject(
 
 
 def _decide(
-    decision: str, model: str, by: str, reason: str, home: Path, as_json: bool
+    decision: str, model: str, by: str | None, reason: str, home: Path, as_json: bool
 ) -> None:
     answer = models.decide(connect(home), decision, model, by, reason)
     if as_json:
         _print_json(answer)
     else:
-        _console().print(f"{model}: {answer.get('state', decision)}")
+        _console().print(f"{model}: {models.standing(answer, decision)}")
+
+
+@app.command(rich_help_panel="Models")
+def request_approval(
+    model: Annotated[str, typer.Argument(help="bike-demand/3")],
+    reason: Reason,
+    by: By = None,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Ask people again about a version whose request for approval has expired."""
+    answer = models.request_approval(connect(home), model, by, reason)
+    if as_json:
+        _print_json(answer)
+    else:
+        _console().print(f"{model}: {models.standing(answer, 'asked again')}")
 
 
 @app.command(rich_help_panel="Models")
 def rollback(
     pipeline: Annotated[str, typer.Argument(help="Pipeline's name.")],
-    by: Annotated[str, typer.Option(help="Who asks.", envvar="USER")],
-    reason: Annotated[str, typer.Option("--reason", "-m", help="Why.")],
+    reason: Reason,
+    by: By = None,
     to_version: Annotated[
         int | None, typer.Option("--to", help="Default: the version before.")
     ] = None,
@@ -344,10 +402,30 @@ def rollback(
 
 
 @app.command(rich_help_panel="Models")
+def rollout(
+    action: Annotated[
+        models.Steering,
+        typer.Argument(help="hold: no further step; promote: in front."),
+    ],
+    model: Annotated[str, typer.Argument(help="PIPELINE/VERSION that is on its way.")],
+    reason: Reason,
+    by: By = None,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Hold the rollout of a version, let it go on, or cut it short."""
+    answer = models.steer(connect(home), action, model, by, reason)
+    if as_json:
+        _print_json(answer)
+    else:
+        _console().print(f"{model}: {action.value} requested; see `driftloop watch`")
+
+
+@app.command(rich_help_panel="Models")
 def retrain(
     pipeline: Annotated[str, typer.Argument(help="Pipeline's name.")],
-    by: Annotated[str, typer.Option(help="Who asks.", envvar="USER")],
-    reason: Annotated[str, typer.Option("--reason", "-m", help="Why.")],
+    reason: Reason,
+    by: By = None,
     home: Home = HOME,
     as_json: Json = False,
 ) -> None:
@@ -357,6 +435,13 @@ def retrain(
         _print_json(answer)
     else:
         _console().print(f"{pipeline}: training requested")
+
+
+# ── rights and their use ────────────────────────────────────────────────────
+
+app.add_typer(access.tokens_app, name="tokens", rich_help_panel="Rights")
+app.command(rich_help_panel="Rights")(access.me)
+app.command(rich_help_panel="Rights")(access.verify)
 
 
 # ── dead letters ────────────────────────────────────────────────────────────
@@ -391,6 +476,28 @@ def letters_replay(
         _print_json({"replayed": number})
     else:
         _console().print(f"{number} replayed")
+
+
+@app.command("gc", rich_help_panel="Local stack")
+def collect(
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete them; default: only say what.")
+    ] = False,
+    grace_hours: Annotated[
+        float,
+        typer.Option(
+            min=gc.MIN_GRACE_HOURS, help="Younger objects stay, referred to or not."
+        ),
+    ] = gc.GRACE_HOURS,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Find objects of the artifact store that nothing refers to."""
+    report = gc.collect(connect(home), grace_hours, delete=delete)
+    if as_json:
+        _print_json(report.as_json())
+    else:
+        _console().print(gc.report_view(report), soft_wrap=True)
 
 
 @app.command(rich_help_panel="Local stack")

@@ -2,15 +2,18 @@
 
 import os
 from dataclasses import dataclass
+from getpass import getuser
 from pathlib import Path
 from typing import Any
 
 import httpx
 from driftloop.local.stack import status as stack_status
 from driftloop.runtime.artifacts import ArtifactStore, open_store
+from driftloop.runtime.identity import tokens
 from driftloop.runtime.settings import Settings, load_settings
 
 HTTP_TIMEOUT_S = 30.0
+JWT_DOTS = 2
 
 
 class CommandError(Exception):
@@ -28,6 +31,16 @@ class Installation:
     settings: Settings
     ingest_url: str = ""
     monitor_url: str = ""
+
+    def speaker(self, by: str | None) -> str | None:
+        """Return the name to send with what a person asks for.
+
+        With a credential of their own the credential says it. The installation's own
+        token is nobody's: then it is who was named, or the user of this machine.
+        """
+        if by is None and not is_personal(self.token):
+            return getuser()
+        return by
 
     @property
     def store(self) -> ArtifactStore:
@@ -97,6 +110,11 @@ class Installation:
             headers={"Authorization": f"Bearer {self.token}"},
             timeout=timeout_s,
         )
+
+
+def is_personal(token: str) -> bool:
+    """Whether a token proves somebody: a service token, or an access token (JWT)."""
+    return tokens.id_of(token) is not None or token.count(".") == JWT_DOTS
 
 
 def problem_of(response: httpx.Response) -> str:

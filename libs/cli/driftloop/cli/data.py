@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from driftloop.cli.context import CommandError, Installation
+from driftloop.cli.context import CommandError, Installation, is_personal
 from driftloop.cli.describe import STYLES, describe, entry_json
 from driftloop.cli.door import DoorPublisher
 from driftloop.cli.log import (
@@ -96,14 +96,23 @@ def publish_event(installation: Installation, event: Event) -> str:
 
 
 def apply(installation: Installation, file: Path) -> PipelineSpec:
-    """Validate a pipeline file and publish it.
+    """Validate a pipeline file and put it into force.
+
+    With a credential of one's own by the registry, which asks for the right to it; with
+    the installation's own token, whose holder has the log at hand, by the topic.
 
     Raises
     ------
     PipelineFileError
         Names each wrong field and the remedy.
+    CommandError
+        With the registry's own explanation.
     """
     spec = load_pipeline(file)
+    if is_personal(installation.token):
+        text = file.read_text(encoding="utf-8")
+        installation.request("POST", "/pipelines", json={"file": text})
+        return spec
     event = PipelineApplied(pipeline=spec.name, spec=spec, applied_by=getuser())
     publish_event(installation, event)
     return spec

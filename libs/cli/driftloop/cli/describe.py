@@ -17,6 +17,8 @@ STYLES = {
     "model-deployed": "bold green",
     "model-trained": "cyan",
     "approval-requested": "magenta",
+    "approval-reminded": "magenta",
+    "approval-expired": "yellow",
 }
 
 

@@ -1,6 +1,5 @@
 """Dead letters: what could not be handled, and sending it again."""
 
-import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +12,8 @@ from driftloop.runtime.follower import LogFollower
 from driftloop.runtime.transport import Message, Record
 from rich.console import RenderableType
 from rich.text import Text
+
+LOG_TIMEOUT_S = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,7 @@ def dead_letters(installation: Installation, service: str | None) -> list[Letter
         messages.append,
         installation.settings.kafka_config,
     )
-    thread = threading.Thread(target=follower.run, daemon=True)
-    thread.start()
-    complete = follower.caught_up.wait(30)
-    follower.stop()
-    thread.join(5)
-    if not complete:
+    if not follower.read_to_end(LOG_TIMEOUT_S):
         raise CommandError(f"the broker at {installation.bootstrap} does not answer")
     found = {letter.id: letter for letter in map(_letter, messages)}
     return sorted(found.values(), key=lambda letter: letter.time)

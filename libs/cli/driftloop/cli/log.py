@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from driftloop.contracts.base import Event, Meta
-from driftloop.contracts.topics import TOPICS
+from driftloop.contracts.topics import BESIDE_THE_CHAIN, TOPICS
 from driftloop.runtime.artifacts import ArtifactStore
 from driftloop.runtime.envelope import decode
 from driftloop.runtime.errors import Reject, Retry
@@ -15,7 +15,9 @@ from driftloop.runtime.transport import Message
 DOOR_TOPICS = frozenset({"observation-arrived", "label-arrived"})
 """What upstream writes, in its own forms; not events of ours to decode."""
 
-CHAIN_TOPICS = tuple(t.name for t in TOPICS if t.name not in DOOR_TOPICS)
+CHAIN_TOPICS = tuple(
+    t.name for t in TOPICS if t.name not in DOOR_TOPICS | BESIDE_THE_CHAIN
+)
 ROW_TOPICS = frozenset(t.name for t in TOPICS if t.event.has_rows)
 DECISION_TOPICS = tuple(t for t in CHAIN_TOPICS if t not in ROW_TOPICS)
 
@@ -76,12 +78,7 @@ def read_log(
             entries.append(entry)
 
     follower = LogFollower(bootstrap, topics, take, config)
-    thread = threading.Thread(target=follower.run, daemon=True)
-    thread.start()
-    complete = follower.caught_up.wait(timeout_s)
-    follower.stop()
-    thread.join(timeout_s)
-    if not complete:
+    if not follower.read_to_end(timeout_s):
         raise LogTimeoutError(
             f"the broker at {bootstrap} did not answer within {timeout_s:g} s; "
             "is the stack up? (driftloop status)"

@@ -1,5 +1,6 @@
 """Versions: what they are worth, why they are there, decisions about them."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def story_tree(story: Story, with_ids: bool = False) -> Group:
 
 
 def decide(
-    installation: Installation, decision: str, model: str, by: str, reason: str
+    installation: Installation, decision: str, model: str, by: str | None, reason: str
 ) -> dict[str, Any]:
     """Approve or reject a version through the registry.
 
@@ -86,21 +87,54 @@ def decide(
     UnknownModelError
         When the version is not named.
     """
-    pipeline, version = parse_model(model)
-    if version is None:
-        raise UnknownModelError(f"name the version, for example {pipeline}/3")
     answer: dict[str, Any] = installation.request(
         "POST",
-        f"/models/{pipeline}/versions/{version}/{decision}",
-        json={"by": by, "reason": reason},
+        f"{_path(model)}/{decision}",
+        json={"by": installation.speaker(by), "reason": reason},
     )
     return answer
+
+
+def request_approval(
+    installation: Installation, model: str, by: str | None, reason: str
+) -> dict[str, Any]:
+    """Ask people again about a version whose request for approval has expired.
+
+    Raises
+    ------
+    UnknownModelError
+        When the version is not named.
+    """
+    answer: dict[str, Any] = installation.request(
+        "POST",
+        f"{_path(model)}/request-approval",
+        json={"requested_by": installation.speaker(by), "reason": reason},
+    )
+    return answer
+
+
+def standing(answer: dict[str, Any], otherwise: str) -> str:
+    """Return where a version is after a decision, in words.
+
+    >>> asked = {"people": 2, "role": "approver", "said_yes": ["ann"], "is_open": True}
+    >>> standing({"state": "awaiting_approval", "approval_request": asked}, "approve")
+    'awaiting approval, 1 of 2 approver said yes (ann)'
+    """
+    state = str(answer.get("state", otherwise)).replace("_", " ")
+    asked = answer.get("approval_request")
+    if not asked or not asked["is_open"]:
+        return state
+    names = f" ({', '.join(asked['said_yes'])})" if asked["said_yes"] else ""
+    count = f"{len(asked['said_yes'])} of {asked['people']} {asked['role']}"
+    end = asked.get("expires_at")
+    until = f", until {end[:16].replace('T', ' ')} UTC" if end else ""
+    return f"{state}, {count} said yes{names}{until}"
 
 
 def rollback(
     installation: Installation,
     pipeline: str,
-    by: str,
+    by: str | None,
     reason: str,
     to_version: int | None,
 ) -> dict[str, Any]:
@@ -108,19 +142,59 @@ def rollback(
     answer: dict[str, Any] = installation.request(
         "POST",
         f"/models/{pipeline}/rollback",
-        json={"requested_by": by, "reason": reason, "to_version": to_version},
+        json={
+            "requested_by": installation.speaker(by),
+            "reason": reason,
+            "to_version": to_version,
+        },
+    )
+    return answer
+
+
+class Steering(StrEnum):
+    """What may be asked of a rollout."""
+
+    HOLD = "hold"
+    RESUME = "resume"
+    PROMOTE = "promote"
+
+
+def steer(
+    installation: Installation,
+    action: Steering,
+    model: str,
+    by: str | None,
+    reason: str,
+) -> dict[str, Any]:
+    """Ask the registry to hold, resume or cut short a version's rollout.
+
+    Raises
+    ------
+    UnknownModelError
+        When the version is not named.
+    """
+    pipeline, version = _named(model)
+    answer: dict[str, Any] = installation.request(
+        "POST",
+        f"/models/{pipeline}/rollout",
+        json={
+            "requested_by": installation.speaker(by),
+            "reason": reason,
+            "action": action.value,
+            "version": version,
+        },
     )
     return answer
 
 
 def retrain(
-    installation: Installation, pipeline: str, by: str, reason: str
+    installation: Installation, pipeline: str, by: str | None, reason: str
 ) -> dict[str, Any]:
     """Ask the registry for a training."""
     answer: dict[str, Any] = installation.request(
         "POST",
         f"/models/{pipeline}/retrain",
-        json={"requested_by": by, "reason": reason},
+        json={"requested_by": installation.speaker(by), "reason": reason},
     )
     return answer
 
@@ -156,11 +230,20 @@ def write_card(installation: Installation, model: str, file: Path) -> None:
         raise CommandError(f"cannot write {file}: {error}") from error
 
 
-def _card_path(model: str) -> str:
+def _named(model: str) -> tuple[str, int]:
     pipeline, version = parse_model(model)
     if version is None:
         raise UnknownModelError(f"name the version, for example {pipeline}/3")
-    return f"/models/{pipeline}/versions/{version}/card"
+    return pipeline, version
+
+
+def _path(model: str) -> str:
+    pipeline, version = _named(model)
+    return f"/models/{pipeline}/versions/{version}"
+
+
+def _card_path(model: str) -> str:
+    return f"{_path(model)}/card"
 
 
 def card_text(card: dict[str, Any]) -> str:

@@ -17,6 +17,14 @@ Home = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 HOME = default_home()
+Reason = Annotated[str, typer.Option("--reason", "-m", help="Why.")]
+By = Annotated[
+    str | None,
+    typer.Option(
+        help="Who; only with the installation's own token, which is nobody's. "
+        "Default: you."
+    ),
+]
 
 
 def console(as_json: bool = False) -> Console:

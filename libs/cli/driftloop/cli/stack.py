@@ -63,7 +63,7 @@ def links(home: Path) -> str:
         [
             f"console   {urls.get('console')}/?token={token}",
             f"registry  {urls.get('registry')}/docs",
-            f"scorer    {urls.get('scorer')}/v2",
+            f"scorer    {urls.get('scorer')}/v2, gRPC at {urls.get('scorer (gRPC)')}",
             f"ingest    {urls.get('ingest')}/docs",
             f"token     {token_file} (readable by you alone)",
             f"broker    {report['broker']}",

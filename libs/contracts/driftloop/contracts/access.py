@@ -42,7 +42,7 @@ def access_rights() -> list[Right]:
         reads = (
             TOPICS
             if service == "console"
-            else tuple(topic for topic in TOPICS if service in topic.consumers)
+            else tuple(t for t in TOPICS if service in (*t.consumers, *t.readers))
         )
         writes = [topic.name for topic in produced_by(service)]
         if writes:

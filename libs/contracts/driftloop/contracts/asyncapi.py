@@ -46,6 +46,11 @@ CLOUD_EVENT_HEADERS: Node = {
             "type": "string",
             "description": "id of the event that led to this one",
         },
+        "ce_sequence": {
+            "type": "string",
+            "pattern": "^[0-9]+$",
+            "description": "number in the topic's own count, where it has one",
+        },
         "ce_dataref": {
             "type": "string",
             "description": "claim check: where the value is when it is above 1 MiB",

@@ -117,6 +117,14 @@ class Event(Value):
         return "/".join(str(getattr(self, name)) for name in self.key_fields)
 
     @property
+    def sequence(self) -> int | None:
+        """Number in a count of its topic without gaps, for events that have one.
+
+        CloudEvents' extension of that name: readers tell repeats by it, undecoded.
+        """
+        return None
+
+    @property
     def meta(self) -> Meta:
         """Origin of a received event.
 

@@ -1,6 +1,7 @@
 """One line of plain words for each event, for the terminal and the web page."""
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any
 
 from driftloop.contracts import events as e
@@ -56,6 +57,16 @@ def _refused(event: e.ModelRejected) -> str:
     why = "; ".join(event.reasons)
     compared = f" ({event.comparison})" if event.comparison else ""
     return f"v{event.version}: {why}{compared}"
+
+
+def _asked(event: e.ApprovalRequested) -> str:
+    again = "again " if event.request > 1 else ""
+    who = f"v{event.version} waits {again}for {event.people} {event.role}"
+    return who + _until(event.expires_at)
+
+
+def _until(moment: datetime | None) -> str:
+    return f", until {moment:%Y-%m-%d %H:%M} UTC" if moment else ""
 
 
 def _rows(event: Any) -> str:
@@ -157,6 +168,17 @@ def _closed(event: e.FederatedRoundClosed) -> str:
     )
 
 
+def _versions(versions: Sequence[int]) -> str:
+    return ", ".join(f"v{version}" for version in versions)
+
+
+def _erased(event: e.ErasureCompleted) -> str:
+    settled = ", ".join(
+        f"v{m.version} {m.settlement.replace('_', ' ')}" for m in event.models
+    )
+    return f"{event.subject}: {settled or 'no model has seen it'}"
+
+
 DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
     e.PipelineApplied: lambda x: f"by {x.applied_by}",
     e.BatchIngested: _rows,
@@ -192,6 +214,9 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
     e.TrainingCancelled: lambda x: f"by {x.cancelled_by}: {x.reason}",
     e.TrainingCancelRefused: lambda x: x.detail,
     e.ModelTrained: lambda x: f"{x.algorithm}: {compared(x.evaluation)}",
+    e.ModelSubmitted: lambda x: (
+        f"version {x.version} by {x.submitted_by}, from {x.source}"
+    ),
     e.FederationRequested: lambda x: (
         f"{x.rules.rounds} rounds of {x.rules.site_count} sites by {x.requested_by}: "
         f"{x.reason}"
@@ -204,7 +229,15 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
     ),
     e.FederatedRoundClosed: _closed,
     e.ModelRegistered: _registered,
-    e.ApprovalRequested: lambda x: f"v{x.version} waits for {x.people} {x.role}",
+    e.ApprovalRequested: _asked,
+    e.ApprovalReminded: lambda x: (
+        f"v{x.version} still waits for {x.people} {x.role}, {len(x.said_yes)} said yes"
+        + _until(x.expires_at)
+    ),
+    e.ApprovalExpired: lambda x: (
+        f"v{x.version}: {len(x.said_yes)} of {x.people} {x.role} said yes in time"
+    ),
+    e.ApprovalRenewed: lambda x: f"v{x.version} by {x.requested_by}: {x.reason}",
     e.ApprovalGiven: lambda x: f"v{x.version}: {x.decision} by {x.by}: {x.reason}",
     e.ModelApproved: lambda x: f"v{x.version} by {', '.join(x.approved_by)}",
     e.ModelRejected: _refused,
@@ -212,12 +245,31 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
     e.ScorerReported: lambda x: ", ".join(
         f"v{v.version} {v.state}" for v in x.versions
     ),
-    e.ErasureRequested: lambda x: f"{x.subject} by {x.requested_by}: {x.reason}",
+    e.ErasureProposed: lambda x: f"{x.subject} by {x.proposed_by}: {x.reason}",
+    e.ErasureRequested: lambda x: (
+        f"{x.subject} by {' and '.join(filter(None, (x.requested_by, x.confirmed_by)))}"
+        f": {x.reason}"
+    ),
     e.SubjectErased: lambda x: (
         f"{x.subject}: {x.key_count} key, {x.token_count} tokens are gone"
     ),
+    e.ErasureTraced: lambda x: (
+        f"{x.subject}: {len(x.versions)} dataset versions, {len(x.jobs)} trainings"
+    ),
+    e.SettlementRequested: lambda x: (
+        f"{x.subject}: retrain or waive {_versions(x.versions)}"
+    ),
+    e.ErasureSettled: lambda x: (
+        f"{x.decision} {_versions(x.versions)} by {x.by}: {x.reason}"
+    ),
+    e.ErasureCompleted: _erased,
+    e.CommentChanged: lambda x: f"{x.change} by {x.by} on {x.kind} {x.which}: {x.text}",
+    e.LineageReported: lambda x: f"{x.job.get('name')} {x.eventType}",
     e.ValueRevealed: lambda x: f"{x.field} to {x.revealed_to}: {x.reason}",
     e.RollbackRequested: lambda x: f"by {x.requested_by}: {x.reason}",
+    e.RolloutSteered: lambda x: (
+        f"{x.action} v{x.version} by {x.requested_by}: {x.reason}"
+    ),
     e.RolloutAdvanced: lambda x: f"v{x.version} {x.step} {x.verdict}: {x.detail}",
     e.ModelDeployed: lambda x: f"v{x.version} answers all requests",
     e.ModelRolledBack: lambda x: f"v{x.version}: {x.reason}",

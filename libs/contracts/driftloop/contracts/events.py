@@ -8,7 +8,7 @@ says otherwise; ratios are 0 to 1.
 from statistics import NormalDist
 from typing import Annotated, Any, ClassVar, Literal
 
-from driftloop.contracts.base import Event, UtcTime, Value
+from driftloop.contracts.base import Event, PipelineName, UtcTime, Value
 from driftloop.contracts.federated import (
     FederatedEncoding,
     FederationRules,
@@ -21,10 +21,13 @@ from driftloop.contracts.labelling import MAX_BUDGET_ROWS, Strategy
 from driftloop.contracts.measures import Measures
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.contracts.schema import SchemaChange, SchemaColumn
+from driftloop.contracts.tracking import Change
 from pydantic import Field
 
 RowKind = Literal["observations", "labels"]
 Role = Literal["champion", "candidate"]
+TRACKING = "mlflow"
+"""In place of a pipeline's name where clients of MLflow write: these belong to none."""
 Cause = Literal[
     "concept_drift",  # the relation of inputs to target changed
     "population_shift",  # the inputs changed and the error with them
@@ -187,6 +190,15 @@ class DatasetVersioned(Event):
         default=0, ge=0, description="of the added rows: their label was there before"
     )
     span: Span
+    source: str | None = Field(
+        default=None, description="who sent the batch; its shard"
+    )
+    quarantined_count: int = Field(
+        default=0, ge=0, description="of the batch, that did not go on"
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="of the added rows, with Arrow's types"
+    )
 
 
 class MaintenanceRequested(Event):
@@ -287,6 +299,8 @@ class RequestsAnswered(RowsEvent):
 
 # ── privacy ─────────────────────────────────────────────────────────────────
 
+MAX_ERASED_TOKENS = 1000
+
 SubjectId = Annotated[
     str,
     Field(
@@ -296,12 +310,32 @@ SubjectId = Annotated[
 ]
 
 
+ErasureSide = Literal["data_engineer", "approver"]
+
+
+class ErasureProposed(Event):
+    """A person proposes an erasure; nothing is destroyed until another confirms it."""
+
+    subject: SubjectId
+    proposed_by: str
+    sides: list[ErasureSide] = Field(
+        min_length=1, description="roles of theirs; who confirms it has the other one"
+    )
+    reason: str
+    expires_at: UtcTime
+
+
 class ErasureRequested(Event):
-    """A person asked that what is known of a subject become unreadable."""
+    """Two people asked that what is known of a subject become unreadable."""
 
     subject: SubjectId
     requested_by: str
     reason: str
+    proposal_id: str | None = Field(
+        default=None, description="of the erasure-proposed; null: before there were any"
+    )
+    confirmed_by: str | None = None
+    confirmation_reason: str | None = None
 
 
 class SubjectErased(Event):
@@ -314,6 +348,96 @@ class SubjectErased(Event):
         default=0, ge=0, description="deleted, as they were nobody else's"
     )
     requested_by: str
+    tokens: list[str] = Field(
+        default_factory=list,
+        max_length=MAX_ERASED_TOKENS,
+        description="that stood for this very id; nobody can say any more for what",
+    )
+
+
+class TracedVersion(Value):
+    """A version of a table that has rows of an erased subject."""
+
+    kind: RowKind
+    version: int = Field(ge=0)
+    row_count: int = Field(ge=1)
+    span: Span = Field(description="event time of these rows")
+
+
+class TracedJob(Value):
+    """A training that refers to versions with rows of an erased subject."""
+
+    job_id: str
+    observations: int = Field(ge=0, description="version of the table")
+    labels: int | None = Field(default=None, ge=0)
+
+
+class ErasureTraced(Event):
+    """Where rows of an erased subject are: what was destroyed, and what had it.
+
+    The rows stay, as far as nobody can read them; these versions were made from them.
+    """
+
+    erasure_id: str = Field(description="id of the erasure-requested")
+    subject: SubjectId
+    requested_by: str
+    erased_at: UtcTime
+    key_count: int = Field(ge=0)
+    token_count: int = Field(ge=0)
+    payload_count: int = Field(default=0, ge=0)
+    versions: list[TracedVersion] = Field(
+        description="that can still be read: of trainings, and the newest"
+    )
+    jobs: list[TracedJob] = Field(description="trainings that did not fail, also open")
+
+
+class SettlementRequested(Event):
+    """Models have seen an erased subject's rows; a person says what becomes of each."""
+
+    erasure_id: str
+    subject: SubjectId
+    versions: list[int] = Field(min_length=1, description="of the model")
+
+
+class ErasureSettled(Event):
+    """A person decided about models that have seen an erased subject's rows."""
+
+    erasure_id: str
+    versions: list[int] = Field(min_length=1, description="of the model")
+    decision: Literal["retrain", "waive"]
+    by: str
+    reason: str
+
+
+Settlement = Literal["waived", "retrained", "not_in_use"]
+
+
+class SettledModel(Value):
+    """How one model of an erasure was settled."""
+
+    version: int = Field(ge=1)
+    settlement: Settlement = Field(
+        description="not_in_use: the gate or a person refused it"
+    )
+    by: str | None = None
+    reason: str = ""
+    replaced_by: int | None = Field(
+        default=None, ge=1, description="retrained: the version that came of it"
+    )
+
+
+class ErasureCompleted(Event):
+    """The proof: what was destroyed, when, what it affected, how each was settled."""
+
+    erasure_id: str
+    subject: SubjectId
+    requested_by: str
+    erased_at: UtcTime
+    key_count: int = Field(ge=0)
+    token_count: int = Field(ge=0)
+    payload_count: int = Field(default=0, ge=0)
+    versions: list[TracedVersion]
+    models: list[SettledModel]
 
 
 class ValueRevealed(Event):
@@ -552,6 +676,21 @@ class TrainingCancelRefused(Event):
     detail: str
 
 
+class ModelSubmitted(Event):
+    """A person registered a model that was made elsewhere, under a pipeline's name.
+
+    The trainer measures it like a candidate of its own; it becomes ``model-trained``.
+    """
+
+    version: int = Field(ge=1, description="that it will be")
+    job_id: str = Field(description="of the job that measures it")
+    model: BlobRef = Field(
+        description="ONNX, one input a feature; see docs/mlflow-models.md"
+    )
+    source: str = Field(examples=["runs:/0f3b1c…/model"])
+    submitted_by: str
+
+
 class FederationRequested(Event):
     """A person asks sites to train one model on rows that stay where they are."""
 
@@ -632,6 +771,11 @@ class Evaluation(Value):
     candidate: float
     champion: float | None = None
     champion_version: int | None = None
+    champion_knows_rows: int = Field(
+        default=0,
+        ge=0,
+        description="of the hold-out, that the champion has learned; it is favoured",
+    )
     baseline: float
     comparison: PairedComparison = Field(
         description="against the champion, or the baseline where there is none"
@@ -689,6 +833,50 @@ class ApprovalRequested(Event):
     package: PackageRef
     role: str
     people: int = Field(ge=1)
+    request: int = Field(default=1, ge=1, description="counts those about a version")
+    expires_at: UtcTime | None = Field(
+        default=None, description="when it is over, undecided; null: it stays open"
+    )
+    remind_at: list[UtcTime] = Field(default_factory=list)
+
+
+class ApprovalReminded(Event):
+    """A version still waits for people."""
+
+    version: int
+    package: PackageRef
+    role: str
+    people: int = Field(ge=1)
+    request: int = Field(ge=1)
+    number: int = Field(ge=1, description="of the reminder")
+    said_yes: list[str] = Field(description="who has approved so far")
+    expires_at: UtcTime | None = None
+
+
+class ApprovalExpired(Event):
+    """Too few people said yes to a version in time; it may be asked for again."""
+
+    version: int
+    package: PackageRef
+    role: str
+    people: int = Field(ge=1)
+    request: int = Field(ge=1)
+    said_yes: list[str] = Field(description="who had approved")
+    expires_at: UtcTime
+
+
+class ApprovalRenewed(Event):
+    """A person asks again about exactly the package whose request has expired."""
+
+    version: int
+    package_digest: str
+    request: int = Field(ge=2, description="that is opened")
+    requested_by: str
+    reason: str
+    role: str
+    people: int = Field(ge=1)
+    expires_at: UtcTime | None = None
+    remind_at: list[UtcTime] = Field(default_factory=list)
 
 
 class ApprovalGiven(Event):
@@ -699,6 +887,7 @@ class ApprovalGiven(Event):
     by: str
     reason: str
     package_digest: str
+    request: int = Field(default=1, ge=1, description="that is answered")
 
 
 class ModelApproved(Event):
@@ -718,6 +907,72 @@ class ModelRejected(Event):
     comparison: str = Field(
         default="", description="with what, by how much, on which rows, in words"
     )
+
+
+CommentedKind = Literal[
+    "pipeline", "model", "dataset", "training", "deployment", "approval"
+]
+MAX_COMMENT_CHARACTERS = 10_000
+
+
+class CommentChanged(Event):
+    """A person wrote a comment, wrote it anew, or took it back.
+
+    One topic for all three: they keep their order.
+    """
+
+    comment_id: str | None = Field(
+        default=None,
+        description="event that added it; null: this one does, and its id is the "
+        "comment's",
+    )
+    change: Literal["added", "edited", "deleted"]
+    kind: CommentedKind = Field(description="what it is about")
+    which: str = Field(
+        max_length=200,
+        description="version, observations.labels, job or rollout; of a pipeline its "
+        "name",
+        examples=["3"],
+    )
+    text: str = Field(
+        default="",
+        max_length=MAX_COMMENT_CHARACTERS,
+        description="Markdown, as it was written; empty: taken back",
+    )
+    by: str
+
+
+class LineageReported(Event):
+    """An OpenLineage run event: a validation, training, rollout or rollback.
+
+    The value is one by the standard, with ``pipeline`` besides: whoever reads
+    OpenLineage from Kafka reads this topic.
+
+    Source: OpenLineage 2-0-2, ``RunEvent``.
+    """
+
+    eventType: Literal["START", "RUNNING", "COMPLETE", "ABORT", "FAIL", "OTHER"]  # noqa: N815 - the standard's spelling
+    eventTime: UtcTime  # noqa: N815
+    producer: str
+    schemaURL: str  # noqa: N815
+    run: dict[str, Any]
+    job: dict[str, Any]
+    inputs: list[dict[str, Any]] = Field(default_factory=list)
+    outputs: list[dict[str, Any]] = Field(default_factory=list)
+
+
+class TrackingChanged(Event):
+    """One write by a client of MLflow: an experiment or a run changed."""
+
+    pipeline: PipelineName = TRACKING
+    revision: int = Field(ge=1, description="counts all writes; the order to apply")
+    at_ms: int = Field(ge=0, description="when, in ms since 1970")
+    by: str = Field(description="who, as the request said", examples=["ann"])
+    change: Change
+
+    @property
+    def sequence(self) -> int:
+        return self.revision
 
 
 # ── serving ─────────────────────────────────────────────────────────────────
@@ -772,13 +1027,30 @@ class RollbackRequested(Event):
     to_version: int | None = Field(default=None, description="None: the previous one")
 
 
+SteeringAction = Literal["hold", "resume", "promote"]
+"""hold: no further step, but back if it does worse; resume: on by the rules; promote:
+in front now, without the steps that are left."""
+
+
+RolloutVerdict = Literal["started", "passed", "failed", "held", "resumed"]
+
+
+class RolloutSteered(Event):
+    """A person holds a version's rollout, lets it go on, or cuts it short."""
+
+    action: SteeringAction
+    version: int = Field(ge=1, description="the one on its way that is meant")
+    requested_by: str
+    reason: str
+
+
 class RolloutAdvanced(Event):
-    """A step of a rollout was judged."""
+    """A step of a rollout was judged, or a person stepped in."""
 
     rollout_id: str
     version: int
     step: str = Field(examples=["shadow", "canary 10 %", "full"])
-    verdict: Literal["started", "passed", "failed"]
+    verdict: RolloutVerdict
     detail: str
 
 

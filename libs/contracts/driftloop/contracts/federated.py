@@ -220,23 +220,28 @@ def _feature_problems(name: str, feature: "Feature") -> Iterator[str]:
     where = f"data.features.{name}"
     if feature.type == "text":
         yield f"{where}: words of a text are learned from rows; leave it out"
+    elif feature.type == "datetime":
+        yield f"{where}: parts of a moment are not for a federated model; leave it out"
     elif feature.type == "category" and not feature.values:
         yield f"{where}: add values, all that the category may have"
     elif feature.type in ("number", "integer"):
-        if feature.min is None or feature.max is None:
+        low, high = feature.number_limits
+        if low is None or high is None:
             yield f"{where}: add min and max, by which the number is scaled"
-        elif feature.min == feature.max:
+        elif low == high:
             yield f"{where}: min is max, so it says nothing; leave it out"
 
 
 def _column(name: str, feature: "Feature") -> FederatedColumn:
     assert feature.type != "text"  # noqa: S101 - checked before
+    assert feature.type != "datetime"  # noqa: S101 - checked before
     centre, half = 0.0, 1.0
     if feature.type in ("number", "integer"):
-        assert feature.min is not None  # noqa: S101 - checked before
-        assert feature.max is not None  # noqa: S101 - checked before
-        centre = (feature.min + feature.max) / 2
-        half = (feature.max - feature.min) / 2
+        low, high = feature.number_limits
+        assert low is not None  # noqa: S101 - checked before
+        assert high is not None  # noqa: S101 - checked before
+        centre = (low + high) / 2
+        half = (high - low) / 2
     values = feature.values or [] if feature.type == "category" else []
     return FederatedColumn(
         name=name,

@@ -1,7 +1,7 @@
 """Write what is derived from the contracts: ``python -m driftloop.contracts.generate``.
 
-JSON Schema snapshots, the AsyncAPI document, ``docs/chain.md`` and
-``docs/pipeline.md``. With ``--check``
+JSON Schema snapshots, those of our OpenLineage facets, the AsyncAPI document,
+``docs/chain.md`` and ``docs/pipeline.md``. With ``--check``
 nothing is written and a difference is an error. A change that breaks readers of a
 published schema is refused in both cases, with the services that it breaks.
 """
@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from driftloop.contracts.asyncapi import document
 from driftloop.contracts.compatibility import breaches, report
+from driftloop.contracts.openlineage import FACETS, Facet, schema_of_facet
 from driftloop.contracts.picture import chain_page
 from driftloop.contracts.pipeline_page import pipeline_page
 from driftloop.contracts.topics import TOPICS, Topic
@@ -40,6 +41,10 @@ def snapshot_path(topic: Topic) -> Path:
     return DISTRIBUTION / "schemas" / f"{topic.name}.v{topic.event.major}.json"
 
 
+def facet_path(facet: type[Facet]) -> Path:
+    return DISTRIBUTION / "openlineage" / f"{facet.short_name}.v{facet.major}.json"
+
+
 def read_examples(root: Path) -> dict[str, dict[str, Any]]:
     """Return the example event of each topic, by topic name."""
     folder = root / DISTRIBUTION / "examples"
@@ -53,6 +58,9 @@ def generated(root: Path) -> dict[Path, str]:
         + "\n"
         for topic in TOPICS
     }
+    for facet in FACETS:
+        schema = json.dumps(schema_of_facet(facet), indent=2, ensure_ascii=False)
+        files[facet_path(facet)] = f"{schema}\n"
     api = document(version("driftloop-contracts"), read_examples(root))
     files[DISTRIBUTION / "asyncapi.yaml"] = yaml.safe_dump(
         api, sort_keys=False, allow_unicode=True, width=88

@@ -125,6 +125,19 @@ class Parity(Value):
     tolerance: float = Field(gt=0)
 
 
+class Refit(Value):
+    """The served model, which has learned the hold-out too, on the hold-out.
+
+    Not a measure of its worth: rows that it knows can only show that fitting it again
+    went wrong.
+    """
+
+    row_count: int = Field(ge=1, description="that it has learned from")
+    loss: float
+    mean_difference: float = Field(description="to the model that was judged, a row")
+    standard_error: float = Field(ge=0)
+
+
 class Measures(Value):
     """All of it, short; ``evaluation.json`` in the package has the whole."""
 
@@ -138,3 +151,4 @@ class Measures(Value):
     fit: FitVerdict | None = None
     parity: Parity | None = None
     reproducibility: Reproducibility | None = None
+    refit: Refit | None = Field(default=None, description="None: served as judged")

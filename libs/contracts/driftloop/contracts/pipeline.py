@@ -6,11 +6,13 @@ alone work. Unknown keys are refused, with the key that was probably meant.
 
 import difflib
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
+from driftloop.contracts.approval import Approval
 from driftloop.contracts.attachments import Attachment, check_attachments
 from driftloop.contracts.base import NAME_PATTERN, Section
 from driftloop.contracts.checks import (
@@ -21,6 +23,8 @@ from driftloop.contracts.checks import (
     kind_of,
 )
 from driftloop.contracts.labelling import LabellingSection
+from driftloop.contracts.moments import fixed_moment, moment_text
+from driftloop.contracts.networks import NetworksSection
 from driftloop.contracts.own_candidates import (
     OWN_KEYS,
     OwnCandidate,
@@ -41,6 +45,8 @@ from driftloop.contracts.validation import SearchSection, ValidationSection
 from pydantic import (
     Discriminator,
     Field,
+    PlainSerializer,
+    PlainValidator,
     Tag,
     ValidationError,
     field_validator,
@@ -49,6 +55,7 @@ from pydantic import (
 
 Task = Literal["regression", "binary", "multiclass"]
 Ratio = Annotated[float, Field(ge=0, le=1)]
+DEFAULT_PROJECT = "default"
 RESERVED_COLUMNS = frozenset(
     {"id", "event_time", "source", "reason", "revision", "extra"}
 )
@@ -58,15 +65,47 @@ class PipelineFileError(ValueError):
     """A pipeline file is not right; the text names the field and the remedy."""
 
 
+def _limit(value: Any) -> float | datetime | None:
+    """Read one end of a range: a number, or a moment with an offset."""
+    if value is None:
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    try:
+        return fixed_moment(value)
+    except ValueError as error:
+        raise ValueError(f"is no number, and {error}") from None
+
+
+Limit = Annotated[
+    float | datetime | None,
+    PlainValidator(_limit, json_schema_input_type=float | datetime | None),
+    PlainSerializer(
+        lambda limit: moment_text(limit) if isinstance(limit, datetime) else limit,
+        return_type=float | str | None,
+        when_used="json",
+    ),
+]
+
+
 class Feature(Section):
     """What values of one column are right."""
 
-    type: Literal["number", "integer", "category", "boolean", "text"] = Field(
-        default="number",
-        description="what its values are; text: words, of which a model learns each",
+    type: Literal["number", "integer", "category", "boolean", "text", "datetime"] = (
+        Field(
+            default="number",
+            description="what its values are; text: words, of which a model learns "
+            "each; datetime: moments, of which it learns [parts]"
+            "(preprocessing.md#moments)",
+        )
     )
-    min: float | None = Field(default=None, description="smallest right value")
-    max: float | None = Field(default=None, description="largest right value")
+    min: Limit = Field(
+        default=None,
+        description="smallest right value; of a datetime a moment with an offset",
+    )
+    max: Limit = Field(default=None, description="largest right value")
     values: list[str | int | bool] | None = Field(
         default=None, description="allowed values"
     )
@@ -84,10 +123,58 @@ class Feature(Section):
         default=None, description="for people; named where a value is out of range"
     )
 
+    @property
+    def number_limits(self) -> tuple[float | None, float | None]:
+        """``min`` and ``max`` of a number; None where there is no such end."""
+        low, high = self.min, self.max
+        return (
+            None if isinstance(low, datetime) else low,
+            None if isinstance(high, datetime) else high,
+        )
+
+    @property
+    def moment_limits(self) -> tuple[datetime | None, datetime | None]:
+        """``min`` and ``max`` of a datetime; None where there is no such end."""
+        low, high = self.min, self.max
+        return (
+            low if isinstance(low, datetime) else None,
+            high if isinstance(high, datetime) else None,
+        )
+
+    @model_validator(mode="after")
+    def _range_is_one(self) -> "Feature":
+        wanted = "moment" if self.type == "datetime" else "number"
+        for key, limit in (("min", self.min), ("max", self.max)):
+            if limit is not None and isinstance(limit, datetime) != (
+                wanted == "moment"
+            ):
+                raise ValueError(
+                    f"{key} of a {self.type} is a {wanted}"
+                    + (", such as 2011-01-01T00:00:00Z" if wanted == "moment" else "")
+                    + f", not {limit_text(limit)}; correct it or the type"
+                )
+        return self
+
     @model_validator(mode="after")
     def _range_is_not_empty(self) -> "Feature":
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"min {self.min} is above max {self.max}; swap them")
+        low, high = self.number_limits
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"min {low} is above max {high}; swap them")
+        first, last = self.moment_limits
+        if first is not None and last is not None and first > last:
+            raise ValueError(
+                f"min {moment_text(first)} is above max {moment_text(last)}; swap them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _datetime_has_no_list(self) -> "Feature":
+        for key in ("values", "unit") if self.type == "datetime" else ():
+            if getattr(self, key) is not None:
+                raise ValueError(
+                    f"{key} is not for a datetime, whose moments are told by min and "
+                    "max; remove it"
+                )
         return self
 
     @model_validator(mode="after")
@@ -102,6 +189,15 @@ class Feature(Section):
                 "(which has no look-around and no back-references); correct it"
             )
         return self
+
+
+def limit_text(limit: float | datetime) -> str:
+    """Return one end of a range as people write it.
+
+    >>> limit_text(0.5), limit_text(fixed_moment("2011-01-01T00:00:00+01:00"))
+    ('0.5', '2010-12-31T23:00:00Z')
+    """
+    return moment_text(limit) if isinstance(limit, datetime) else f"{limit:g}"
 
 
 class Retention(Section):
@@ -296,13 +392,28 @@ class TrainSection(Section):
     )
     validation: ValidationSection = ValidationSection()
     search: SearchSection = SearchSection()
+    networks: NetworksSection = NetworksSection()
     ensembles: list[EnsembleName] = Field(
         default=[],
         description="also try the candidates together: their mean (`average`), a "
         "weighted mean (`stacking`), for each value of a category its best (`experts`)",
     )
+    continue_from_champion: bool = Field(
+        default=False,
+        description="also try to go on from the champion's state instead of from "
+        "scratch; `window_days` does not bound what such a model has learned: "
+        "[going on from the champion](training.md#going-on-from-the-champion)",
+    )
     holdout_ratio: Ratio = Field(
         default=0.2, description="newest part of the window, only for judging"
+    )
+    holdout_days: float | None = Field(
+        default=None, gt=0, description="that part is at most so long; None: any length"
+    )
+    refit: bool = Field(
+        default=False,
+        description="after the hold-out has judged it, the model learns all rows, the "
+        "hold-out too, and is served so",
     )
     min_rows: int = Field(
         default=500, ge=20, description="labelled rows without which nothing is trained"
@@ -390,6 +501,13 @@ class GateSection(Section):
     min_improvement_ratio: float = Field(
         default=0.0, ge=0, description="of the champion's loss"
     )
+    non_inferiority_margin: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="share of the champion's loss; if set, it is enough that the "
+        "candidate is not worse by more than that, at `confidence`",
+    )
     max_latency_ms: float = Field(default=50, gt=0, description="one row, p99")
     max_memory_mib: float | None = Field(
         default=None, gt=0, description="that loading and answering 100 rows takes"
@@ -417,12 +535,14 @@ class GateSection(Section):
         description="train again on newest rows: the bytes have to be the same",
     )
 
-
-class Approval(Section):
-    """Who has to say yes before a rollout."""
-
-    role: str = Field(default="approver", description="whose yes counts")
-    people: int = Field(default=1, ge=1, description="how many have to say it")
+    @model_validator(mode="after")
+    def _better_or_not_worse(self) -> "GateSection":
+        if self.non_inferiority_margin is not None and self.min_improvement_ratio:
+            raise ValueError(
+                "min_improvement_ratio asks for a better candidate, "
+                "non_inferiority_margin for one that is not worse; remove one of them"
+            )
+        return self
 
 
 class RolloutSection(Section):
@@ -488,6 +608,16 @@ class PipelineSpec(Section):
     )
     task: Task = Field(description="what kind of value the target is")
     owner: str | None = Field(default=None, description="who is told")
+    project: str = Field(
+        default=DEFAULT_PROJECT,
+        pattern=NAME_PATTERN,
+        description="whose members may do something with it: "
+        "[security](security.md#who-may-do-what)",
+    )
+    shared_with: list[Annotated[str, Field(pattern=NAME_PATTERN)]] = Field(
+        default=[],
+        description="projects whose members may also see it and ask for predictions",
+    )
     description: str = Field(default="", description="for people")
     data: DataSection
     checks: list[AnyCheck] = Field(

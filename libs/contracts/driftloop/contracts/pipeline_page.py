@@ -43,9 +43,9 @@ data:
   target: has_left
 ```
 
-All durations and windows are in **event time**, the time in the data, so a recording
-that is played a thousand times faster is decided on just as it was live. Counts of rows
-are counts of *labelled* rows where the table says so.
+All durations and windows but those of approvals are in **event time**, the time in the
+data, so a recording that is played a thousand times faster is decided on just as it was
+live. Counts of rows are counts of *labelled* rows where the table says so.
 
 A fuller one is that of the [bike rentals](../examples/bike-demand/pipeline.yaml).
 """
@@ -57,6 +57,7 @@ FEATURE_EXAMPLE = """\
 features:
   temp: {type: number, min: -30, max: 50, unit: "°C", nullable: true}
   season: {type: category, values: [spring, summer, autumn, winter]}
+  opened_at: {type: datetime, min: "2001-01-01T00:00:00Z", nullable: true}
 ```
 
 Rows that break this go to quarantine with the check, the field and an offending value;
@@ -255,6 +256,8 @@ def _takes(schema: dict[str, Any], root: dict[str, Any]) -> str:
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     kind = str(schema.get("type", "anything"))
+    if schema.get("format") == "date-time":
+        return "moment"
     if kind == "array":
         return f"list of {_takes(schema.get('items', {}), root)}"
     bounds = [text.format(schema[key]) for key, text in BOUNDS.items() if key in schema]

@@ -5,13 +5,21 @@ docs/preprocessing.md.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
 from driftloop.contracts.base import Section
-from pydantic import Field, model_validator
+from driftloop.contracts.moments import fixed_moment, moment_text
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Family = Literal["number", "category", "text"]
+Family = Literal["number", "category", "text", "datetime"]
 """Columns of a family take the same steps."""
 FAMILIES: dict[str, Family] = {
     "number": "number",
@@ -19,7 +27,10 @@ FAMILIES: dict[str, Family] = {
     "boolean": "number",
     "category": "category",
     "text": "text",
+    "datetime": "datetime",
 }
+Part = Literal["days", "hour", "weekday", "year_day", "weekend"]
+"""What a model learns of a moment."""
 CROSS_SIGN = "*"
 
 
@@ -55,6 +66,12 @@ class Steps(Section):
     max_words: int = Field(
         default=1000, ge=1, le=50_000, description="of tfidf: words that most rows have"
     )
+    parts: list[Part] = Field(
+        default=["days", "hour", "weekday", "year_day", "weekend"],
+        min_length=1,
+        description="of moments, in UTC; `days` since the middle of training, a place "
+        "on the circle of the day, of the week and of the year, 1 on a weekend",
+    )
     max_categories: int | None = Field(
         default=None,
         ge=1,
@@ -71,6 +88,25 @@ class Steps(Section):
     )
     hash_columns: int = Field(default=32, ge=2, le=4096, description="of hashing")
 
+    @model_serializer(mode="wrap")
+    def _only_what_was_said(self, whole: SerializerFunctionWrapHandler) -> Any:
+        """Leave out what the file did not say: it would count as said by a reader."""
+        return {k: v for k, v in whole(self).items() if k in self.model_fields_set}
+
+    @field_validator("fill", mode="before")
+    @classmethod
+    def _moment_is_written(cls, value: Any) -> Any:
+        return (
+            moment_text(fixed_moment(value)) if isinstance(value, datetime) else value
+        )
+
+    @field_validator("parts")
+    @classmethod
+    def _part_comes_once(cls, value: list[Part]) -> list[Part]:
+        if len(set(value)) < len(value):
+            raise ValueError("a part comes twice; name each once")
+        return value
+
     @model_validator(mode="after")
     def _options_fit(self) -> "Steps":
         if self.missing == "constant" and self.fill is None:
@@ -85,12 +121,24 @@ class Steps(Section):
     def misfits(self, family: Family) -> list[str]:
         """Name the set keys that columns of a family have no use for."""
         wrong = [key for key in self.model_fields_set if key in _FOREIGN[family]]
-        if family != "number" and self.missing in ("median", "mean"):
+        if family in ("category", "text") and self.missing in ("median", "mean"):
             wrong.append("missing")
-        is_text = isinstance(self.fill, str)
-        if self.missing == "constant" and is_text == (family == "number"):
+        if self.missing == "constant" and not self._fill_is_of(family):
             wrong.append("fill")
         return sorted(wrong)
+
+    def _fill_is_of(self, family: Family) -> bool:
+        if family == "datetime":
+            return _is_moment(self.fill)
+        return isinstance(self.fill, str) != (family == "number")
+
+
+def _is_moment(value: Any) -> bool:
+    try:
+        fixed_moment(value)
+    except ValueError:
+        return False
+    return True
 
 
 NUMBER_KEYS = frozenset({"outliers", "clip_quantiles", "transform", "scaling"})
@@ -99,15 +147,19 @@ CATEGORY_KEYS = frozenset(
 )
 FILLING = frozenset({"missing", "fill"})
 TEXT_KEYS = frozenset({"words", "max_words"})
+DATETIME_KEYS = frozenset({"parts"})
 _FOREIGN: dict[Family, frozenset[str]] = {
-    "number": CATEGORY_KEYS | TEXT_KEYS,
-    "category": NUMBER_KEYS | TEXT_KEYS,
-    "text": NUMBER_KEYS | CATEGORY_KEYS - {"min_frequency", "hash_columns"},
+    "number": CATEGORY_KEYS | TEXT_KEYS | DATETIME_KEYS,
+    "category": NUMBER_KEYS | TEXT_KEYS | DATETIME_KEYS,
+    "text": NUMBER_KEYS
+    | CATEGORY_KEYS - {"min_frequency", "hash_columns"}
+    | DATETIME_KEYS,
+    "datetime": NUMBER_KEYS | CATEGORY_KEYS | TEXT_KEYS,
 }
 
 
 class Cross(Steps):
-    """One more column: the product of numbers, or categories side by side as one."""
+    """One more column: numbers' product, categories as one, days between moments."""
 
     columns: list[str] = Field(
         min_length=2, max_length=4, description="what is crossed"
@@ -200,18 +252,44 @@ def check_preprocessing(
                     "cross; leave it out"
                 )
             families.add(FAMILIES[feature_types[name]])
+        where = f"train.preprocessing.crosses: {cross.name}"
+        if families == {"datetime"}:
+            if len(set(cross.columns)) != 2 or len(cross.columns) != 2:
+                raise ValueError(
+                    f"{where} is to be the days between two moments; name two columns"
+                )
+            _check_fit(where, cross, "number")  # of days
+            continue
         if len(families) > 1:
             raise ValueError(
-                f"train.preprocessing.crosses: {cross.name} crosses numbers with "
-                "categories; cross columns of one kind (a number that is a label can "
+                f"{where} crosses "
+                f"{' with '.join(_SEVERAL[f] for f in _SEVERAL if f in families)}; "
+                "cross columns of one kind (a number that is a label can "
                 "be of type category)"
             )
-        kind = feature_types[cross.columns[0]]
-        _check_fit(f"train.preprocessing.crosses: {cross.name}", cross, kind)
+        _check_fit(where, cross, feature_types[cross.columns[0]])
+
+
+_SEVERAL: dict[Family, str] = {
+    "number": "numbers", "category": "categories", "datetime": "moments",
+}  # fmt: skip
+
+
+def cross_family(family: Family) -> Family:
+    """Return what a cross of columns of a family is: days between moments are numbers.
+
+    >>> cross_family("datetime"), cross_family("category")
+    ('number', 'category')
+    """
+    return "number" if family == "datetime" else family
 
 
 def _check_fit(where: str, steps: Steps, kind: str) -> None:
     for key in steps.misfits(FAMILIES[kind]):
-        raise ValueError(
-            f"{where}: {key}: {getattr(steps, key)} is not for a {kind}; remove it"
-        )
+        said = getattr(steps, key)
+        if kind == "datetime" and key == "fill":
+            raise ValueError(
+                f"{where}: fill: {said} is no moment with an offset; write one such as "
+                "2011-01-01T00:00:00Z"
+            )
+        raise ValueError(f"{where}: {key}: {said} is not for a {kind}; remove it")

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Action = Literal["drop", "mask", "hash", "tokenise", "encrypt"]
 REDACTED = "[redacted]"
 """What ingest puts in place of a value that is not what its feature says."""
+ENCRYPTED = "enc1"
+"""What an encrypted value begins with: ``enc1:SUBJECT:HEX``."""
 MAX_KEPT_CHARACTERS = 8
 ID_ACTIONS = frozenset({"hash", "tokenise"})
 """An id has to stay one value for one row, so that labels find their rows."""

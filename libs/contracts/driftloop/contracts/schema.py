@@ -1,10 +1,11 @@
 """A pipeline's schema as it lives: what columns are like, and what changed in them."""
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any, Literal
 
-from driftloop.contracts.base import Value
-from driftloop.contracts.pipeline import Feature
+from driftloop.contracts.base import UtcTime, Value
+from driftloop.contracts.pipeline import Feature, limit_text
 from pydantic import Field
 
 ColumnKind = Literal["number", "integer", "category", "boolean", "time", "payload"]
@@ -46,6 +47,8 @@ class ColumnProfile(Value):
         default_factory=list,
         description="of categories, booleans and payloads' media types, most first",
     )
+    first: UtcTime | None = Field(default=None, description="earliest of moments")
+    last: UtcTime | None = Field(default=None, description="latest of moments")
 
     @property
     def null_ratio(self) -> float:
@@ -116,6 +119,6 @@ def _changed(name: str, old: Feature, new: Feature) -> Iterator[str]:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
+    if isinstance(value, float | datetime):
+        return limit_text(value)
     return "none" if value is None else str(value)

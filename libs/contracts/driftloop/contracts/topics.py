@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from driftloop.contracts import events as e
+from driftloop.contracts import identity as i
 from driftloop.contracts.base import Event
 
 SERVICES = (
@@ -40,6 +41,7 @@ class Topic:
     producers, consumers : services (or ``people``, ``upstream``).
     retention : how long messages are kept; None: for ever.
     compacted : only the last event of a key is kept (it carries whole state).
+    readers : services that look into it beside those that handle it.
     """
 
     event: type[Event]
@@ -48,6 +50,7 @@ class Topic:
     retention: timedelta | None = FOR_EVER
     compacted: bool = False
     partitions: int = PARTITIONS
+    readers: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -55,6 +58,8 @@ class Topic:
 
 
 EVERY_SERVICE = SERVICES
+WITH_DOOR = ("ingest", "scorer", "monitor", "registry", "console")
+"""Services with an HTTP interface for people and programs."""
 
 TOPICS: tuple[Topic, ...] = (
     Topic(e.PipelineApplied, ("people", "registry"), EVERY_SERVICE, compacted=True),
@@ -63,8 +68,8 @@ TOPICS: tuple[Topic, ...] = (
     Topic(e.LabelArrived, ("upstream", "ingest"), ("ingest",), RAW_RETENTION),
     Topic(e.BatchIngested, ("ingest",), ("validator",), ROWS_RETENTION),
     Topic(e.BatchValidated, ("validator",), ("scorer", "monitor"), ROWS_RETENTION),
-    Topic(e.BatchRejected, ("validator",), ("monitor",), ROWS_RETENTION),
-    Topic(e.DatasetVersioned, ("validator",), ("trainer",)),
+    Topic(e.BatchRejected, ("validator",), ("monitor", "registry"), ROWS_RETENTION),
+    Topic(e.DatasetVersioned, ("validator",), ("trainer", "registry")),
     Topic(e.MaintenanceRequested, ("people",), ("validator",)),
     Topic(e.DatasetMaintained, ("validator",), ()),
     Topic(e.SchemaProposed, ("validator",), ()),
@@ -72,40 +77,57 @@ TOPICS: tuple[Topic, ...] = (
     Topic(e.BatchScored, ("scorer",), ("monitor",), ROWS_RETENTION),
     Topic(e.RequestsAnswered, ("scorer",), ("monitor",), ROWS_RETENTION),
     # privacy
+    Topic(e.ErasureProposed, ("ingest",), ("ingest",)),
     Topic(e.ErasureRequested, ("ingest",), ("ingest",)),
-    Topic(e.SubjectErased, ("ingest",), ()),
+    Topic(e.SubjectErased, ("ingest",), ("validator",)),
+    Topic(e.ErasureTraced, ("validator",), ("registry",), readers=("validator",)),
+    Topic(e.SettlementRequested, ("registry",), (), readers=("registry",)),
+    Topic(e.ErasureSettled, ("registry",), ("registry",)),
+    Topic(e.ErasureCompleted, ("registry",), (), readers=("registry",)),
     Topic(e.ValueRevealed, ("ingest",), ()),
     # watching
-    Topic(e.DriftDetected, ("monitor",), ("trainer",)),
+    Topic(e.DriftDetected, ("monitor",), ("trainer", "registry")),
     Topic(e.PerformanceMeasured, ("monitor",), ("trainer", "deployer")),
-    Topic(e.AlertRaised, ("validator", "monitor", "trainer", "deployer"), ()),
+    Topic(
+        e.AlertRaised, ("validator", "monitor", "trainer", "registry", "deployer"), ()
+    ),
     Topic(e.LabelsWanted, ("monitor",), ()),
     # training
-    Topic(e.RetrainRequested, ("people", "registry"), ("trainer",)),
+    Topic(
+        e.RetrainRequested, ("people", "registry"), ("trainer",), readers=("registry",)
+    ),
     Topic(e.TrainingCancelRequested, ("people",), ("trainer",)),
-    Topic(e.TrainingStarted, ("trainer",), ("validator",)),
-    Topic(e.TrainingSkipped, ("trainer",), ()),
+    Topic(e.TrainingStarted, ("trainer",), ("validator", "registry")),
+    Topic(e.TrainingSkipped, ("trainer",), ("registry",)),
     Topic(e.TrainingProgressed, ("trainer",), (), PROGRESS_RETENTION),
-    Topic(e.TrainingFailed, ("trainer",), ("validator",)),
-    Topic(e.TrainingCancelled, ("trainer",), ("validator",)),
+    Topic(e.TrainingFailed, ("trainer",), ("validator", "registry")),
+    Topic(e.TrainingCancelled, ("trainer",), ("validator", "registry")),
     Topic(e.TrainingCancelRefused, ("trainer",), ()),
     Topic(e.ModelTrained, ("trainer",), ("registry", "validator")),
+    Topic(e.ModelSubmitted, ("registry",), ("trainer",)),
     # training by sites
     Topic(e.FederationRequested, ("people",), ("trainer",)),
     Topic(e.FederatedRoundOpened, ("trainer",), ()),
     Topic(e.FederatedUpdateSubmitted, ("people",), ("trainer",)),
     Topic(e.FederatedRoundClosed, ("trainer",), ()),
     # registry
-    Topic(e.ModelRegistered, ("registry",), ()),
-    Topic(e.ApprovalRequested, ("registry",), ()),
+    Topic(e.ModelRegistered, ("registry",), (), readers=("registry",)),
+    Topic(e.ApprovalRequested, ("registry",), (), readers=("registry",)),
+    Topic(e.ApprovalReminded, ("registry",), ("registry",)),
+    Topic(e.ApprovalExpired, ("registry",), ("registry",)),
+    Topic(e.ApprovalRenewed, ("registry",), ("registry",)),
     Topic(e.ApprovalGiven, ("registry",), ("registry",)),
-    Topic(e.ModelApproved, ("registry",), ("deployer",)),
-    Topic(e.ModelRejected, ("registry",), ()),
+    Topic(e.ModelApproved, ("registry",), ("deployer",), readers=("registry",)),
+    Topic(e.ModelRejected, ("registry",), (), readers=("registry",)),
+    Topic(e.CommentChanged, ("registry",), ("registry",)),
+    Topic(e.TrackingChanged, ("registry",), ("registry",), partitions=1),
+    Topic(e.LineageReported, ("registry",), (), partitions=1, readers=("registry",)),
     # serving
     Topic(e.ServingDesired, ("deployer",), ("scorer", "deployer"), compacted=True),
     Topic(e.ScorerReported, ("scorer",), ("deployer",), ROWS_RETENTION),
-    Topic(e.RollbackRequested, ("registry",), ("deployer",)),
-    Topic(e.RolloutAdvanced, ("deployer",), ()),
+    Topic(e.RollbackRequested, ("registry",), ("deployer",), readers=("registry",)),
+    Topic(e.RolloutSteered, ("registry",), ("deployer",), readers=("registry",)),
+    Topic(e.RolloutAdvanced, ("deployer",), ("registry",)),
     Topic(
         e.ModelDeployed,
         ("deployer",),
@@ -116,7 +138,24 @@ TOPICS: tuple[Topic, ...] = (
         ("deployer",),
         ("trainer", "registry", "monitor"),
     ),
+    # who may, and who did
+    Topic(i.TokenChanged, ("registry",), WITH_DOOR, compacted=True, partitions=1),
+    Topic(i.AuditNoted, ("registry", "ingest"), ("registry",), partitions=1),
+    Topic(i.AuditAnchored, ("registry",), (), partitions=1, readers=("registry",)),
 )
+
+BESIDE_THE_CHAIN = frozenset(
+    event.topic()
+    for event in (
+        e.TrackingChanged,
+        e.LineageReported,
+        i.TokenChanged,
+        i.AuditNoted,
+        i.AuditAnchored,
+    )
+)
+"""Topics whose events neither cause nor follow from others, and may be millions: who
+shows the chain leaves them out."""
 
 BY_NAME = {topic.name: topic for topic in TOPICS}
 

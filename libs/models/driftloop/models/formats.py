@@ -85,7 +85,7 @@ def _check_graph(graph: onnx.GraphProto) -> None:
 def _check_json(data: bytes) -> None:
     try:
         json.loads(data.decode("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatRefused(f"not JSON in UTF-8: {error}") from error
 
 
@@ -94,6 +94,13 @@ def _check_text(data: bytes) -> None:
         data.decode("utf-8")
     except ValueError as error:
         raise FormatRefused(f"not text in UTF-8: {error}") from error
+
+
+def _check_state(data: bytes) -> None:
+    """Look at the ends only: who goes on from it reads it with an allow-list."""
+    _check_text(data)
+    if not (data.startswith(b"{") and data.endswith(b"}")):
+        raise FormatRefused("not a state: it is no object of JSON")
 
 
 def _check_arrow(data: bytes) -> None:
@@ -150,7 +157,8 @@ ALLOWED_FILES = {
     "card.html": AllowedFile(4 * MIB, _check_text),
     "card.md": AllowedFile(1 * MIB, _check_text),
     "reference.arrow": AllowedFile(32 * MIB, _check_arrow),
-    "continue.json": AllowedFile(64 * MIB, _check_json),
+    "continue.json": AllowedFile(4 * MIB, _check_json),
+    "continue.river.json": AllowedFile(64 * MIB, _check_state),
     "continue.safetensors": AllowedFile(256 * MIB, _check_safetensors),
     "continue.skops": AllowedFile(256 * MIB, _check_skops),
 }

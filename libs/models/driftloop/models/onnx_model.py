@@ -1,7 +1,9 @@
 """Predictions of a packaged model on ONNX Runtime, from Arrow rows.
 
 The graph has one input per feature of shape (n_rows, 1): float32 for numbers,
-integers and booleans (a null is NaN), string for categories and texts (a null is "").
+integers and booleans (a null is NaN), string for categories and texts (a null is ""),
+int64 for datetimes: microseconds since 1970 in UTC (a null is the least int64, numpy's
+NaT).
 Its outputs are ``prediction`` and, for classification, ``score``.
 """
 
@@ -25,7 +27,15 @@ from driftloop.models.package import (
 
 FLOAT_INPUT = "tensor(float)"
 STRING_INPUT = "tensor(string)"
+INT64_INPUT = "tensor(int64)"
+MISSING_MOMENT = np.iinfo(np.int64).min
+"""A datetime's null in the graph; numpy's NaT is the same number."""
 onnxruntime.disable_telemetry_events()
+
+
+_INPUTS: dict[str, str] = {
+    **dict.fromkeys(STRINGS, STRING_INPUT), "datetime": INT64_INPUT,
+}  # fmt: skip
 
 
 class InputRefused(ValueError):  # noqa: N818 - says what happened
@@ -93,8 +103,7 @@ class OnnxModel:
         self._outputs = [output.name for output in self._session.get_outputs()]
         graph = {i.name: i.type for i in self._session.get_inputs()}
         wanted = {
-            name: STRING_INPUT if kind in STRINGS else FLOAT_INPUT
-            for name, kind in self.inputs.items()
+            name: _INPUTS.get(kind, FLOAT_INPUT) for name, kind in self.inputs.items()
         }
         if graph != wanted:
             raise InputRefused(f"the graph takes {graph}, the manifest says {wanted}")
@@ -140,8 +149,8 @@ class OnnxModel:
 
         Parameters
         ----------
-        feeds : each feature as (row_count, 1): float32, or Python strings (object)
-            for a category.
+        feeds : each feature as (row_count, 1): float32, Python strings (object) for a
+            category, int64 for a datetime.
 
         Raises
         ------
@@ -179,6 +188,8 @@ def _as_input(
     try:
         if kind in STRINGS:
             return category_array(column).reshape(-1, 1)
+        if kind == "datetime":
+            return moment_array(column).reshape(-1, 1)
         return number_array(column).reshape(-1, 1)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, TypeError) as error:
         raise InputRefused(
@@ -203,6 +214,21 @@ def number_array(column: pa.Array) -> npt.NDArray[np.float32]:
     result = result.astype(np.float32, copy=False)
     infinite = np.isinf(result)
     return np.where(infinite, np.float32(np.nan), result) if infinite.any() else result
+
+
+def moment_array(column: pa.Array) -> npt.NDArray[np.int64]:
+    """Return (n_rows,) microseconds since 1970; a null is :data:`MISSING_MOMENT`.
+
+    >>> moment_array(pa.array([0, None], pa.timestamp("us", "UTC"))).tolist()
+    [0, -9223372036854775808]
+    """
+    if not pa.types.is_timestamp(column.type) and not pa.types.is_null(column.type):
+        raise TypeError("no timestamps where moments are expected")
+    moments = column.cast(pa.timestamp("us", tz="UTC"), safe=False).cast(pa.int64())
+    result: npt.NDArray[np.int64] = moments.fill_null(MISSING_MOMENT).to_numpy(
+        zero_copy_only=False
+    )
+    return result
 
 
 def category_array(column: pa.Array) -> npt.NDArray[np.object_]:

@@ -28,9 +28,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 PAYLOAD_TYPE = "application/vnd.driftloop.model-manifest.v1+json"
 MAX_ENVELOPE_BYTES = 8 * 1024 * 1024
-ColumnType = Literal["number", "integer", "category", "boolean", "text"]
+ColumnType = Literal["number", "integer", "category", "boolean", "text", "datetime"]
+STATE_PREFIX = "continue."
+"""Of files that a later training goes on from."""
 STRINGS = frozenset({"category", "text"})
-"""Types that are strings wherever they travel; the others are numbers in the graph."""
+"""Types that are strings wherever they travel. A datetime is an int64 in the graph; the
+others are float32."""
 
 
 class PackageRefused(Reject):
@@ -51,6 +54,11 @@ class InputColumn(Part):
     nullable: bool = False
     categories: list[str] | None = Field(
         default=None, description="values seen in training; others count as unknown"
+    )
+    timezone: str | None = Field(
+        default=None,
+        description="of a datetime's values that are written without an offset",
+        exclude_if=lambda zone: zone is None,
     )
 
 
@@ -120,10 +128,14 @@ class Manifest(Part):
     preprocessing : steps of the graph before the model, in order; a feature that no
         step names goes in as it is.
     parent_digest : package of the champion at training time.
+    continued_from : version of that champion, where the training went on from its
+        state: then the model has learned older rows too than ``train_span`` names.
     request : all that its training was asked, as the trainer takes it: JSON as text,
         since the order of the features counts, which canonical JSON does not keep, and
         a reader that serves the model need not understand it.
     rows_sha256 : of the labelled rows that it was made from and judged on.
+    learned_span : of the rows that the served model was fitted on once more after the
+        hold-out had judged it; None: ``train_span``.
     files : filled in by :func:`write_package`.
     """
 
@@ -147,6 +159,7 @@ class Manifest(Part):
     code_version: str
     environment: list[str]
     parent_digest: str | None = None
+    continued_from: int | None = Field(default=None, exclude_if=_is_none)
     job_id: str
     cause_event_id: str
     cause_reason: str
@@ -154,6 +167,7 @@ class Manifest(Part):
         default=None, description="None: from before packages could be reproduced"
     )
     rows_sha256: str | None = None
+    learned_span: Span | None = Field(default=None, exclude_if=_is_none)
     files: dict[str, FileEntry] = {}
 
 
@@ -164,7 +178,7 @@ class Package:
     Attributes
     ----------
     ref : what was asked for.
-    files : name to bytes, exactly as the manifest lists them.
+    files : name to bytes, exactly as the manifest lists them, or those to serve.
     """
 
     ref: PackageRef
@@ -255,9 +269,17 @@ def write_package(
 
 
 def read_package(
-    ref: PackageRef, store: ArtifactStore, trusted: TrustedKeys
+    ref: PackageRef,
+    store: ArtifactStore,
+    trusted: TrustedKeys,
+    *,
+    is_served: bool = False,
 ) -> Package:
     """Return the verified package.
+
+    Parameters
+    ----------
+    is_served : leave out what only a later training needs, which may be large.
 
     Raises
     ------
@@ -274,6 +296,7 @@ def read_package(
         files = {
             name: _read_file(name, entry, store)
             for name, entry in manifest.files.items()
+            if not (is_served and name.startswith(STATE_PREFIX))
         }
     except PackageRefused:
         raise
@@ -282,6 +305,29 @@ def read_package(
     except (Reject, SignatureRefused, FormatRefused) as error:
         raise PackageRefused(f"package {ref.digest[:12]}: {error}") from error
     return Package(ref, manifest, files)
+
+
+def read_manifest(
+    ref: PackageRef, store: ArtifactStore, trusted: TrustedKeys
+) -> Manifest:
+    """Return what a package says of itself, verified; its files are not read.
+
+    Raises
+    ------
+    PackageRefused
+        When the signer is not trusted, or the signature or digest does not fit.
+    Retry
+        When the store is away or does not have the object (yet).
+    """
+    try:
+        payload = _verified_payload(ref, store, trusted)
+        return Manifest.model_validate_json(payload)
+    except PackageRefused:
+        raise
+    except ValidationError as error:
+        raise PackageRefused(f"the manifest is not valid: {error}") from error
+    except (Reject, SignatureRefused) as error:
+        raise PackageRefused(f"package {ref.digest[:12]}: {error}") from error
 
 
 def read_file(

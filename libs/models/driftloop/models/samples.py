@@ -6,11 +6,13 @@ answers otherwise here than where it was trained must not answer anyone.
 """
 
 import json
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from driftloop.contracts.moments import MOMENT_TYPE, moment_text, moments
 from driftloop.models.onnx_model import OnnxModel, OutputRefused, Predictions
 from driftloop.models.package import InputColumn
 
@@ -21,6 +23,7 @@ ARROW_TYPES = {
     "category": pa.string(),
     "text": pa.string(),
     "boolean": pa.bool_(),
+    "datetime": MOMENT_TYPE,
 }
 """How each type of feature travels in validated rows."""
 RELATIVE_TOLERANCE = 1e-4
@@ -42,16 +45,21 @@ def samples_json(
     rows : (n_rows, n_columns) with at least the features; a few rows are enough.
     said : what the packaged ONNX model predicts for them.
     """
-    columns = {
-        c.name: [None if v != v else v for v in rows.column(c.name).to_pylist()]  # noqa: PLR0124 - NaN
-        for c in inputs
-    }
+    columns = {c.name: [_plain(v) for v in rows.column(c.name).to_pylist()]
+               for c in inputs}  # fmt: skip
     content = {
         "inputs": columns,
         "prediction": said.prediction.tolist(),
         "score": None if said.score is None else said.score.tolist(),
     }
     return json.dumps(content, sort_keys=True, allow_nan=False).encode()
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it: no NaN, and moments as text."""
+    if isinstance(value, datetime):
+        return moment_text(value)
+    return None if value != value else value  # noqa: PLR0124 - NaN
 
 
 def typed_rows(
@@ -67,8 +75,17 @@ def typed_rows(
         When values are not of a feature's type.
     """
     fields = [pa.field(c.name, ARROW_TYPES[c.type]) for c in inputs]
-    arrays = [pa.array(columns[f.name], type=f.type) for f in fields]
+    arrays = [_typed(columns[field.name], field.type) for field in fields]
     return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _typed(values: list[Any], kind: pa.DataType) -> pa.Array:
+    if kind != MOMENT_TYPE:
+        return pa.array(values, type=kind)
+    found, wrong = moments(values)
+    if wrong is not None:
+        raise pa.ArrowInvalid("values are no moments")
+    return found
 
 
 def check_samples(

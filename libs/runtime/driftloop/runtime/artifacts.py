@@ -34,6 +34,8 @@ Source: Amazon S3 API reference, "Error responses".
 """
 ABSENT_CODES = frozenset({"NoSuchKey", "NoSuchObject"})
 READ_BYTES = 256 * 1024
+ASIDE = ".discarded"
+"""What an object's name ends with while it is being removed."""
 logger = log(__name__)
 URI_PATTERN = re.compile(r"artifact:sha256/([0-9a-f]{64})")
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -112,6 +114,14 @@ class ArtifactStore(Protocol):
         """Remove an object; one that is not there is removed already."""
         ...
 
+    def discard(self, sha256: str, put_before: datetime) -> bool:
+        """Remove an object unless it was put since; return whether it is gone.
+
+        Who puts an object again while this runs has it afterwards. (S3 looks and
+        then removes: between the two it does not hold.)
+        """
+        ...
+
     def stored(self) -> Iterator[Stored]:
         """Return every object of the store."""
         ...
@@ -156,9 +166,7 @@ class FolderStore:
     def _put(self, ref: BlobRef, data: BinaryIO) -> BlobRef:
         path = self._root / _name_of(ref.uri, ref.sha256)
         try:
-            if path.exists():
-                with suppress(PermissionError):
-                    path.touch()  # as old as the last time that it was put
+            if _is_touched(path):  # as old as the last time that it was put
                 return ref
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
@@ -187,7 +195,26 @@ class FolderStore:
         except OSError as error:
             raise Retry(f"artifact store: {error}") from error
 
+    def discard(self, sha256: str, put_before: datetime) -> bool:
+        path = self._root / _name_of(uri_of(sha256), sha256)
+        aside = path.with_name(f"{sha256}{ASIDE}")
+        try:
+            if path.stat().st_mtime >= put_before.timestamp():
+                return False
+            path.rename(aside)  # who puts it from now on writes it anew
+            if aside.stat().st_mtime >= put_before.timestamp():
+                _put_back(aside)  # somebody did, a moment before
+                return False
+            aside.unlink()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise Retry(f"artifact store: {error}") from error
+        return True
+
     def stored(self) -> Iterator[Stored]:
+        for aside in (self._root / "sha256").glob(f"??/*{ASIDE}"):
+            _put_back(aside)  # who discarded it was killed
         for path in sorted((self._root / "sha256").glob("??/*")):
             if not DIGEST.fullmatch(path.name):
                 continue  # one that is being written
@@ -203,6 +230,23 @@ class FolderStore:
         except OSError as error:
             raise Retry(f"artifact store: {error}") from error
         return _verified(data, uri, sha256)
+
+
+def _is_touched(path: Path) -> bool:
+    """Make a file as young as now; False: there is none."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        return path.exists()
+    return True
+
+
+def _put_back(aside: Path) -> None:
+    with suppress(FileExistsError, FileNotFoundError):
+        os.link(aside, aside.with_suffix(""))
+    aside.unlink(missing_ok=True)
 
 
 class StoreRefusedError(RuntimeError):
@@ -225,13 +269,13 @@ class S3Store:
 
     def _put(self, ref: BlobRef, data: BinaryIO) -> BlobRef:
         name = self._prefix + _name_of(ref.uri, ref.sha256)
-        with _s3_faults():
+        with s3_faults():
             self._client.put_object(self._bucket, name, data, ref.size_bytes)
         return ref
 
     def parts(self, uri: str, sha256: str) -> Iterator[bytes]:
         name = self._prefix + _name_of(uri, sha256)
-        with _s3_faults():
+        with s3_faults():
             response = self._client.get_object(self._bucket, name)
             try:
                 yield from response.stream(READ_BYTES)
@@ -241,12 +285,24 @@ class S3Store:
 
     def delete(self, sha256: str) -> None:
         name = self._prefix + _name_of(uri_of(sha256), sha256)
-        with suppress(AbsentError), _s3_faults():
+        with suppress(AbsentError), s3_faults():
             self._client.remove_object(self._bucket, name)
+
+    def discard(self, sha256: str, put_before: datetime) -> bool:
+        name = self._prefix + _name_of(uri_of(sha256), sha256)
+        try:
+            with s3_faults():
+                found = self._client.stat_object(self._bucket, name)
+                if found.last_modified >= put_before:
+                    return False
+                self._client.remove_object(self._bucket, name)
+        except AbsentError:
+            return False
+        return True
 
     def stored(self) -> Iterator[Stored]:
         prefix = f"{self._prefix}sha256/"
-        with _s3_faults():
+        with s3_faults():
             for found in self._client.list_objects(
                 self._bucket, prefix=prefix, recursive=True
             ):
@@ -256,14 +312,7 @@ class S3Store:
 
     def get(self, uri: str, sha256: str) -> bytes:
         name = self._prefix + _name_of(uri, sha256)
-        with _s3_faults():
-            response = self._client.get_object(self._bucket, name)
-            try:
-                data: bytes = response.read()
-            finally:
-                response.close()
-                response.release_conn()
-        return _verified(data, uri, sha256)
+        return _verified(read_s3(self._client, self._bucket, name), uri, sha256)
 
     def check(self) -> None:
         """Write and read the empty object, so that wrong settings show at the start.
@@ -297,8 +346,21 @@ def _is_refusal(error: BaseException | None) -> bool:
     return is_our_fault and error.code not in PASSING_CODES
 
 
+def read_s3(client: Any, bucket: str, name: str) -> bytes:
+    """Return an S3 object's bytes; its faults are those of :func:`s3_faults`."""
+    with s3_faults():
+        response = client.get_object(bucket, name)
+        try:
+            data: bytes = response.read()
+        finally:
+            response.close()
+            response.release_conn()
+    return data
+
+
 @contextmanager
-def _s3_faults() -> Iterator[None]:
+def s3_faults() -> Iterator[None]:
+    """Say what goes wrong with S3 as :class:`Retry`; what is not there, as absent."""
     from minio.error import MinioException, S3Error
     from urllib3.exceptions import HTTPError
 

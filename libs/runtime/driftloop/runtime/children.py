@@ -3,7 +3,13 @@
 import os
 from pathlib import Path
 
-SECRET_ENDINGS = ("_API_TOKEN", "_DATABASE_URL", "_KAFKA_CONFIG", "_SIGNING_KEY_FILE")
+SECRET_ENDINGS = (
+    "_API_TOKEN",
+    "_DATABASE_URL",
+    "_KAFKA_CONFIG",
+    "_SIGNING_KEY_FILE",
+    "_RAY_TOKEN",
+)
 """Of environment variables that a training has no use for."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 

@@ -1,7 +1,8 @@
 """CloudEvents 1.0 over Kafka: binary mode out, binary and structured mode in.
 
 Source: CloudEvents Kafka protocol binding 1.0; extensions ``dataref`` (claim
-check), ``chainid`` and ``causationid``; W3C ``traceparent`` as a plain header.
+check), ``sequence``, ``chainid`` and ``causationid``; W3C ``traceparent`` as a plain
+header.
 """
 
 import base64
@@ -51,6 +52,8 @@ def encode(event: Event, meta: Meta, store: ArtifactStore) -> Record:
     }
     if meta.causation_id:
         headers["ce_causationid"] = meta.causation_id
+    if event.sequence is not None:
+        headers["ce_sequence"] = str(event.sequence)
     if meta.chain.traceparent:
         headers["traceparent"] = meta.chain.traceparent
     body = event.model_dump_json().encode()
@@ -91,6 +94,14 @@ def attributes_of(message: Message) -> Attributes:
     if "traceparent" in headers:
         values["traceparent"] = headers["traceparent"]
     return Attributes(values, content_type, message.value)
+
+
+def sequence_of(message: Message) -> int | None:
+    """Return the ``sequence`` of a message in binary mode, undecoded; None: none."""
+    for name, value in message.headers:
+        if name == "ce_sequence" and value.isdigit():
+            return int(value)
+    return None
 
 
 def _structured(message: Message, headers: dict[str, str]) -> Attributes:

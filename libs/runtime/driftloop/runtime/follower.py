@@ -1,9 +1,10 @@
 """Reads topics from their beginning, or one record, without a consumer group."""
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import (
@@ -13,6 +14,7 @@ from confluent_kafka import (
     KafkaException,
     TopicPartition,
 )
+from driftloop.runtime.drivers.errors import ClientErrors
 from driftloop.runtime.telemetry import log
 from driftloop.runtime.transport import Message
 
@@ -21,6 +23,7 @@ client_logger = logging.getLogger(__name__)
 """Takes what the client library says, which would go to stderr otherwise."""
 POLL_S = 0.2
 METADATA_TIMEOUT_S = 5.0
+CHUNK = 500
 
 
 def _message(raw: Any) -> Message:
@@ -35,8 +38,11 @@ def _message(raw: Any) -> Message:
     )
 
 
-def _client_config(bootstrap: str, config: Mapping[str, str] | None) -> dict[str, str]:
+def _client_config(bootstrap: str, config: Mapping[str, str] | None) -> dict[str, Any]:
     return {
+        "log_level": 2,  # errors come through ClientErrors, without the repetition
+        "error_cb": ClientErrors(client_logger),
+        "reconnect.backoff.max.ms": 1000,
         "bootstrap.servers": bootstrap,
         "group.id": "driftloop-follower",  # required by the client, never joined
         "enable.auto.commit": "false",
@@ -73,10 +79,93 @@ def message_at(
     return None
 
 
+Partition = tuple[str, int]
+
+
+class LogSilentError(Exception):
+    """The broker does not say what the log holds."""
+
+
+def bounds_of(
+    bootstrap: str, topics: Sequence[str], config: Mapping[str, str] | None = None
+) -> dict[Partition, tuple[int, int]]:
+    """Return first and next offset of each partition of some topics.
+
+    Raises
+    ------
+    LogSilentError
+        When the broker is away, or a topic is not there.
+    """
+    consumer = Consumer(_client_config(bootstrap, config), logger=client_logger)
+    try:
+        found = {}
+        for topic in topics:
+            known = consumer.list_topics(topic, METADATA_TIMEOUT_S).topics[topic]
+            if known.error is not None:
+                raise LogSilentError(f"{topic}: {known.error.str()}")
+            for number in known.partitions:
+                place = TopicPartition(topic, number)
+                low, high = consumer.get_watermark_offsets(place, METADATA_TIMEOUT_S)
+                found[topic, number] = (low, high)
+    except KafkaException as error:
+        text = error.args[0].str()
+        raise LogSilentError(f"the broker at {bootstrap}: {text}") from error
+    else:
+        return found
+    finally:
+        consumer.close()
+
+
+def read_part(
+    bootstrap: str,
+    bounds: Mapping[Partition, tuple[int, int]],
+    config: Mapping[str, str] | None = None,
+    patience_s: float = 30.0,
+) -> Iterator[list[Message]]:
+    """Yield what partitions hold within bounds, in chunks of one partition, in order.
+
+    Raises
+    ------
+    LogSilentError
+        When nothing comes for so long.
+    """
+    consumer = Consumer(_client_config(bootstrap, config), logger=client_logger)
+    open_ends = {p: end for p, (start, end) in bounds.items() if start < end}
+    try:
+        consumer.assign([TopicPartition(*p, bounds[p][0]) for p in open_ends])
+        heard = time.monotonic()
+        while open_ends:
+            chunks: dict[Partition, list[Message]] = {}
+            for raw in consumer.consume(CHUNK, POLL_S):
+                heard = time.monotonic()
+                partition = raw.topic(), raw.partition()
+                end = open_ends.get(partition)
+                if end is None:
+                    continue
+                error = raw.error()
+                if error is None and raw.offset() < end:
+                    chunks.setdefault(partition, []).append(_message(raw))
+                elif error is not None and error.code() != KafkaError._PARTITION_EOF:
+                    logger.warning("reading the log", error=error.str())
+                    continue
+                if error is not None or raw.offset() + 1 >= end:
+                    del open_ends[partition]
+            yield from chunks.values()
+            if time.monotonic() - heard > patience_s:
+                raise LogSilentError(f"nothing came for {patience_s:g} s")
+    finally:
+        consumer.close()
+
+
 class LogFollower:
     """Follows topics from the start and calls back for each raw.
 
     ``caught_up`` is set once everything that was there at the start was seen.
+
+    Parameters
+    ----------
+    begin : first offset wanted of a topic's partition; the first there is, if it is
+        gone. Default: the beginning.
     """
 
     def __init__(
@@ -85,9 +174,11 @@ class LogFollower:
         topics: Sequence[str],
         on_message: Callable[[Message], None],
         config: Mapping[str, str] | None = None,
+        begin: Callable[[str, int], int] = lambda _topic, _partition: OFFSET_BEGINNING,
     ) -> None:
         self._topics = list(topics)
         self._on_message = on_message
+        self._begin = begin
         self._stop = threading.Event()
         self.caught_up = threading.Event()
         self._config = _client_config(bootstrap, config)
@@ -116,6 +207,22 @@ class LogFollower:
     def stop(self) -> None:
         self._stop.set()
 
+    def read_to_end(
+        self,
+        timeout_s: float = math.inf,
+        is_stopping: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Read what is there at the start, and stop; False: not in time, or stopped."""
+        thread = threading.Thread(target=self.run, daemon=True)
+        thread.start()
+        until = time.monotonic() + timeout_s
+        while not self.caught_up.wait(POLL_S / 2):
+            if is_stopping() or time.monotonic() > until:
+                break
+        self.stop()
+        thread.join()
+        return self.caught_up.is_set()
+
     def _assign(self, consumer: Consumer) -> set[tuple[str, int]]:
         """Assign all partitions, waiting until the broker knows every topic."""
         while not self._stop.is_set():
@@ -126,7 +233,7 @@ class LogFollower:
                     known = metadata.topics[topic]
                     if known.error is None:
                         found += [
-                            TopicPartition(topic, number, OFFSET_BEGINNING)
+                            TopicPartition(topic, number, self._begin(topic, number))
                             for number in known.partitions
                         ]
             except KafkaException as error:

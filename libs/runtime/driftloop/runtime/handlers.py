@@ -68,6 +68,8 @@ class DeadLetter:
 
 EventHandler = Callable[[Any, Any], Iterator[Event]]
 ChunkHandler = Callable[[Sequence[Message], Any], Iterator[Event | DeadLetter]]
+IsKnown = Callable[[Message, Any], bool]
+"""Whether a message's effects are stored for certain, told without decoding it."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,16 @@ class Chunk:
 
     For the data door, where one message is one row: the runner handles a chunk
     in one transaction and derives ids from its offset range.
+
+    Attributes
+    ----------
+    is_known : for a service that reads back what it has written itself: chunks of
+        known messages are passed over without a transaction. None: none is known.
     """
 
     topic: str
     function: ChunkHandler
+    is_known: IsKnown | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,7 @@ class HandlerTable:
 
     by_topic: dict[str, EventHandler] = field(default_factory=dict)
     chunks: dict[str, ChunkHandler] = field(default_factory=dict)
+    is_known: dict[str, IsKnown] = field(default_factory=dict)
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -119,6 +128,8 @@ def handler_table(handlers: Sequence[EventHandler | Chunk]) -> HandlerTable:
     for handler in handlers:
         if isinstance(handler, Chunk):
             table.chunks[handler.topic] = handler.function
+            if handler.is_known is not None:
+                table.is_known[handler.topic] = handler.is_known
         else:
             table.by_topic[event_of(handler).topic()] = handler
     return table

@@ -11,7 +11,7 @@ from driftloop.contracts.base import Chain, Event, Meta, numbered
 from driftloop.contracts.topics import dead_letter_topic
 from driftloop.runtime import database, metrics
 from driftloop.runtime.artifacts import ArtifactStore
-from driftloop.runtime.database import Outbox
+from driftloop.runtime.database import Unsent
 from driftloop.runtime.envelope import encode
 from driftloop.runtime.replicas import Replica
 from driftloop.runtime.telemetry import continuing_traceparent, log, traceparent_of
@@ -70,7 +70,7 @@ class OutboxRelay:
         self._replica = Replica(engine, service, replica)
         self._is_stopping = is_stopping
         self._lock = threading.RLock()
-        self._unsent: list[Outbox] = []
+        self._unsent: list[Unsent] = []
         self._published: set[str] = set()
 
     def add(self, session: Session, cause: Cause, events: Iterable[Event]) -> None:
@@ -87,7 +87,7 @@ class OutboxRelay:
                 causation_id=event.follows.id if event.follows else cause.id,
             )
             record = encode(event, meta, self._store)
-            rows.append(Outbox.of(record, event_id, self._replica.name))
+            rows.append(Unsent(record, event_id, self._replica.name))
         self._keep(session, rows)
 
     def _chain(self, event: Event, cause: Cause, trigger: trace.Span) -> Chain:
@@ -137,9 +137,9 @@ class OutboxRelay:
             message.value,
             (*message.headers, *headers),
         )
-        self._keep(session, [Outbox.of(record, letter_id, self._replica.name)])
+        self._keep(session, [Unsent(record, letter_id, self._replica.name)])
 
-    def _keep(self, session: Session, rows: list[Outbox]) -> None:
+    def _keep(self, session: Session, rows: list[Unsent]) -> None:
         if rows:
             database.store_unsent(session.connection(), rows)
             session.info.setdefault(SESSION_KEY, []).extend(rows)
@@ -184,7 +184,6 @@ class OutboxRelay:
             self._replica.hold()
             with Session(self._engine) as session:
                 self._unsent = database.unsent(session, self._replica.name)
-                session.expunge_all()
             self.flush()
 
     def take_over(self) -> None:
@@ -210,7 +209,7 @@ class OutboxRelay:
         with self._lock:
             metrics.OUTBOX_UNSENT.labels(self._service).set(len(self._unsent))
             if self._unsent:
-                self._publish([row.record() for row in self._unsent])
+                self._publish([row.record for row in self._unsent])
                 self._published |= {row.event_id for row in self._unsent}
                 self._unsent = []
                 metrics.OUTBOX_UNSENT.labels(self._service).set(0)

@@ -7,7 +7,7 @@ on its name for as long as its process lives, and whoever takes over a partition
 takes over the events of the names that nobody holds.
 """
 
-from driftloop.runtime.database import LOCK_OF_NAME, Outbox
+from driftloop.runtime.database import LOCK_OF_NAME, Outbox, Unsent
 from driftloop.runtime.telemetry import log
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
@@ -49,7 +49,7 @@ class Replica:
             self._held.close()
             self._held = None
 
-    def take_over(self) -> list[Outbox]:
+    def take_over(self) -> list[Unsent]:
         """Make the unpublished events of replicas that are gone ours; return them."""
         if self._engine.dialect.name == "sqlite":
             return []
@@ -62,11 +62,11 @@ class Replica:
                     mine += session.exec(theirs.order_by(col(Outbox.position)))
             for row in mine:
                 row.replica = self.name
+            taken = [Unsent.of(row) for row in mine]
             session.commit()
-            session.expunge_all()
-        if mine:
-            logger.info("took over events of replicas that are gone", count=len(mine))
-        return mine
+        if taken:
+            logger.info("took over events of replicas that are gone", count=len(taken))
+        return taken
 
     def _is_gone(self, session: Session, other: str) -> bool:
         """Whether nobody holds a name; then it is ours until the transaction ends."""

@@ -4,6 +4,7 @@ decode → handler in one transaction with inbox and outbox → publish → acks
 (the driver) commit. Killed anywhere, a repeat finds the inbox row or nothing.
 """
 
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -60,6 +61,8 @@ class Runner(Generic[D]):
         self._tracer = tracer
         self._retry_limit_s = retry_limit_s
         self._stopping = False
+        self._passed: dict[tuple[str, int], int] = {}
+        self._passed_lock = threading.Lock()
         self.beats = 0
         """Moved by each attempt; the watchdog tells a wait from a standstill."""
         self.last_error: str | None = None
@@ -97,11 +100,37 @@ class Runner(Generic[D]):
             by_partition, key=lambda m: (m.topic, m.partition)
         ):
             chunk = list(group)
+            if self._is_known(chunk):
+                continue
             if topic in self._handlers.chunks and not self._has_crashed_on(chunk):
                 self._until_done(chunk)
             else:
                 for message in chunk:
                     self._until_done([message])
+
+    def _is_known(self, chunk: list[Message]) -> bool:
+        """Whether a chunk's effects are all stored; then its position is noted."""
+        topic, last = chunk[0].topic, chunk[-1]
+        is_known = self._handlers.is_known.get(topic)
+        if is_known is None or not all(is_known(m, self._deps) for m in chunk):
+            return False
+        self.beats += 1
+        self._count(topic, "repeat", len(chunk))
+        with self._passed_lock:
+            self._passed[topic, last.partition] = last.offset + 1
+        return True
+
+    def store_positions(self) -> None:
+        """Store how far known messages were passed over; to be called now and then.
+
+        What is not stored is passed over, or handled as a repeat, after a restart.
+        """
+        with self._passed_lock:
+            passed, self._passed = self._passed, {}
+        if passed:
+            with self._engine.begin() as connection:
+                for (topic, partition), offset in passed.items():
+                    database.advance(connection, topic, partition, offset)
 
     def _has_crashed_on(self, chunk: list[Message]) -> bool:
         """Whether a chunk's start ended the process before: then one by one."""

@@ -6,8 +6,13 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    ExitStack,
+)
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
@@ -15,23 +20,29 @@ import uvicorn
 import uvloop
 from driftloop.contracts.base import Event
 from driftloop.contracts.events import PipelineApplied
-from driftloop.contracts.topics import consumed_by
+from driftloop.contracts.identity import TokenChanged
+from driftloop.contracts.topics import WITH_DOOR, consumed_by
 from driftloop.runtime import metrics
+from driftloop.runtime.alone import alone_on
 from driftloop.runtime.artifacts import ArtifactStore, check_store, open_store
 from driftloop.runtime.database import open_database
 from driftloop.runtime.drivers.confluent import ConfluentDriver, ConfluentPublisher
 from driftloop.runtime.follower import LogFollower
 from driftloop.runtime.handlers import Chunk, Deps, EventHandler, handler_table
 from driftloop.runtime.http import http_app
+from driftloop.runtime.identity.guard import Guard
+from driftloop.runtime.identity.routing import GuardedRouter, check_router
+from driftloop.runtime.identity.trail import Trail
 from driftloop.runtime.outbox import OutboxRelay, Stopping
 from driftloop.runtime.runner import Runner
 from driftloop.runtime.settings import Settings, load_settings
 from driftloop.runtime.state import StateView
 from driftloop.runtime.telemetry import log, start_logging, start_tracing
 from driftloop.runtime.transport import Driver, Message, Publisher
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from opentelemetry.trace import Tracer
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session, SQLModel
 
 S = TypeVar("S", bound=Settings)
@@ -39,6 +50,7 @@ D = TypeVar("D", bound=Deps)
 
 EXIT_BUG = 1
 STOP_TIMEOUT_S = 20
+POSITION_INTERVAL_S = 1.0
 logger = log(__name__)
 
 
@@ -67,6 +79,10 @@ Background = Callable[[], None]
 the process."""
 
 
+OpenServer = Callable[[Guard], AbstractAsyncContextManager[str]]
+"""Opens a server that lets pass whom the guard knows; its value is the address."""
+
+
 @dataclass(frozen=True)
 class Parts(Generic[D]):
     """What a service's ``build`` returns.
@@ -74,20 +90,23 @@ class Parts(Generic[D]):
     Attributes
     ----------
     deps : given to each handler.
-    routers : added to the process's HTTP interface.
+    routers : added to the process's HTTP interface; each route declares what it does,
+        or the process does not start.
     background : loops beside the consumer.
     ready : names of further conditions of readiness, with their tests.
     mount : last touch on the application (static files, middleware).
     configure_faust : adds tables to the Faust app of a service on that driver, and
         returns what feeds them; see ``drivers.faust.Configure``.
+    servers : by protocol, those beside HTTP in the process's event loop.
     """
 
     deps: D
-    routers: Sequence[APIRouter] = ()
+    routers: Sequence[GuardedRouter] = ()
     background: Sequence[Background] = ()
     ready: dict[str, Callable[[], bool]] = field(default_factory=dict)
     mount: Callable[[FastAPI], None] | None = None
     configure_faust: Callable[[Any], Callable[[Message], None] | None] | None = None
+    servers: Mapping[str, OpenServer] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,7 +149,7 @@ class _Process(Generic[S, D]):
 
     async def run(self) -> int:
         with ExitStack() as stack:
-            app, threads = self._start(stack)
+            app, threads, servers = self._start(stack)
             sock = _listen(self._settings)
             host, port = sock.getsockname()[:2]
             server = _Server(
@@ -139,11 +158,16 @@ class _Process(Generic[S, D]):
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._stop, server)
-            logger.info("started", http=f"http://{host}:{port}")
-            watcher = asyncio.create_task(self._end_with_failure(server))
-            await server.serve(sockets=[sock])
-            watcher.cancel()
-            self._stop(server)
+            async with AsyncExitStack() as opened:
+                others = {
+                    protocol: await opened.enter_async_context(one)
+                    for protocol, one in servers.items()
+                }
+                logger.info("started", http=f"http://{host}:{port}", **others)
+                watcher = asyncio.create_task(self._end_with_failure(server))
+                await server.serve(sockets=[sock])
+                watcher.cancel()
+                self._stop(server)
             for thread in threads:
                 await asyncio.to_thread(thread.join, STOP_TIMEOUT_S)
         return EXIT_BUG if self._failed.is_set() else 0
@@ -161,11 +185,15 @@ class _Process(Generic[S, D]):
             await asyncio.sleep(0.1)
         server.should_exit = True
 
-    def _start(self, stack: ExitStack) -> tuple[FastAPI, list[threading.Thread]]:
+    def _start(
+        self, stack: ExitStack
+    ) -> tuple[
+        FastAPI, list[threading.Thread], dict[str, AbstractAsyncContextManager[str]]
+    ]:
         service, settings = self._service, self._settings
-        engine = open_database(
-            settings.database_url_for(service.name), service.tables, service.name
-        )
+        url = settings.database_url_for(service.name)
+        stack.enter_context(alone_on(url, STOP_TIMEOUT_S))
+        engine = open_database(url, service.tables, service.name)
         stack.callback(engine.dispose)
         store = open_store(settings)
         check_store(store)
@@ -183,13 +211,21 @@ class _Process(Generic[S, D]):
             self._stopping.is_set,
         )  # fmt: skip
         stack.callback(outbox.close)
-        followed: tuple[type[Event], ...] = (PipelineApplied, *service.states)
+        followed: list[type[Event]] = [PipelineApplied, *service.states]
+        if service.name in WITH_DOOR:
+            followed.append(TokenChanged)
         self._views = {event: StateView(event) for event in followed}
         runtime = Runtime(
             settings, engine, store, outbox, publisher, tracer,
             self._views[PipelineApplied], self._views, Session(engine),
             self._stopping,
         )  # fmt: skip
+        guard = Guard(
+            settings,
+            self._views.get(TokenChanged),
+            self._views[PipelineApplied],
+            Trail(service.name, publisher, store),
+        )
         parts = stack.enter_context(service.build(runtime))
         self._ready = dict(parts.ready)
         table = handler_table(service.handlers)
@@ -201,13 +237,17 @@ class _Process(Generic[S, D]):
         loops = [self._follow_states(store), *parts.background]
         if table.topics:
             loops.append(self._consume(table.topics, outbox, parts))
+        if table.is_known:
+            loops.append(self._store_positions)
         threads = [self._thread(loop) for loop in loops]
-        app = http_app(f"driftloop {service.name}", settings, self.health)
+        app = http_app(f"driftloop {service.name}", settings, self.health, guard)
         for router in parts.routers:
+            check_router(router)
             app.include_router(router)
         if parts.mount:
             parts.mount(app)
-        return app, threads
+        servers = {protocol: open_(guard) for protocol, open_ in parts.servers.items()}
+        return app, threads, servers
 
     def _thread(self, loop: Background) -> threading.Thread:
         def guarded() -> None:
@@ -293,6 +333,16 @@ class _Process(Generic[S, D]):
             outbox.tidy()
 
         return consume
+
+    def _store_positions(self) -> None:
+        assert self._runner is not None  # noqa: S101 - set by the caller
+        is_last = False
+        while not is_last:
+            is_last = self._stopping.wait(POSITION_INTERVAL_S)
+            try:
+                self._runner.store_positions()
+            except DBAPIError as error:
+                logger.warning("positions not stored", error=str(error))
 
     def health(self) -> dict[str, Any]:
         """Live, ready, and why not."""

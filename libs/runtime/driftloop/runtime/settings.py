@@ -4,12 +4,15 @@ What is secret may come as a file instead: ``DRIFTLOOP_SECRETS_DIR`` names a fol
 which ``driftloop_api_token`` holds the value of ``DRIFTLOOP_API_TOKEN``.
 """
 
+import ipaddress
 import os
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from driftloop.contracts.roles import Rights
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -20,6 +23,64 @@ from pydantic_settings import (
 
 COMMON_PREFIX = "DRIFTLOOP_"
 SECRETS_DIR = f"{COMMON_PREFIX}SECRETS_DIR"
+SignatureAlgorithm = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512",
+    "EdDSA",
+]  # fmt: skip
+"""None that shares a secret with the issuer (HS…), and not ``none``."""
+
+
+class Oidc(BaseModel):
+    """Whose access tokens are believed, and what they say about rights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    issuer: str = Field(min_length=1, description="the claim iss, to the letter")
+    audience: str = Field(min_length=1, description="the claim aud holds it")
+    jwks: str = Field(description="the provider's keys: https://…, or a file")
+    algorithms: list[SignatureAlgorithm] = Field(
+        default=["RS256"], min_length=1, description="how tokens may be signed"
+    )
+    leeway_seconds: float = Field(
+        default=30, ge=0, le=300, description="clocks may differ by so much"
+    )
+    subject_claim: str = Field(
+        default="sub",
+        description="who it is; has to be unique, and nobody may choose their own",
+    )
+    roles_claim: str = Field(
+        default="roles", description="path to a list, such as realm_access.roles"
+    )
+    role_map: dict[str, list[str]] = Field(
+        default_factory=dict,
+        description="groups to roles: {group: [role@project]}; empty: the claim holds "
+        "roles",
+    )
+
+    @field_validator("jwks")
+    @classmethod
+    def _is_safe(cls, value: str) -> str:
+        if value.startswith("http://") and not _is_loopback(value):
+            raise ValueError(
+                "keys over http:// can be exchanged on their way: use https://, or a "
+                "file"
+            )
+        return value
+
+    @field_validator("role_map")
+    @classmethod
+    def _are_roles(cls, value: dict[str, list[str]]) -> dict[str, list[str]]:
+        for roles in value.values():
+            Rights.of(roles)
+        return value
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Settings(BaseSettings):
@@ -57,7 +118,18 @@ class Settings(BaseSettings):
         description="Host headers that are answered (DNS rebinding)",
     )
     api_token: SecretStr | None = Field(
-        default=None, description="bearer token of the HTTP interface"
+        default=None,
+        description="the installation's own token: all rights, no person; see "
+        "operator_decides",
+    )
+    operator_decides: bool = Field(
+        default=False,
+        description="the installation's own token may also approve and reject, in the "
+        "name that the request says: where one person does all",
+    )
+    oidc: Oidc | None = Field(
+        default=None,
+        description="an identity provider, JSON: issuer, audience, jwks and more",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["json", "console"] = "json"

@@ -29,6 +29,11 @@ class StateView(Mapping[str, E], Generic[E]):
         self._listeners: list[Callable[[E], None]] = []
         self._lock = threading.Lock()
 
+    @property
+    def is_current(self) -> bool:
+        """Whether it holds all that the topic held at the start."""
+        return self.caught_up.is_set()
+
     def __getitem__(self, key: str) -> E:
         return self._values[key]
 

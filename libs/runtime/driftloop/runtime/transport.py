@@ -85,12 +85,16 @@ class DriverStatus:
     assigned : partitions held now, as ``(topic, partition)``.
     lag : messages not yet processed over the assigned partitions; None: unknown.
     processed : messages processed since start; the watchdog sees progress in it.
+    stranded : unread messages that nobody reads: of assigned partitions that this
+        member has not begun to read, or, where it has none, of partitions that no
+        member of the group has.
     """
 
     connected: bool
     assigned: frozenset[tuple[str, int]]
     lag: int | None
     processed: int
+    stranded: int = 0
 
 
 class Driver(Protocol):

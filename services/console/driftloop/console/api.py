@@ -22,8 +22,9 @@ from driftloop.console.story import Pipeline
 from driftloop.contracts.topics import TOPICS
 from driftloop.runtime.data.reading import DatasetError
 from driftloop.runtime.data.report import Report
+from driftloop.runtime.identity.routing import GuardedRouter, openly
 from driftloop.runtime.pages import CONTENT_POLICY
-from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi import Depends, HTTPException, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
 STATIC = Path(__file__).with_name("static")
@@ -37,19 +38,23 @@ def page_router(
     reader: Reader,
     settings: ConsoleSettings,
     stopping: threading.Event,
-) -> APIRouter:
-    """Return the routes; all but the door ask for the token or the cookie."""
-    router = APIRouter()
-    guarded = [Depends(access.require)]
+) -> GuardedRouter:
+    """Return the routes; all but the door ask for a right or the cookie."""
+    router = GuardedRouter()
+    guarded = [Depends(access)]
 
-    @router.get("/", include_in_schema=False)
-    def page(
+    @router.get(
+        "/",
+        include_in_schema=False,
+        dependencies=[openly("it checks itself, and shows where the link is")],
+    )
+    async def page(
         request: Request, token: Annotated[str | None, Query()] = None
     ) -> Response:
         """Show the page, or where its link is to be found."""
         if token is not None:
-            return access.sign_in(request, token)
-        if not access.is_allowed(request):
+            return await access.sign_in(request, token)
+        if not await access.is_allowed(request):
             return closed_page()
         return FileResponse(STATIC / "index.html")
 
@@ -82,10 +87,10 @@ def page_router(
 
 
 def _add_reports(
-    router: APIRouter, access: Access, reader: Reader, settings: ConsoleSettings
+    router: GuardedRouter, access: Access, reader: Reader, settings: ConsoleSettings
 ) -> None:
     """Add the reports of versions and batches, and the sizes of versions."""
-    guarded = [Depends(access.require)]
+    guarded = [Depends(access)]
     known: dict[str, dict[str, int]] = {}
 
     def found(name: str) -> Pipeline | None:

@@ -6,7 +6,13 @@ from typing import Any
 
 from driftloop.console.core import Board, DeadLetter
 from driftloop.contracts.base import Event
-from driftloop.contracts.topics import BY_NAME, SERVICES, dead_letter_topic, produced_by
+from driftloop.contracts.topics import (
+    BESIDE_THE_CHAIN,
+    BY_NAME,
+    SERVICES,
+    dead_letter_topic,
+    produced_by,
+)
 from driftloop.runtime.artifacts import ArtifactStore
 from driftloop.runtime.envelope import attributes_of, decode
 from driftloop.runtime.errors import Reject, Retry
@@ -16,6 +22,7 @@ from driftloop.runtime.transport import Message
 DOOR_TOPICS = frozenset({"observation-arrived", "label-arrived"})
 """What upstream writes, in its own forms: counted, not decoded."""
 LETTER_TOPICS = {dead_letter_topic(s): s for s in SERVICES if produced_by(s)}
+FOLLOWED_TOPICS = [t for t in (*BY_NAME, *LETTER_TOPICS) if t not in BESIDE_THE_CHAIN]
 FETCHED_TOPICS = frozenset({"batch-rejected"})
 """Of rows that are in the artifact store only these are fetched: what was found in them
 is told in the object, and they are few. Of others the record is counted."""
@@ -35,9 +42,7 @@ class Reader:
         self.lock = threading.Lock()
         self._store = store
         self._bootstrap, self._config = bootstrap, config
-        self._follower = LogFollower(
-            bootstrap, [*BY_NAME, *LETTER_TOPICS], self._take, config
-        )
+        self._follower = LogFollower(bootstrap, FOLLOWED_TOPICS, self._take, config)
 
     @property
     def is_complete(self) -> bool:

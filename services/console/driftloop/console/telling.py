@@ -140,6 +140,7 @@ def _asked(name: str, asked: Waiting) -> dict[str, Any]:
         "version": asked.version,
         "role": asked.role,
         "people": asked.people,
+        "until": asked.until.isoformat() if asked.until else None,
         "said": list(asked.said),
         "command": f"driftloop approve {name}/{asked.version} "
         '--by YOUR-NAME --reason "…"',

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from driftloop.contracts import events as e
@@ -24,6 +25,7 @@ class Waiting:
     version: int
     role: str
     people: int
+    until: datetime | None = None
     said: list[str] = field(default_factory=list)
 
 
@@ -104,7 +106,9 @@ def waiting(events: Iterable[Event]) -> list[Waiting]:
     for event in events:
         match event:
             case e.ApprovalRequested():
-                found = Waiting(event.version, event.role, event.people)
+                found = Waiting(
+                    event.version, event.role, event.people, event.expires_at
+                )
                 asked[event.version] = found
             case e.ApprovalGiven() if event.version in asked:
                 asked[event.version].said.append(f"{event.by}: {event.decision}")

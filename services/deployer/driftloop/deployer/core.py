@@ -6,7 +6,7 @@ full (until a scorer serves it as champion), watching. One rollout at a time; th
 newest approved version waits for its end.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from driftloop.contracts.base import Event, Meta
 from driftloop.contracts.events import (
@@ -15,6 +15,7 @@ from driftloop.contracts.events import (
     ModelRolledBack,
     PerformanceMeasured,
     RollbackRequested,
+    RolloutSteered,
     ScorerReported,
     ServingDesired,
 )
@@ -41,6 +42,7 @@ from driftloop.deployer.telling import (
     aim,
     alert_of_failing,
     impossible,
+    not_steered,
     step_told,
     superseded,
 )
@@ -128,6 +130,60 @@ def roll_back(
     return _restored(serving, taken, target, reason, spec)
 
 
+def steer(serving: Serving, request: RolloutSteered, spec: PipelineSpec) -> Change:
+    """Do what a person asks of a rollout: hold it, let it go on, or cut it short.
+
+    A held version is still judged, and taken back if it does worse.
+    """
+    rollout = serving.rollout
+    if rollout is None or rollout.release.version != request.version:
+        now = f"version {rollout.release.version} is" if rollout else "none is"
+        return Change(
+            serving, [not_steered(serving, request, f"{now} on its way", spec)]
+        )
+    who = f"{request.requested_by}: {request.reason}"
+    if request.action == "promote" and not rollout.is_in_front:
+        return _promoted(serving, rollout, who, spec)
+    if request.action == "hold" and rollout.step.kind != "full" and not rollout.held:
+        return _steered(serving, rollout, "held", who, spec)
+    if request.action == "resume" and rollout.held:
+        return _steered(serving, rollout, "resumed", who, spec)
+    state = "is held" if rollout.held else "goes on"
+    why = f"it {state}, at step {rollout.step.name}"
+    return Change(serving, [not_steered(serving, request, why, spec)])
+
+
+def _promoted(
+    serving: Serving, rollout: Rollout, who: str, spec: PipelineSpec
+) -> Change:
+    """Go to the step in which the version is in front, as soon as a scorer has it."""
+    steps = rollout.steps
+    full = next(n for n, step in enumerate(steps) if step.kind == "full")
+    following = rollout.model_copy(
+        update={"position": full, "figures": Figures(), "held": ""}
+    )
+    after = serving.model_copy(update={"rollout": following})
+    events: list[Event] = [
+        step_told(serving.pipeline, rollout, "passed", f"promoted by {who}"),
+        step_told(serving.pipeline, following, "started", aim(following)),
+    ]
+    return _settled(serving, after, rollout.release.origin, events, spec)
+
+
+def _steered(
+    serving: Serving,
+    rollout: Rollout,
+    verdict: Literal["held", "resumed"],
+    who: str,
+    spec: PipelineSpec,
+) -> Change:
+    told = step_told(serving.pipeline, rollout, verdict, f"by {who}")
+    held = who if verdict == "held" else ""
+    rollout = rollout.model_copy(update={"held": held})
+    after, events = _judged(serving, rollout, rollout.figures, spec)
+    return Change(after, [told.following(rollout.release.origin), *events])
+
+
 def _judged(
     serving: Serving, rollout: Rollout, figures: Figures, spec: PipelineSpec
 ) -> Change:
@@ -136,6 +192,8 @@ def _judged(
     after = serving.model_copy(update={"rollout": rollout})
     match judge(figures, rollout.step, rollout.rules):
         case Hold():
+            return Change(after, [])
+        case Advance() if rollout.held:
             return Change(after, [])
         case Advance(detail):
             return _advanced(serving, after, rollout, detail, spec)

@@ -8,6 +8,7 @@ from driftloop.contracts.events import (
     ModelApproved,
     PerformanceMeasured,
     RollbackRequested,
+    RolloutSteered,
     ScorerReported,
     ServingDesired,
 )
@@ -58,6 +59,12 @@ def on_rollback_requested(
     yield from _stored(before, core.roll_back(before, event, spec), deps)
 
 
+def on_rollout_steered(event: RolloutSteered, deps: DeployerDeps) -> Iterator[Event]:
+    spec = deps.pipeline(event.pipeline)
+    before = _serving(spec, deps)
+    yield from _stored(before, core.steer(before, event, spec), deps)
+
+
 def _serving(spec: PipelineSpec, deps: DeployerDeps) -> Serving:
     stored = load_serving(deps.session, spec.name)
     if stored is not None:
@@ -80,4 +87,5 @@ HANDLERS: list[EventHandler] = [
     on_performance_measured,
     on_scorer_reported,
     on_rollback_requested,
+    on_rollout_steered,
 ]

@@ -26,7 +26,12 @@ class Release(Frozen):
 
 
 class Rollout(Frozen):
-    """A version on its way; rules are those of the day it began."""
+    """A version on its way; rules are those of the day it began.
+
+    Attributes
+    ----------
+    held : who holds it and why; empty: nobody does.
+    """
 
     rollout_id: str
     release: Release
@@ -35,6 +40,7 @@ class Rollout(Frozen):
     steps: tuple[Step, ...]
     position: int = 0
     figures: Figures = Figures()
+    held: str = ""
 
     @property
     def step(self) -> Step:

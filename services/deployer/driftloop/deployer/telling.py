@@ -1,12 +1,12 @@
 """What the deployer tells of a rollout, as events."""
 
-from typing import Literal
-
 from driftloop.contracts.base import Event
 from driftloop.contracts.events import (
     AlertRaised,
     RollbackRequested,
     RolloutAdvanced,
+    RolloutSteered,
+    RolloutVerdict,
     ScorerReported,
 )
 from driftloop.contracts.pipeline import PipelineSpec
@@ -16,7 +16,7 @@ from driftloop.deployer.state import Release, Rollout, Serving, rollout_id
 def step_told(
     name: str,
     rollout: Rollout,
-    verdict: Literal["started", "passed", "failed"],
+    verdict: RolloutVerdict,
     detail: str,
 ) -> RolloutAdvanced:
     return RolloutAdvanced(
@@ -96,5 +96,20 @@ def impossible(
             f"{champion.version if champion else 'none'}, ever in service: "
             f"{', '.join(map(str, served)) or 'none'}"
         ),
+        owner=spec.owner,
+    )
+
+
+def not_steered(
+    serving: Serving, request: RolloutSteered, why: str, spec: PipelineSpec
+) -> Event:
+    about = f"{request.action}/{request.version}/{serving.generation}"
+    return AlertRaised(
+        pipeline=serving.pipeline,
+        condition=f"rollout-not-steered/{about}",
+        severity="warning",
+        title=f"The rollout of {serving.pipeline} was not steered",
+        detail=f"{request.requested_by} asked to {request.action} version "
+        f"{request.version}: {why}",
         owner=spec.owner,
     )

@@ -4,12 +4,12 @@ from typing import Annotated, Any
 
 from driftloop.contracts.base import NAME_PATTERN
 from driftloop.contracts.rows import CONTENT_TYPE as ARROW_TYPE
-from driftloop.ingest.answers import NOT_APPLIED, refusals
 from driftloop.ingest.encodings import ENCODINGS, PLAIN
 from driftloop.ingest.formats import CSV_TYPE, JSON_TYPE, NDJSON_TYPE, PARQUET_TYPE
-from driftloop.ingest.taking import Accepted, Door, take
-from driftloop.runtime.http import require_token
-from fastapi import APIRouter, Depends, Path, Query, Request
+from driftloop.ingest.taking import NOT_APPLIED, Accepted, Door, take
+from driftloop.runtime.identity.routing import GuardedRouter, needs
+from driftloop.runtime.problems import refusals
+from fastapi import Path, Query, Request
 
 __all__ = ["Door", "router"]
 
@@ -43,12 +43,12 @@ _BODY: dict[str, Any] = {
 }
 
 
-def router(door: Door) -> APIRouter:
-    """Return the routes; all of them need the installation's token."""
-    routes = APIRouter(
+def router(door: Door) -> GuardedRouter:
+    """Return the routes that take rows."""
+    routes = GuardedRouter(
         prefix="/v1/pipelines/{name}",
         tags=["rows"],
-        dependencies=[Depends(require_token(door.settings))],
+        dependencies=[needs("send")],
         responses=refusals(
             {
                 404: NOT_APPLIED,

@@ -7,31 +7,28 @@ its shortest form (``1``, ``0.5``), the same from JSON, CSV and Arrow.
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
-from zoneinfo import ZoneInfo
 
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
+from driftloop.contracts.moments import MOMENT_TYPE, moment_problem, moments
 
 Values = Any
 """(n_rows,) a list of Python values, or an Arrow array of any type."""
-ColumnType = Literal["number", "integer", "category", "boolean", "text"]
+ColumnType = Literal["number", "integer", "category", "boolean", "text", "datetime"]
 
-TIME_TYPE = pa.timestamp("us", tz="UTC")
 _WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _NUMBER = re.compile(
     r"[+-]?(\d{1,18}\.?\d{0,18}|\.\d{1,18})(e[+-]?\d{1,3})?", re.IGNORECASE | re.ASCII
 )
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _ARROW_TYPES = {
     "number": pa.float64(),
     "integer": pa.int64(),
     "boolean": pa.bool_(),
     "category": pa.string(),
     "text": pa.string(),
+    "datetime": MOMENT_TYPE,
 }
 
 
@@ -56,14 +53,19 @@ def as_text(value: Any) -> str | None:
     return orjson.dumps(value, default=str).decode()
 
 
-def to_column(values: Values, kind: ColumnType | None) -> pa.Array:
+def to_column(
+    values: Values, kind: ColumnType | None, timezone: str = "UTC"
+) -> pa.Array:
     """Return a column of ``kind``, or of text when a value does not fit it.
 
     Parameters
     ----------
     values : (n_rows,) Python values, or an Arrow array of any type.
     kind : the pipeline file's type; None: the type that the values have.
+    timezone : of moments that are written without an offset.
     """
+    if kind == "datetime":
+        return _moment_column(values, timezone)
     if isinstance(values, list):
         return _from_list(values, kind)
     array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
@@ -170,67 +172,34 @@ def to_times(values: Values, timezone: str) -> tuple[pa.Array, dict[int, str]]:
     >>> times[0].as_py().isoformat(), wrong[1]
     ('2011-06-30T22:00:00+00:00', "'soon' is no time; send ISO 8601 text such as 2011-01-01T00:00:00Z")
     """  # noqa: E501 - a doctest's output is one line
-    if not isinstance(values, list):
-        found = values.type
-        if pa.types.is_timestamp(found):
-            exact = pc.cast(_flat(values), pa.timestamp("us", found.tz), safe=False)
-            if found.tz is not None or timezone == "UTC":
-                return _with_reasons(exact.cast(pa.int64()).cast(TIME_TYPE))
-            values = exact
-        values = values.to_pylist()
-    if set(map(type, values)) == {str}:
-        text = pa.array(values, pa.string())
-        try:
-            return pc.cast(text, TIME_TYPE), {}
-        except pa.ArrowInvalid:
-            pass  # some without a zone, or no time: one by one
-    zone = ZoneInfo(timezone)
-    wrong: dict[int, str] = {}
-    times: list[int | None] = []
-    for position, value in enumerate(values):
-        try:
-            times.append(_microseconds(value, zone))
-        except ValueError as error:
-            times.append(None)
-            wrong[position] = str(error)
-    return pa.array(times, pa.int64()).cast(TIME_TYPE), wrong
-
-
-def _flat(values: pa.Array | pa.ChunkedArray) -> pa.Array:
-    is_chunked = isinstance(values, pa.ChunkedArray)
-    return values.combine_chunks() if is_chunked else values
-
-
-def _with_reasons(times: pa.Array) -> tuple[pa.Array, dict[int, str]]:
+    times, wrong = moments(values, timezone)
     if not times.null_count:
         return times, {}
     missing = pc.indices_nonzero(pc.is_null(times)).to_pylist()
-    return times, dict.fromkeys(missing, _MISSING_TIME)
+    reasons = dict.fromkeys(missing, _MISSING_TIME)
+    for position in [] if wrong is None else pc.indices_nonzero(wrong).to_pylist():
+        value = _plain(values[position])
+        if value != "":
+            reasons[position] = moment_problem(value)
+    return times, reasons
 
 
 _MISSING_TIME = "missing; each row needs its event time"
 
 
-def _microseconds(value: Any, zone: ZoneInfo) -> int:
-    if value is None or value == "":
-        raise ValueError(_MISSING_TIME)
-    try:
-        if isinstance(value, str):
-            time = datetime.fromisoformat(value.strip())
-        elif isinstance(value, datetime):
-            time = value
-        elif hasattr(value, "isoformat"):  # a date
-            time = datetime.fromisoformat(value.isoformat())
-        else:
-            raise TypeError
-        if time.tzinfo is None:
-            time = time.replace(tzinfo=zone)
-        return (time - _EPOCH) // _MICROSECOND
-    except (ValueError, TypeError, OverflowError):
-        raise ValueError(
-            f"{str(value)[:80]!r} is no time; send ISO 8601 text such as "
-            "2011-01-01T00:00:00Z"
-        ) from None
+def _plain(value: Any) -> Any:
+    return value.as_py() if isinstance(value, pa.Scalar) else value
+
+
+def _moment_column(values: Values, timezone: str) -> pa.Array:
+    """Return moments; as text where one is wrong, the others in one form."""
+    found, wrong = moments(values, timezone)
+    if wrong is None:
+        return found
+    texts = pc.cast(found, pa.string()).to_pylist()
+    for position in pc.indices_nonzero(wrong).to_pylist():
+        texts[position] = as_text(_plain(values[position]))
+    return pa.array(texts, pa.string())
 
 
 def row_texts(columns: Sequence[tuple[str, pa.Array]], count: int) -> list[str]:

@@ -267,7 +267,7 @@ def _columns(
         free = [n for n in present if n not in own | RESERVED_COLUMNS | set(declared)]
         declared = dict.fromkeys(free[:MAX_COLUMNS]) | declared
     found = {
-        name: to_column(_values(rows, name), wanted)
+        name: to_column(_values(rows, name), wanted, data.timezone)
         for name, wanted in declared.items()
         if name in present
     }

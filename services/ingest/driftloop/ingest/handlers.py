@@ -18,7 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from driftloop.contracts.base import NAME_PATTERN, Event, Meta
 from driftloop.contracts.events import (
+    MAX_ERASED_TOKENS,
     BatchIngested,
+    ErasureProposed,
     ErasureRequested,
     RowKind,
     Span,
@@ -26,6 +28,7 @@ from driftloop.contracts.events import (
 )
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.contracts.rows import row_keys
+from driftloop.ingest import proposals
 from driftloop.ingest.attaching import attach, has_attachments, most_rows
 from driftloop.ingest.core import (
     batches,
@@ -375,14 +378,21 @@ def _row_letter(arrival: Arrival, row: BadRow) -> DeadLetter:
     return DeadLetter(message, error, row.number)
 
 
+def on_erasure_proposed(event: ErasureProposed, deps: IngestDeps) -> Iterator[Event]:
+    """Keep a proposal until another person confirms it; nothing is destroyed."""
+    proposals.note(deps.session, event)
+    yield from ()
+
+
 def on_erasure_requested(
     event: ErasureRequested, deps: IngestDeps
 ) -> Iterator[SubjectErased]:
     """Make what is known of a person unreadable, wherever it lies."""
+    proposals.note_confirmed(deps.session, event)
     if deps.privacy_keys is None:
         raise Retry("there is no privacy key; set DRIFTLOOP_PRIVACY_KEY")
     vault = DatabaseVault(deps.session, deps.privacy_keys)
-    key_count, token_count = vault.erase(event.pipeline, event.subject)
+    key_count, tokens = vault.erase(event.pipeline, event.subject)
     owners = Owners(deps.session, deps.privacy_keys)
     released = owners.release(event.pipeline, event.subject)
     for sha256 in released:
@@ -393,14 +403,16 @@ def on_erasure_requested(
         pipeline=event.pipeline,
         subject=event.subject,
         key_count=key_count,
-        token_count=token_count,
+        token_count=len(tokens),
         payload_count=len(released),
         requested_by=event.requested_by,
+        tokens=tokens[:MAX_ERASED_TOKENS],
     )
 
 
 HANDLERS: list[Chunk | EventHandler] = [
     Chunk("observation-arrived", on_observation_arrived),
     Chunk("label-arrived", on_label_arrived),
+    on_erasure_proposed,
     on_erasure_requested,
 ]

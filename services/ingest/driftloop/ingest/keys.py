@@ -8,8 +8,6 @@ were applied.
 import hashlib
 import hmac
 import json
-import os
-import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
@@ -17,6 +15,7 @@ from typing import Self
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from driftloop.ingest.settings import IngestSettings
+from driftloop.runtime.drawn import ExposedSecretError, drawn_secret
 
 KEY_BYTES = 32
 MIN_KEY_CHARACTERS = 32
@@ -113,20 +112,11 @@ def open_keys(settings: IngestSettings) -> PrivacyKeys:
     """
     if settings.privacy_key is not None:
         return _keys(settings.privacy_key.get_secret_value())
-    path = settings.home / "secrets" / "privacy-key"
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
-            file.write(secrets.token_hex(KEY_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-    except FileExistsError:
-        if path.stat().st_mode & 0o077:
-            raise PrivacyKeyError(
-                f"others can read the privacy key; run: chmod 600 {path}"
-            ) from None
-    return _keys(path.read_text(encoding="utf-8").strip())
+        secret = drawn_secret(settings.home / "secrets" / "privacy-key")
+    except ExposedSecretError as error:
+        raise PrivacyKeyError(f"others can read the privacy key; {error}") from None
+    return _keys(secret.decode().strip())
 
 
 def _keys(secret: str) -> PrivacyKeys:

@@ -4,12 +4,12 @@ from typing import Annotated, Any
 
 from driftloop.contracts.base import NAME_PATTERN
 from driftloop.contracts.payloads import SUFFIXES
-from driftloop.ingest.answers import NOT_APPLIED, refusals
 from driftloop.ingest.payload_door import ANY_TYPE, Uploaded, upload
-from driftloop.ingest.taking import Door
-from driftloop.runtime.http import require_token
+from driftloop.ingest.taking import NOT_APPLIED, Door
+from driftloop.runtime.identity.routing import GuardedRouter, needs
 from driftloop.runtime.payloads import PayloadStore
-from fastapi import APIRouter, Depends, Path, Query, Request
+from driftloop.runtime.problems import refusals
+from fastapi import Path, Query, Request
 
 MAX_COLUMN_CHARS = 200
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
@@ -31,12 +31,12 @@ _BODY: dict[str, Any] = {
 }
 
 
-def router(door: Door, store: PayloadStore) -> APIRouter:
-    """Return the route; it needs the installation's token."""
-    routes = APIRouter(
+def router(door: Door, store: PayloadStore) -> GuardedRouter:
+    """Return the route that takes payloads."""
+    routes = GuardedRouter(
         prefix="/v1/pipelines/{name}",
         tags=["payloads"],
-        dependencies=[Depends(require_token(door.settings))],
+        dependencies=[needs("send")],
         responses=refusals(
             {
                 404: NOT_APPLIED,

@@ -8,17 +8,18 @@ as :data:`REDACTED`, so that the validator still counts it as wrong and nobody r
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+from driftloop.contracts.moments import microseconds
 from driftloop.contracts.pipeline import Feature, PipelineSpec
-from driftloop.contracts.privacy import REDACTED, PrivacyRule
+from driftloop.contracts.privacy import ENCRYPTED, REDACTED, PrivacyRule
 from driftloop.ingest.columns import as_text
 from driftloop.ingest.formats import Parsed
 from driftloop.ingest.keys import PrivacyKeys
 
 MASK = "***"
-ENCRYPTED = "enc1"
 TRUTHS = frozenset({"true", "false", "1", "0"})
 
 Text = str | None
@@ -181,17 +182,28 @@ def _checks(spec: PipelineSpec, skip: Mapping[str, PrivacyRule]) -> dict[str, Ch
     return {
         name: check
         for name, feature in features.items()
-        if name not in skip and (check := _check(feature)) is not None
+        if name not in skip and (check := _check(feature, data.timezone)) is not None
     }
 
 
-def _check(feature: Feature) -> Check | None:
+def _check(feature: Feature, timezone: str) -> Check | None:
+    if feature.type == "datetime":
+        zone = ZoneInfo(timezone)
+        return lambda value: value is None or _is_moment(value, zone)
     if feature.type in ("category", "text"):
         if feature.values is None:
             return None
         allowed = {as_text(value) for value in feature.values}
         return lambda value: value is None or as_text(value) in allowed
     return _is_truth if feature.type == "boolean" else _is_number
+
+
+def _is_moment(value: Any, zone: ZoneInfo) -> bool:
+    try:
+        microseconds(value, zone)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_number(value: Any) -> bool:
@@ -257,10 +269,11 @@ def _table(
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    """Whether nothing but a number or a truth value can be in such a column."""
+    """Whether nothing but numbers, truth values or times can be in such a column."""
     return bool(
         pa.types.is_integer(kind)
         or pa.types.is_floating(kind)
         or pa.types.is_boolean(kind)
+        or pa.types.is_timestamp(kind)
         or pa.types.is_null(kind)
     )

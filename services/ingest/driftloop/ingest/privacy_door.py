@@ -1,6 +1,7 @@
 """Privacy rules at the HTTP door: what goes to the raw topic is treated already."""
 
-from dataclasses import dataclass, replace
+from collections import deque
+from dataclasses import dataclass, field, replace
 
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.ingest.discreet import TRACEPARENT, UUID
@@ -22,10 +23,17 @@ COLUMN_SEPARATOR = "\x1f"
 
 @dataclass(frozen=True)
 class PrivacyDoor:
-    """The keys and the database that tokens and subject keys lie in."""
+    """The keys and the database that tokens and subject keys lie in.
+
+    Attributes
+    ----------
+    proposed_here : ids of erasures that were proposed in this process lately: they
+        may not have been read yet.
+    """
 
     engine: Engine
     keys: PrivacyKeys
+    proposed_here: deque[str] = field(default_factory=lambda: deque(maxlen=1000))
 
     def treated(self, parsed: Parsed, spec: PipelineSpec) -> Parsed:
         """Return rows with the pipeline's rules applied; new tokens are stored.

@@ -3,11 +3,12 @@
 from typing import Annotated, Any, Literal
 
 from driftloop.contracts.base import NAME_PATTERN
-from driftloop.ingest.answers import NOT_APPLIED, refusals
 from driftloop.ingest.pull_tables import PulledObject, PulledTable
 from driftloop.ingest.pulling import Puller, State
-from driftloop.runtime.http import require_token
-from fastapi import APIRouter, Depends, HTTPException, Path
+from driftloop.ingest.taking import NOT_APPLIED
+from driftloop.runtime.identity.routing import GuardedRouter, needs
+from driftloop.runtime.problems import refusals
+from fastapi import HTTPException, Path
 from pydantic import BaseModel, Field
 from sqlmodel import Session, func, select
 
@@ -26,12 +27,12 @@ class SourceState(BaseModel):
     mark: str | None = Field(description="of a table: value of the cursor, JSON")
 
 
-def router(puller: Puller) -> APIRouter:
-    """Return the route; it needs the installation's token."""
-    routes = APIRouter(
+def router(puller: Puller) -> GuardedRouter:
+    """Return the route that shows the sources."""
+    routes = GuardedRouter(
         prefix="/v1/pipelines/{name}",
         tags=["sources"],
-        dependencies=[Depends(require_token(puller.settings))],
+        dependencies=[needs("read")],
         responses=refusals({404: NOT_APPLIED}),
     )
     Name = Annotated[str, Path(pattern=NAME_PATTERN)]  # noqa: N806 - a type

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from driftloop.contracts.events import RowKind
 from driftloop.ingest.core import Seen
 from driftloop.ingest.owners import PayloadOwner
+from driftloop.ingest.proposals import TABLES as PROPOSAL_TABLES
 from driftloop.ingest.pull_tables import PULL_TABLES
 from driftloop.ingest.vault import VAULT_TABLES
 from sqlalchemy import BigInteger, Connection
@@ -36,7 +37,14 @@ class EventTime(SQLModel, table=True):
     newest_us: int = Field(sa_type=BigInteger)
 
 
-TABLES = (SeenRow, EventTime, PayloadOwner, *VAULT_TABLES, *PULL_TABLES)
+TABLES: tuple[type[SQLModel], ...] = (
+    SeenRow,
+    EventTime,
+    PayloadOwner,
+    *PROPOSAL_TABLES,
+    *VAULT_TABLES,
+    *PULL_TABLES,
+)
 
 
 def known_ids(session: Session, keys: Sequence[bytes]) -> dict[bytes, Seen]:

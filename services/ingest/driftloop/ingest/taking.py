@@ -46,6 +46,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.requests import ClientDisconnect
 
+NOT_APPLIED = "the pipeline is not applied"
 PUBLISH_TIMEOUT_S = 10
 BROKER_RETRY_AFTER_S = 5
 BUSY_RETRY_AFTER_S = 1

@@ -1,18 +1,15 @@
 """Times of Arrow columns as Python can hold them: microseconds, years 1 to 9999."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from driftloop.contracts.moments import EPOCH, FIRST_US, LAST_US
 from driftloop.ingest.errors import FormatError
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-_FIRST_US = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
-_LAST_US = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
-_FIRST_DAY = (date.min - _EPOCH.date()).days
-_LAST_DAY = (date.max - _EPOCH.date()).days
+_FIRST_DAY = (date.min - EPOCH.date()).days
+_LAST_DAY = (date.max - EPOCH.date()).days
 
 
 def in_python_range(column: Any, name: str) -> Any:
@@ -35,7 +32,7 @@ def in_python_range(column: Any, name: str) -> Any:
             zone = None if kind.tz is None else "UTC"
             is_finer = kind.unit == "ns"
             times = pc.cast(column, pa.timestamp("us", kind.tz), safe=not is_finer)
-            _check(times.cast(pa.int64()), _FIRST_US, _LAST_US)
+            _check(times.cast(pa.int64()), FIRST_US, LAST_US)
             return times.cast(pa.int64()).cast(pa.timestamp("us", zone))
         if pa.types.is_date(kind):
             days = pc.cast(column, pa.date32())

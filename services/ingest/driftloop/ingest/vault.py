@@ -152,8 +152,8 @@ class DatabaseVault:
         value = self._keys.unwrapped(row[1], f"{pipeline}/{row[0]}")
         return row[0], value.decode(errors="surrogatepass")
 
-    def erase(self, pipeline: str, subject: str) -> tuple[int, int]:
-        """Delete a subject's key and the tokens of its id; return how many of each.
+    def erase(self, pipeline: str, subject: str) -> tuple[int, list[str]]:
+        """Delete a subject's key and the tokens of its id; return keys and tokens.
 
         A mark stays, so that a row which comes later is not encrypted anew.
         """
@@ -163,13 +163,12 @@ class DatabaseVault:
         row.wrapped_key = None
         row.erased_at = row.erased_at or datetime.now(UTC)
         self._session.add(row)
-        gone = self._session.connection().execute(
-            delete(Token).where(
-                col(Token.pipeline) == pipeline, col(Token.value_id) == subject
-            )
-        )
+        theirs = col(Token.pipeline) == pipeline, col(Token.value_id) == subject
+        run = self._session.connection().execute
+        tokens = sorted(run(select(col(Token.token)).where(*theirs)).scalars())
+        run(delete(Token).where(*theirs))
         self._session.flush()
-        return int(was_there), int(gone.rowcount)
+        return int(was_there), tokens
 
     def _insert(
         self, table: type[SQLModel], rows: Sequence[Mapping[str, object]]

@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Annotated
 
 from driftloop.contracts.base import PipelineName
-from driftloop.monitor.settings import MonitorSettings
 from driftloop.monitor.views import Window, WindowViews
-from driftloop.runtime.http import require_token
-from fastapi import APIRouter, Depends, HTTPException, Path, Query
+from driftloop.runtime.identity.routing import GuardedRouter, needs
+from fastapi import HTTPException, Path, Query
 from pydantic import BaseModel
 
 MAX_WINDOWS = 1000
@@ -20,13 +19,9 @@ class Windows(BaseModel):
     windows: list[Window]
 
 
-def router(
-    settings: MonitorSettings, views: WindowViews, is_known: Callable[[str], bool]
-) -> APIRouter:
-    """Return the routes; all need the token."""
-    routes = APIRouter(
-        prefix="/v1", dependencies=[Depends(require_token(settings))], tags=["views"]
-    )
+def router(views: WindowViews, is_known: Callable[[str], bool]) -> GuardedRouter:
+    """Return the routes, which read."""
+    routes = GuardedRouter(prefix="/v1", dependencies=[needs("read")], tags=["views"])
 
     @routes.get("/pipelines/{name}/windows")
     def windows(

@@ -30,8 +30,8 @@ def build(runtime: Runtime[MonitorSettings]) -> Iterator[Parts[MonitorDeps]]:
             open_package=package_opener(runtime.store, settings),
         ),
         routers=[
-            router(settings, views, lambda name: name in pipelines),
-            labels_router(settings, runtime.engine, pipelines),
+            router(views, lambda name: name in pipelines),
+            labels_router(runtime.engine, pipelines),
         ],
         configure_faust=views.configure,
     )

@@ -21,6 +21,18 @@ def numbers(column: Column) -> Floats:
     return result
 
 
+DAY_US = 86_400_000_000.0
+
+
+def age_column(rows: pa.RecordBatch | pa.Table, name: str) -> Column:
+    """Return the days from a datetime to its row's event time; null stays so."""
+    then, now = (
+        rows.column(column).cast(pa.timestamp("us", "UTC")).cast(pa.int64())
+        for column in (name, "event_time")
+    )
+    return pc.divide(pc.subtract(now, then).cast(pa.float64()), DAY_US)
+
+
 def texts(column: Column) -> Column:
     """Return the labels as text: 1, 1.0 and "1" are one label.
 

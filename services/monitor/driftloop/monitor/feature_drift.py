@@ -12,10 +12,10 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from driftloop.monitor.columns import Column, Floats, numbers, texts
-from scipy import special, stats
+from driftloop.monitor.columns import Column, Floats, age_column, numbers, texts
+from scipy import special
 
-Kind = Literal["number", "integer", "category", "boolean"]
+Kind = Literal["number", "integer", "category", "boolean", "datetime"]
 
 MIN_EFFECT = 0.3
 """Distance from which a column counts as moved. A window is shorter than a
@@ -64,6 +64,9 @@ def movements(
     for name, kind in kinds.items():
         if name not in reference.schema.names or name not in window.schema.names:
             continue
+        if kind == "datetime":
+            found.append(moved_number(name, ages(reference, name), ages(window, name)))
+            continue
         before, now = reference.column(name), window.column(name)
         if kind in ("number", "integer"):
             found.append(moved_number(name, finite(before), finite(now)))
@@ -80,6 +83,19 @@ def finite(column: Column) -> Floats:
     """Return the finite values of a column."""
     values = numbers(column)
     return values[np.isfinite(values)]
+
+
+def ages(rows: pa.RecordBatch | pa.Table, name: str) -> Floats:
+    """Return the known times in days from a datetime to its row's event time.
+
+    Moments move on with the world; how old they are does not, unless it drifts.
+    """
+    if "event_time" not in rows.schema.names:
+        return np.zeros(0)
+    known = pc.and_(
+        pc.is_valid(rows.column(name)), pc.is_valid(rows.column("event_time"))
+    )
+    return numbers(age_column(rows, name).filter(known))
 
 
 def moved_number(name: str, reference: Floats, window: Floats) -> Movement | None:
@@ -127,6 +143,8 @@ def moved_category(name: str, reference: Column, window: Column) -> Movement | N
     if table.shape[1] == 1:
         p_value = 1.0
     else:
+        from scipy import stats  # not above: a third of the service's start
+
         p_value = float(stats.chi2_contingency(table, correction=False).pvalue)
     return Movement(name, "chi-square", distance, p_value, int(table[1].sum()))
 
@@ -143,6 +161,8 @@ def corrected(found: list[Movement], alpha: float) -> list[Movement]:
     """
     if not found:
         return []
+    from scipy import stats
+
     p_values = stats.false_discovery_control([m.p_value for m in found])
     return [
         replace(

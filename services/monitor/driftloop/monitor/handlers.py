@@ -150,7 +150,8 @@ def _inputs(turn: Turn, event: BatchValidated) -> Iterator[Event]:
     session, pipeline = turn.deps.session, event.pipeline
     kinds = kinds_of(turn.spec, event.rows)
     names = [name for name in kinds if name in event.rows.schema.names]
-    rows = event.rows.select([skew.ID, *names])
+    has_age = ["event_time"] if "datetime" in kinds.values() else []
+    rows = event.rows.select([skew.ID, *has_age, *names])
     store.add_slice(session, pipeline, store.INPUTS, event.span, rows)
     seen_before = turn.watch.seen_until
     turn.watch = turn.watch.model_copy(

@@ -20,7 +20,7 @@ def package_opener(
 
     def open_package(ref: PackageRef) -> Packaged:
         trusted = TrustedKeys.from_folder(settings.trusted_keys_folder)
-        package = read_package(ref, store, trusted)
+        package = read_package(ref, store, trusted, is_served=True)
         data = package.files.get(SAMPLE_FILE)
         sample = None if data is None else as_table(data)
         return Packaged(package.manifest.evaluation, sample)

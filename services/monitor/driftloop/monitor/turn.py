@@ -67,7 +67,8 @@ def turn_of(event: Event, deps: MonitorDeps) -> Turn:
 def kinds_of(spec: PipelineSpec, rows: pa.RecordBatch | pa.Table) -> dict[str, Kind]:
     """Types of the features, as declared or else as the columns are.
 
-    Texts are left out: each is another one, so their distribution says nothing.
+    Of a datetime its age at event time is watched. Texts are left out: each is another
+    one, so their distribution says nothing.
     """
     if spec.data.features:
         return {
@@ -88,6 +89,8 @@ def _kind_of(type_: pa.DataType) -> Kind:
         return "boolean"
     if pa.types.is_integer(type_):
         return "integer"
+    if pa.types.is_timestamp(type_):
+        return "datetime"
     return "number" if pa.types.is_floating(type_) else "category"
 
 

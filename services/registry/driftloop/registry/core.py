@@ -5,10 +5,14 @@ What a version has to be like is in ``gate.py``.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
+from driftloop.contracts.approval import Approval
 from driftloop.contracts.base import Event
 from driftloop.contracts.describe import compared_in_words
 from driftloop.contracts.events import (
+    AlertRaised,
+    ApprovalExpired,
     ApprovalRequested,
     Evaluation,
     GateCheck,
@@ -22,6 +26,8 @@ from driftloop.registry.ledger import ApprovalRule, Standing, State
 
 GATE = "gate"
 """Who approved or rejected when no person was asked."""
+EXPIRY = "expiry"
+"""Who rejected when no person answered in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,48 +51,90 @@ def disagreement(event: ModelTrained, signed: SignedFacts) -> str | None:
     return None
 
 
-def approval_rule(spec: PipelineSpec, gate: list[GateCheck]) -> ApprovalRule | None:
-    """Return who has to say yes; None: nobody is asked.
+def approval_rule(
+    spec: PipelineSpec, gate: list[GateCheck], now: datetime
+) -> ApprovalRule | None:
+    """Return who has to say yes, and by when; None: nobody is asked.
 
     Nobody is asked about a version that did not pass the gate. With ``advise``
     nothing happens without a person, so what such a pipeline trained waits as well.
     """
     if spec.automation == "full" or not passes(gate):
         return None
-    approval = spec.rollout.approval
-    return ApprovalRule(approval.role, approval.people)
+    return asked_at(spec.rollout.approval, now)
+
+
+def asked_at(approval: Approval, now: datetime) -> ApprovalRule:
+    """Return what a request has to be answered by that is made now."""
+    lifetime = approval.lifetime
+    return ApprovalRule(
+        approval.role,
+        approval.people,
+        None if lifetime is None else now + lifetime,
+        tuple(now + after for after in approval.reminders),
+    )
+
+
+def loosens(before: PipelineSpec | None, after: PipelineSpec) -> bool:
+    """Whether a pipeline file changes who decides, or what a model must be like.
+
+    A new pipeline does that if it lets models go into service by themselves.
+    """
+    if before is None:
+        return after.automation == "full"
+    return any(
+        getattr(before, name) != getattr(after, name)
+        for name in ("automation", "gate", "rollout", "project", "shared_with")
+    )
+
+
+def expiry_alert(event: ApprovalExpired, owner: str | None) -> AlertRaised:
+    """Return what people are told when nobody decided in time."""
+    said = ", ".join(event.said_yes) or "nobody"
+    return AlertRaised(
+        pipeline=event.pipeline,
+        condition=f"approval-expired/{event.version}/{event.request}",
+        severity="warning",
+        title=f"the approval of v{event.version} expired",
+        detail=f"until {event.expires_at:%Y-%m-%d %H:%M} UTC {said} said yes, "
+        f"{event.people} {event.role} had to; ask again: driftloop request-approval "
+        f"{event.pipeline}/{event.version}",
+        owner=owner,
+    )
 
 
 def consequences(
     trained: ModelTrained,
+    first: ApprovalRule | None,
     before: State,
     after: Standing,
 ) -> Iterator[Event]:
     """Tell the world about a version's new state; nothing when it is the old one.
 
+    When the log is read anew, people's decisions may have been read before the
+    version: then it is asked for as it was, and leaves the wait at once.
+
     Parameters
     ----------
     trained : what the version came from.
+    first : who was asked when it was registered; None: nobody.
     before : the state before the event in hand.
     after : the standing with it.
     """
     if after.state == before:
         return
     pipeline, package, version = trained.pipeline, trained.package, after.version
-    if after.rule is not None and _was_asked(before, after):
-        yield ApprovalRequested(
-            pipeline=pipeline,
-            version=version,
-            package=package,
-            role=after.rule.role,
-            people=after.rule.people,
-        )
-    if after.state == "rejected":
+    if before == "registered" and first is not None:
+        yield _asked(trained, version, first, 1)
+    elif before == "expired" and after.rule is not None:
+        yield _asked(trained, version, after.rule, after.request)
+    if after.state in {"rejected", "expired"}:
+        decided_by = after.decided_by[-1] if after.decided_by else GATE
         yield ModelRejected(
             pipeline=pipeline,
             version=version,
             reasons=list(after.reasons),
-            rejected_by=after.decided_by[-1] if after.decided_by else GATE,
+            rejected_by=EXPIRY if after.state == "expired" else decided_by,
             comparison=compared_in_words(trained.evaluation),
         )
     elif after.state == "approved":
@@ -98,11 +146,16 @@ def consequences(
         )
 
 
-def _was_asked(before: State, after: Standing) -> bool:
-    """Whether people are asked now.
-
-    When the log is read anew, their decisions may have been read before the
-    version: then it leaves the wait at once.
-    """
-    is_waiting = after.state == "awaiting_approval"
-    return before == "registered" and (is_waiting or bool(after.decided_by))
+def _asked(
+    trained: ModelTrained, version: int, rule: ApprovalRule, request: int
+) -> ApprovalRequested:
+    return ApprovalRequested(
+        pipeline=trained.pipeline,
+        version=version,
+        package=trained.package,
+        role=rule.role,
+        people=rule.people,
+        request=request,
+        expires_at=rule.expires_at,
+        remind_at=list(rule.remind_at),
+    )

@@ -78,8 +78,7 @@ def judge(
             evaluation.candidate,
             evaluation.baseline,
         ),
-        _significantly_better(evaluation, gate.confidence),
-        _improvement(evaluation, gate.min_improvement_ratio),
+        *_compared(evaluation, gate),
         *measured_checks(evaluation, gate),
     ]
 
@@ -169,6 +168,51 @@ def _opponent(evaluation: Evaluation) -> tuple[str, float]:
     return f"champion v{evaluation.champion_version}", evaluation.champion
 
 
+def _compared(evaluation: Evaluation, gate: GateSection) -> Iterator[GateCheck]:
+    """Yield what the comparison has to show; a first model has to be better."""
+    margin = gate.non_inferiority_margin
+    if margin is not None and evaluation.champion is not None:
+        yield _not_inferior(evaluation, gate.confidence, margin)
+        return
+    yield _significantly_better(evaluation, gate.confidence)
+    yield _improvement(evaluation, gate.min_improvement_ratio)
+
+
+def _not_inferior(
+    evaluation: Evaluation, confidence: float, margin: float
+) -> GateCheck:
+    """Return whether a candidate is at most so much worse than the champion.
+
+    The margin is a share of the champion's mean loss a row.
+
+    Source: the non-inferiority test, ICH E9 (1998), Statistical Principles for
+    Clinical Trials, section 3.3.2.
+    """
+    comparison = evaluation.comparison
+    bound = one_sided_bound(
+        comparison.mean_difference, comparison.standard_error, confidence
+    )
+    name, loss = _opponent(evaluation)
+    row_loss = loss**2 if evaluation.metric == "rmse" else loss
+    return _check(
+        "not_inferior",
+        bound <= margin * row_loss,
+        f"{ROW_LOSS.get(evaluation.metric, 'loss')} a row against {name}: "
+        f"{comparison.mean_difference:+.6g}, upper bound {bound:+.6g} at "
+        f"{confidence:.0%} over {comparison.row_count} rows; at most "
+        f"{margin * row_loss:+.6g} ({margin:.1%} of its loss) is allowed"
+        + _favoured(evaluation),
+        bound,
+        margin * row_loss,
+    )
+
+
+def _favoured(evaluation: Evaluation) -> str:
+    """Say so where the champion is compared on rows that it has learned."""
+    known = evaluation.champion_knows_rows
+    return f" (the champion has learned {known} of them)" if known else ""
+
+
 def _significantly_better(evaluation: Evaluation, confidence: float) -> GateCheck:
     comparison = evaluation.comparison
     bound = one_sided_bound(
@@ -181,7 +225,7 @@ def _significantly_better(evaluation: Evaluation, confidence: float) -> GateChec
         f"{ROW_LOSS.get(evaluation.metric, 'loss')} a row against {name}: "
         f"{comparison.mean_difference:+.6g}, upper bound {bound:+.6g} at "
         f"{confidence:.0%} over {comparison.row_count} rows (p = "
-        f"{comparison.p_value:.2g}); below 0 is better",
+        f"{comparison.p_value:.2g}); below 0 is better" + _favoured(evaluation),
         bound,
         0.0,
     )

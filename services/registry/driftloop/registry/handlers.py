@@ -1,30 +1,69 @@
 """What the registry does at each event: store the fact, tell what follows from it."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from driftloop.contracts.base import Event, Value, chain_of
 from driftloop.contracts.events import (
+    ApprovalExpired,
     ApprovalGiven,
+    ApprovalReminded,
+    ApprovalRenewed,
+    BatchRejected,
+    BlobRef,
+    CommentChanged,
+    DatasetVersioned,
+    DriftDetected,
+    ErasureSettled,
+    ErasureTraced,
     ModelDeployed,
     ModelRegistered,
     ModelRolledBack,
+    ModelSubmitted,
     ModelTrained,
+    RolloutAdvanced,
+    TrackingChanged,
+    TrainingCancelled,
+    TrainingFailed,
+    TrainingSkipped,
+    TrainingStarted,
 )
-from driftloop.registry import core, tables
+from driftloop.contracts.identity import AuditNoted
+from driftloop.contracts.registered import VersionCreated
+from driftloop.registry import audit, core, tables
+from driftloop.registry.comments import tables as comments
+from driftloop.registry.deadlines import schedule
+from driftloop.registry.erasures import following
+from driftloop.registry.erasures.tables import RegistryErasure
 from driftloop.registry.gate import Cost, PackageFinding, judge
-from driftloop.registry.ledger import State
+from driftloop.registry.ledger import ApprovalRule, Standing, State
+from driftloop.registry.lineage import tables as lineage
+from driftloop.registry.lineage.openlineage import Package, Reporter
+from driftloop.registry.mlflow import apply
+from driftloop.registry.mlflow.direct import quick
+from driftloop.registry.mlflow.registered.pipelines import (
+    next_version,
+    version_for_job,
+)
+from driftloop.registry.mlflow.registered.shown import FailedSubmission, show
 from driftloop.registry.recorded import RecordedVerdicts
 from driftloop.registry.tables import (
     RegistryDecision,
+    RegistryExpiry,
+    RegistryReminder,
+    RegistryRenewal,
     RegistryServingChange,
     RegistryTrial,
     RegistryVersion,
 )
 from driftloop.runtime import handlers as runtime
-from driftloop.runtime.errors import Skip
+from driftloop.runtime.artifacts import ArtifactStore, uri_of
+from driftloop.runtime.envelope import decode, sequence_of
+from driftloop.runtime.errors import Reject, Retry, Skip
+from driftloop.runtime.transport import Message
 
 Inspect = Callable[[ModelTrained], PackageFinding]
 """Opens the package an event names and tries its model."""
@@ -38,10 +77,18 @@ class Deps(runtime.Deps):
     ----------
     inspect : opens a package.
     recorded : verdicts that are in the log already.
+    store : of artifacts; large events lie there.
+    reporter : tells the chain as OpenLineage.
+    has : whether the tables have a revision of what clients of MLflow changed.
+    now : the clock that requests for approval begin by.
     """
 
     inspect: Inspect
     recorded: RecordedVerdicts
+    store: ArtifactStore
+    reporter: Reporter
+    has: Callable[[int], bool]
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 
 def on_model_trained(event: ModelTrained, deps: Deps) -> Iterator[Event]:
@@ -54,11 +101,11 @@ def on_model_trained(event: ModelTrained, deps: Deps) -> Iterator[Event]:
     if recorded:
         version, gate, rule = recorded.version, recorded.gate, recorded.rule
     else:
-        newest = max(tables.last_version(session, name), deps.recorded.newest(name))
+        version = _version_of(event, deps)
         finding = deps.inspect(event)
-        version, cost = newest + 1, finding.cost
+        cost = finding.cost
         gate = judge(event.evaluation, spec.gate, finding)
-        rule = core.approval_rule(spec, gate)
+        rule = core.approval_rule(spec, gate, deps.now())
     row = RegistryVersion(
         pipeline=name,
         version=version,
@@ -67,7 +114,7 @@ def on_model_trained(event: ModelTrained, deps: Deps) -> Iterator[Event]:
         at=event.meta.time,
         trained=_stored(event),
         gate=[_stored(check) for check in gate],
-        rule={"role": rule.role, "people": rule.people} if rule else None,
+        rule=tables.rule_of(rule) if rule else None,
         origin=chain_of(event.meta),
         latency_p99_ms=cost.p99_ms if cost else None,
     )
@@ -84,8 +131,36 @@ def on_model_trained(event: ModelTrained, deps: Deps) -> Iterator[Event]:
         evaluation=event.evaluation,
         gate=gate,
     )
-    standing = tables.ledger_of(session, name).standings[version]
-    yield from core.consequences(event, "registered", standing)
+    yield from _followed(row, "registered", deps)
+    lineage.note_training(session, event)
+    yield from deps.reporter.trained(event, version, gate)
+    yield from following.follow(session, name, deps.recorded)
+
+
+def _version_of(event: ModelTrained, deps: Deps) -> int:
+    """Return the version that a model becomes: as it was registered, or the next.
+
+    Raises
+    ------
+    Retry
+        When a person registered it and that is not read from the log yet.
+    """
+    connection, name = deps.session.connection(), event.pipeline
+    apply.revision_of(connection)  # no client takes the number meanwhile
+    registered = version_for_job(connection, name, event.job_id)
+    if registered is not None:
+        return registered
+    if event.trigger.event_type == ModelSubmitted.topic():
+        raise Retry(f"the registration of job {event.job_id} is not read yet")
+    return max(next_version(connection, name), deps.recorded.newest(name) + 1)
+
+
+def _failed(event: TrainingFailed | TrainingCancelled, error: str, deps: Deps) -> None:
+    """Tell of a model that a person registered why it cannot be served."""
+    if event.trigger.event_type == ModelSubmitted.topic():
+        deps.session.merge(
+            FailedSubmission(job_id=event.job_id, pipeline=event.pipeline, error=error)
+        )
 
 
 def _stored(value: Value) -> dict[str, Any]:
@@ -108,16 +183,95 @@ def on_approval_given(event: ApprovalGiven, deps: Deps) -> Iterator[Event]:
             by=event.by,
             reason=event.reason,
             package_digest=event.package_digest,
+            request=event.request,
         )
     )
     session.flush()
-    row = session.get(RegistryVersion, (name, event.version))
+    yield from _changed(name, before, event.version, deps)
+
+
+def on_approval_expired(event: ApprovalExpired, deps: Deps) -> Iterator[Event]:
+    """End a request that was not decided in time, and tell people."""
+    session, name = deps.session, event.pipeline
+    before = tables.ledger_of(session, name).standings.get(event.version)
+    session.add(
+        RegistryExpiry(
+            pipeline=name,
+            version=event.version,
+            request=event.request,
+            event_id=event.meta.id,
+            at=event.meta.time,
+        )
+    )
+    session.flush()
+    applied = deps.pipelines.get(name)
+    yield core.expiry_alert(event, applied.spec.owner if applied else None)
+    yield from _changed(name, before, event.version, deps)
+
+
+def on_approval_renewed(event: ApprovalRenewed, deps: Deps) -> Iterator[Event]:
+    """Open another request about a version whose last one is over."""
+    session, name = deps.session, event.pipeline
+    key = (name, event.version, event.request)
+    if session.get(RegistryRenewal, key) is not None:
+        raise Skip("approval_already_renewed")  # two people asked at once
+    before = tables.ledger_of(session, name).standings.get(event.version)
+    rule = ApprovalRule(
+        event.role, event.people, event.expires_at, tuple(event.remind_at)
+    )
+    session.add(
+        RegistryRenewal(
+            pipeline=name,
+            version=event.version,
+            request=event.request,
+            event_id=event.meta.id,
+            at=event.meta.time,
+            by=event.requested_by,
+            reason=event.reason,
+            package_digest=event.package_digest,
+            rule=tables.rule_of(rule),
+        )
+    )
+    session.flush()
+    yield from _changed(name, before, event.version, deps)
+
+
+def on_approval_reminded(event: ApprovalReminded, deps: Deps) -> Iterator[Event]:
+    """Remember that people were reminded."""
+    session, name = deps.session, event.pipeline
+    session.add(
+        RegistryReminder(
+            pipeline=name,
+            version=event.version,
+            request=event.request,
+            number=event.number,
+        )
+    )
+    session.flush()
+    standing = tables.ledger_of(session, name).standings.get(event.version)
+    if standing is not None:
+        schedule(session, name, standing)
+    yield from ()
+
+
+def _changed(
+    name: str, before: Standing | None, version: int, deps: Deps
+) -> Iterator[Event]:
+    """Tell what follows for a version from a fact about its approval."""
+    row = deps.session.get(RegistryVersion, (name, version))
     if before is None or row is None:
         return  # the log is read anew: it counts when the version is registered
-    state: State = before.state
-    after = tables.ledger_of(session, name).standings[event.version]
+    yield from _followed(row, before.state, deps)
+    yield from following.follow(deps.session, name, deps.recorded)
+
+
+def _followed(row: RegistryVersion, before: State, deps: Deps) -> Iterator[Event]:
+    session, name = deps.session, row.pipeline
+    after = tables.ledger_of(session, name).standings[row.version]
+    schedule(session, name, after)
+    show(session, name)
     trained = ModelTrained.model_validate(row.trained)
-    yield from core.consequences(trained, state, after)
+    yield from core.consequences(trained, row.fact().rule, before, after)
 
 
 def on_model_deployed(event: ModelDeployed, deps: Deps) -> Iterator[Event]:
@@ -132,6 +286,7 @@ def on_model_deployed(event: ModelDeployed, deps: Deps) -> Iterator[Event]:
             rollout_id=event.rollout_id,
         )
     )
+    show(deps.session, event.pipeline)
     return iter(())
 
 
@@ -149,12 +304,165 @@ def on_model_rolled_back(event: ModelRolledBack, deps: Deps) -> Iterator[Event]:
             reason=event.reason,
         )
     )
-    return iter(())
+    show(deps.session, event.pipeline)
+    yield from deps.reporter.rolled_back(event)
 
 
-HANDLERS: list[runtime.EventHandler] = [
+def on_rollout_advanced(event: RolloutAdvanced, deps: Deps) -> Iterator[Event]:
+    lineage.note_step(deps.session, event)
+    is_new = lineage.is_new_rollout(deps.session, event)
+    yield from deps.reporter.rollout(event, _package(event, deps), is_new=is_new)
+
+
+def _package(event: RolloutAdvanced, deps: Deps) -> Package | None:
+    """Return what a rollout is about; a registry that is built anew asks the log."""
+    name, version = event.pipeline, event.version
+    recorded = deps.recorded.job_of(name, version)
+    if recorded is not None:
+        return Package(
+            version, recorded.job_id, recorded.package.digest, recorded.algorithm,
+            recorded.evaluation,
+        )  # fmt: skip
+    row = deps.session.get(RegistryVersion, (name, version))
+    if row is None:
+        return None
+    trained = ModelTrained.model_validate(row.trained)
+    return Package(
+        version, row.job_id, row.digest, trained.algorithm, trained.evaluation
+    )
+
+
+def on_dataset_versioned(event: DatasetVersioned, deps: Deps) -> Iterator[Event]:
+    lineage.note_dataset(deps.session, event)
+    yield from deps.reporter.versioned(event)
+
+
+def on_batch_rejected(event: BatchRejected, deps: Deps) -> Iterator[Event]:
+    yield from deps.reporter.rejected(event)
+
+
+def on_drift_detected(event: DriftDetected, deps: Deps) -> Iterator[Event]:
+    lineage.note_drift(deps.session, event)
+    yield from ()
+
+
+def on_training_started(event: TrainingStarted, deps: Deps) -> Iterator[Event]:
+    lineage.note_training(deps.session, event)
+    yield from deps.reporter.training_started(event)
+
+
+def on_training_skipped(event: TrainingSkipped, deps: Deps) -> Iterator[Event]:
+    lineage.note_skip(deps.session, event)
+    yield from ()
+
+
+def on_training_failed(event: TrainingFailed, deps: Deps) -> Iterator[Event]:
+    _failed(event, event.error, deps)
+    lineage.note_training(deps.session, event)
+    yield from deps.reporter.training_failed(event)
+    yield from following.follow(deps.session, event.pipeline, deps.recorded)
+
+
+def on_training_cancelled(event: TrainingCancelled, deps: Deps) -> Iterator[Event]:
+    _failed(event, f"cancelled by {event.cancelled_by}: {event.reason}", deps)
+    lineage.note_training(deps.session, event)
+    yield from deps.reporter.training_cancelled(event)
+    yield from following.follow(deps.session, event.pipeline, deps.recorded)
+
+
+def on_erasure_traced(event: ErasureTraced, deps: Deps) -> Iterator[Event]:
+    """Ask people about the models that have seen an erased subject's rows."""
+    if deps.session.get(RegistryErasure, event.erasure_id) is not None:
+        raise Skip("erasure_already_traced")
+    yield from following.take_traced(event, deps.session, deps.recorded)
+
+
+def on_erasure_settled(event: ErasureSettled, deps: Deps) -> Iterator[Event]:
+    yield from following.take_settled(event, deps.session, deps.recorded)
+
+
+def on_comment_changed(event: CommentChanged, deps: Deps) -> Iterator[Event]:
+    comments.note(deps.session, event)
+    yield from ()
+
+
+def on_audit_noted(event: AuditNoted, deps: Deps) -> Iterator[Event]:
+    """Add a note to the audit trail; what concerns an approval is anchored at once."""
+    entry = audit.append(deps.session, event)
+    if event.action == "approve":
+        yield audit.anchor_of(entry)
+
+
+def take_tracking(
+    messages: Sequence[Message], deps: Deps
+) -> Iterator[Event | runtime.DeadLetter]:
+    """Take what clients of MLflow changed, unless the tables have it already.
+
+    They have it where the request was answered; they lack it when they are built anew.
+    """
+    changes: list[TrackingChanged] = []
+    for message in messages:
+        try:
+            event = decode(message, deps.store)
+        except Reject as error:
+            yield runtime.DeadLetter(message, error)
+        else:
+            assert isinstance(event, TrackingChanged)  # noqa: S101 - its topic says so
+            changes.append(event)
+    apply.take(quick(deps.session.connection()), changes)
+    for event in changes:
+        change = event.change
+        if isinstance(change, VersionCreated) and change.job_id:
+            yield _submitted(change, event.by)
+
+
+def _submitted(change: VersionCreated, by: str) -> ModelSubmitted:
+    """Return what the trainer is told of a model that was registered."""
+    digest = change.model_sha256
+    return ModelSubmitted(
+        pipeline=change.name,
+        version=change.version,
+        job_id=change.job_id,
+        model=BlobRef(uri=uri_of(digest), sha256=digest, size_bytes=change.model_bytes),
+        source=change.source,
+        submitted_by=by,
+    )
+
+
+def is_known(message: Message, deps: Deps) -> bool:
+    """Whether a change is in the tables already and leads to nothing else.
+
+    Asked of each message before it is decoded. A metric may be called as the mark is:
+    then it is decoded for nothing.
+    """
+    revision = sequence_of(message)
+    if revision is None or not deps.has(revision):
+        return False
+    return VERSION_MARK not in (message.value or b"")
+
+
+VERSION_MARK = json.dumps(VersionCreated.model_fields["kind"].default).encode()
+"""In the bytes of each change that may lead to an event; see :func:`take_tracking`."""
+
+HANDLERS: list[runtime.EventHandler | runtime.Chunk] = [
     on_model_trained,
     on_approval_given,
+    on_approval_expired,
+    on_approval_renewed,
+    on_approval_reminded,
     on_model_deployed,
     on_model_rolled_back,
+    on_rollout_advanced,
+    on_dataset_versioned,
+    on_batch_rejected,
+    on_drift_detected,
+    on_training_started,
+    on_training_skipped,
+    on_training_failed,
+    on_training_cancelled,
+    on_erasure_traced,
+    on_erasure_settled,
+    on_comment_changed,
+    on_audit_noted,
+    runtime.Chunk(TrackingChanged.topic(), take_tracking, is_known),
 ]

@@ -5,7 +5,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from driftloop.contracts.events import ModelTrained, PackageRef
-from driftloop.models.package import Package, PackageRefused, read_file, read_package
+from driftloop.models.package import (
+    Manifest,
+    Package,
+    PackageRefused,
+    read_file,
+    read_manifest,
+    read_package,
+)
 from driftloop.models.signing import TrustedKeys
 from driftloop.models.trial import Trial, TrialFailed
 from driftloop.registry.core import SignedFacts, disagreement
@@ -78,6 +85,11 @@ class Inspection:
         """
         trusted = TrustedKeys.from_folder(self._trusted_folder)
         return read_file(ref, name, self._store, trusted)
+
+    def manifest(self, ref: PackageRef) -> Manifest:
+        """Return what a package says of itself; see :meth:`file`."""
+        trusted = TrustedKeys.from_folder(self._trusted_folder)
+        return read_manifest(ref, self._store, trusted)
 
     def _try(self, package: Package) -> PackageFinding:
         with self._lock:

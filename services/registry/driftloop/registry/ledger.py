@@ -5,7 +5,7 @@ and history come out. Topics have no order among each other, so nothing here dep
 on which topic was read first: the same facts give the same ledger.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
@@ -14,6 +14,7 @@ State = Literal[
     "registered",
     "rejected",
     "awaiting_approval",
+    "expired",
     "approved",
     "deployed",
     "superseded",
@@ -22,7 +23,8 @@ State = Literal[
 
 MOVES: dict[State, frozenset[State]] = {
     "registered": frozenset({"rejected", "awaiting_approval", "approved"}),
-    "awaiting_approval": frozenset({"approved", "rejected"}),
+    "awaiting_approval": frozenset({"approved", "rejected", "expired"}),
+    "expired": frozenset({"awaiting_approval"}),
     "approved": frozenset({"deployed", "rolled_back", "superseded"}),
     "deployed": frozenset({"superseded", "rolled_back"}),
     "superseded": frozenset({"deployed"}),
@@ -30,8 +32,11 @@ MOVES: dict[State, frozenset[State]] = {
     "rejected": frozenset(),
 }
 """The allowed moves of a version. The last two to ``deployed`` are a rollback that
-brings an earlier version back."""
+brings an earlier version back; people may be asked again about an expired one."""
 
+ASK_AGAIN = (
+    "ask again: driftloop request-approval PIPELINE/VERSION, or POST …/request-approval"
+)
 ON_ITS_WAY: frozenset[State] = frozenset({"awaiting_approval", "approved"})
 REPLACEABLE: frozenset[State] = frozenset({"approved", "deployed"})
 ALIASES = ("champion", "previous", "candidate")
@@ -39,10 +44,18 @@ ALIASES = ("champion", "previous", "candidate")
 
 @dataclass(frozen=True, slots=True)
 class ApprovalRule:
-    """How many people of which role have to say yes."""
+    """How many people of which role have to say yes, and by when.
+
+    Attributes
+    ----------
+    expires_at : what is said then or later does not count; None: there is no end.
+    remind_at : when people are reminded, in order.
+    """
 
     role: str
     people: int
+    expires_at: datetime | None = None
+    remind_at: tuple[datetime, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +80,12 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A person decided."""
+    """A person decided.
+
+    Attributes
+    ----------
+    request : which one about the version they answered.
+    """
 
     version: int
     event_id: str
@@ -76,6 +94,31 @@ class Decision:
     by: str
     reason: str
     digest: str
+    request: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """A request was not decided in time."""
+
+    version: int
+    event_id: str
+    at: datetime
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """A person asked again; ``request`` is the one that began."""
+
+    version: int
+    event_id: str
+    at: datetime
+    request: int
+    by: str
+    reason: str
+    digest: str
+    rule: ApprovalRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +145,7 @@ class ServingChange:
         return (self.generation, self.kind == "rolled_back", self.at, self.event_id)
 
 
-Fact = Registration | Decision | ServingChange
+Fact = Registration | Decision | Expiry | Renewal | ServingChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +154,10 @@ class Standing:
 
     Attributes
     ----------
-    reasons : why it was rejected.
-    decided_by : people whose decisions counted, in their order.
+    rule : of the request in hand.
+    reasons : why it was rejected, or is expired.
+    decided_by : people whose decisions counted in this request, in their order.
+    request : how often people were asked.
     ignored : event id of each decision that did not count, with the reason.
     """
 
@@ -121,6 +166,7 @@ class Standing:
     rule: ApprovalRule | None = None
     reasons: tuple[str, ...] = ()
     decided_by: tuple[str, ...] = ()
+    request: int = 1
     ignored: dict[str, str] = field(default_factory=dict)
 
     def replaced(self, state: State) -> "Standing":
@@ -177,8 +223,9 @@ def objection(
             f"the decision is about package {decision.digest[:12]}…, "
             f"{name} is package {registration.digest[:12]}…"
         )
-    if standing.state != "awaiting_approval":
-        return f"{name} waits for no decision: it is {standing.state}"
+    problem = _closed(name, standing, decision)
+    if problem:
+        return problem
     person = _person(decision.by)
     if person in map(_person, standing.decided_by):
         return f"{decision.by} has decided about {name} already"
@@ -186,6 +233,43 @@ def objection(
     if decision.decision == "approve" and author and person == _person(author):
         return f"{decision.by} asked for the training of {name}; another must approve"
     return None
+
+
+def _closed(name: str, standing: Standing, decision: Decision) -> str | None:
+    """Return why a request takes no decision; None: it is open."""
+    if standing.state == "expired" or _is_late(standing.rule, decision):
+        return f"{name} waits for no decision: {_expired(standing)}; {ASK_AGAIN}"
+    if standing.state != "awaiting_approval":
+        return f"{name} waits for no decision: it is {standing.state}"
+    if decision.request != standing.request:
+        return f"{name} waits for an answer to request {standing.request} by now"
+    return None
+
+
+def _is_late(rule: ApprovalRule | None, decision: Decision) -> bool:
+    if rule is None or rule.expires_at is None:
+        return False
+    return decision.at >= rule.expires_at
+
+
+def _expired(standing: Standing) -> str:
+    rule = standing.rule
+    if rule is None or rule.expires_at is None:
+        return "the approval expired"
+    return (
+        f"the approval expired at {rule.expires_at:%Y-%m-%d %H:%M:%S} UTC with "
+        f"{len(standing.decided_by)} of {rule.people} {rule.role}"
+    )
+
+
+def renewal_objection(registration: Registration, standing: Standing) -> str | None:
+    """Return why people cannot be asked again; None: they can."""
+    if standing.state == "expired":
+        return None
+    name = f"version {registration.version}"
+    if standing.state == "awaiting_approval":
+        return f"{name} waits for approval already"
+    return f"{name} is {standing.state}; only an expired request can be renewed"
 
 
 def rollback_objection(book: Ledger, to_version: int | None) -> str | None:
@@ -205,6 +289,18 @@ def rollback_objection(book: Ledger, to_version: int | None) -> str | None:
     if book.aliases.get("champion") == to_version and not approved:
         return f"version {to_version} is in service already"
     return None
+
+
+def steering_objection(book: Ledger, action: str, version: int) -> str | None:
+    """Return why a rollout cannot be steered so; None: it is worth asking for.
+
+    Which version is on its way, and at which step, the deployer knows.
+    """
+    standing = book.standings.get(version)
+    state = standing.state if standing else "unknown"
+    if state == "approved" or (state == "deployed" and action != "promote"):
+        return None
+    return f"version {version} is {state}: there is no rollout to {action}"
 
 
 def _person(name: str) -> str:
@@ -253,6 +349,8 @@ def open_ledger(
     registrations: Iterable[Registration],
     decisions: Sequence[Decision] = (),
     changes: Iterable[ServingChange] = (),
+    expiries: Iterable[Expiry] = (),
+    renewals: Iterable[Renewal] = (),
 ) -> Ledger:
     """Compute the ledger of one pipeline.
 
@@ -261,11 +359,12 @@ def open_ledger(
     decisions : in the order of their topic's partition.
     """
     book = _Book()
+    ended = {(fact.version, fact.request): fact for fact in expiries}
+    renewed = {(fact.version, fact.request): fact for fact in renewals}
     for registration in sorted(registrations, key=lambda r: r.version):
         _register(book, registration)
-        for decision in decisions:
-            if decision.version == registration.version:
-                _decide(book, registration, decision)
+        about = [d for d in decisions if d.version == registration.version]
+        _ask(book, registration, about, ended, renewed)
     serving = _serve(book, sorted(changes, key=lambda c: c.order))
     aliases = {
         "champion": serving[-1] if serving else None,
@@ -295,6 +394,47 @@ def _register(book: _Book, fact: Registration) -> None:
         book.move(version, "awaiting_approval", fact, detail)
 
 
+def _ask(
+    book: _Book,
+    registration: Registration,
+    decisions: Sequence[Decision],
+    ended: Mapping[tuple[int, int], Expiry],
+    renewed: Mapping[tuple[int, int], Renewal],
+) -> None:
+    """Go through the requests about a version, each with its answers and its end.
+
+    What counts in a request is told by the times in the facts, so it does not matter
+    whether its end or its last answer was read first.
+    """
+    version, request = registration.version, 1
+    while True:
+        for decision in decisions:
+            if decision.request == request:
+                _decide(book, registration, decision)
+        expiry = ended.get((version, request))
+        if expiry and book.standings[version].state == "awaiting_approval":
+            reason = _expired(book.standings[version])
+            expired = replace(book.standings[version], reasons=(reason,))
+            book.standings[version] = expired
+            book.move(version, "expired", expiry, reason)
+        request += 1
+        renewal = renewed.get((version, request))
+        if renewal is None or book.standings[version].state != "expired":
+            break
+        book.standings[version] = replace(
+            book.standings[version],
+            rule=renewal.rule,
+            request=request,
+            reasons=(),
+            decided_by=(),
+        )
+        detail = f"{renewal.by} asked again: {renewal.reason}"
+        book.move(version, "awaiting_approval", renewal, detail)
+    for decision in decisions:
+        if decision.request >= request:
+            _decide(book, registration, decision)
+
+
 def _decide(book: _Book, registration: Registration, fact: Decision) -> None:
     standing = book.standings[fact.version]
     text = f"{fact.decision} by {fact.by}: {fact.reason}"
@@ -313,7 +453,7 @@ def _decide(book: _Book, registration: Registration, fact: Decision) -> None:
     book.standings[fact.version] = standing
     if fact.decision == "reject":
         book.move(fact.version, "rejected", fact, fact.reason)
-    elif registration.rule and len(decided_by) >= registration.rule.people:
+    elif standing.rule and len(decided_by) >= standing.rule.people:
         book.move(fact.version, "approved", fact, f"by {', '.join(decided_by)}")
 
 

@@ -18,6 +18,9 @@ USUAL_OUTLIER_LOSS = 5.0
 """A model that loses its worth five times over answers one wild value with another."""
 USUAL_FLIP_RATIO = 0.1
 USUAL_CALIBRATION_ERROR = 0.1
+REFIT_Z = 1.645
+"""A model that is worse on what it has learned by more than chance (95 %, one-sided)
+was not fitted as the one that was judged."""
 TOLD = 3
 """Slices that a check names; the card has all."""
 
@@ -87,6 +90,17 @@ def _served_graph(measures: Measures) -> Iterator[GateCheck]:
             f"trained, at most {parity.tolerance:g} allowed",
             value=parity.difference,
             limit=parity.tolerance,
+        )
+    if (again := measures.refit) is not None:
+        bound = again.mean_difference - REFIT_Z * again.standard_error
+        yield GateCheck(
+            name="refit",
+            passed=bound <= 0,
+            detail=f"fitted again on all {again.row_count} rows, the hold-out too, "
+            f"{'as good' if bound <= 0 else 'worse'} on rows that it knows now: "
+            f"{again.mean_difference:+.4g} a row",
+            value=bound,
+            limit=0.0,
         )
     if (found := measures.robustness) is not None:
         kinds = (found.noise, found.missing, found.outliers)

@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from driftloop.contracts.base import Event
-from driftloop.contracts.events import ApprovalRequested, GateCheck, ModelRegistered
+from driftloop.contracts.events import (
+    ApprovalRequested,
+    ErasureCompleted,
+    GateCheck,
+    ModelRegistered,
+    SettlementRequested,
+)
 from driftloop.registry.ledger import ApprovalRule
 from driftloop.runtime.artifacts import ArtifactStore
 from driftloop.runtime.envelope import decode
@@ -18,8 +24,12 @@ from driftloop.runtime.errors import Reject, Retry
 from driftloop.runtime.follower import LogFollower
 from driftloop.runtime.transport import Message
 
-TOPICS = (ModelRegistered.topic(), ApprovalRequested.topic())
-STOP_POLL_S = 0.1
+TOPICS = (
+    ModelRegistered.topic(),
+    ApprovalRequested.topic(),
+    SettlementRequested.topic(),
+    ErasureCompleted.topic(),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +42,32 @@ class Verdict:
 
 
 class RecordedVerdicts:
-    """What ``model-registered`` and ``approval-requested`` held at the start."""
+    """What the topics of verdicts held at the start."""
 
     def __init__(self) -> None:
         self.complete = threading.Event()
         self._registered: dict[tuple[str, str], ModelRegistered] = {}
         self._rules: dict[tuple[str, int], ApprovalRule] = {}
         self._newest: dict[str, int] = {}
+        self._asked: dict[str, set[int]] = {}
+        self._completed: dict[str, ErasureCompleted] = {}
 
     def add(self, event: Event) -> None:
-        """Take one event of the two topics."""
+        """Take one event of the topics."""
         if isinstance(event, ModelRegistered):
             name = event.pipeline
             self._registered.setdefault((name, event.job_id), event)
             self._newest[name] = max(self.newest(name), event.version)
         elif isinstance(event, ApprovalRequested):
-            rule = ApprovalRule(event.role, event.people)
-            self._rules[event.pipeline, event.version] = rule
+            rule = ApprovalRule(
+                event.role, event.people, event.expires_at, tuple(event.remind_at)
+            )
+            if event.request == 1:  # later ones are in the log themselves
+                self._rules[event.pipeline, event.version] = rule
+        elif isinstance(event, SettlementRequested):
+            self._asked.setdefault(event.erasure_id, set()).update(event.versions)
+        elif isinstance(event, ErasureCompleted):
+            self._completed.setdefault(event.erasure_id, event)
 
     def newest(self, pipeline: str) -> int:
         """Return the highest version that the log knew; 0: none."""
@@ -62,13 +81,39 @@ class RecordedVerdicts:
         Retry
             While the log is still being read.
         """
-        if not self.complete.is_set():
-            raise Retry("reading the verdicts that the log holds")
+        self._wait()
         event = self._registered.get((pipeline, job_id))
         if event is None:
             return None
         rule = self._rules.get((pipeline, event.version))
         return Verdict(event.version, event.gate, rule)
+
+    def job_of(self, pipeline: str, version: int) -> ModelRegistered | None:
+        """Return how a version was registered; None: the log did not say.
+
+        Raises
+        ------
+        Retry
+            While the log is still being read.
+        """
+        self._wait()
+        known = self._registered.values()
+        wanted = (e for e in known if (e.pipeline, e.version) == (pipeline, version))
+        return next(wanted, None)
+
+    def asked_erasure(self, erasure_id: str) -> frozenset[int]:
+        """Return the versions that people were asked about."""
+        self._wait()
+        return frozenset(self._asked.get(erasure_id, ()))
+
+    def completed_erasure(self, erasure_id: str) -> ErasureCompleted | None:
+        """Return an erasure's proof; None: there is none yet."""
+        self._wait()
+        return self._completed.get(erasure_id)
+
+    def _wait(self) -> None:
+        if not self.complete.is_set():
+            raise Retry("reading the verdicts that the log holds")
 
 
 def read_recorded(
@@ -87,11 +132,5 @@ def read_recorded(
             return  # not an event of ours; nothing was said by it
 
     follower = LogFollower(bootstrap, TOPICS, take, config)
-    thread = threading.Thread(target=follower.run, daemon=True)
-    thread.start()
-    while not follower.caught_up.wait(STOP_POLL_S) and not stopping.is_set():
-        pass
-    follower.stop()
-    thread.join()
-    if follower.caught_up.is_set():
+    if follower.read_to_end(is_stopping=stopping.is_set):
         recorded.complete.set()

@@ -1,8 +1,12 @@
 """What the REST routes have in common: their context, pages, tags, 202."""
 
 import hashlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from http import HTTPStatus
 from typing import Annotated, Any, Generic, TypeVar
 
 from driftloop.contracts.base import NAME_PATTERN, Event, Meta
@@ -12,17 +16,21 @@ from driftloop.registry.ledger import Ledger
 from driftloop.registry.requests import Requests, wait_for
 from driftloop.registry.settings import RegistrySettings
 from driftloop.registry.tables import RegistryVersion
+from driftloop.runtime.identity.routing import GuardedRouter
 from driftloop.runtime.state import StateView
 from driftloop.runtime.transport import PublishError
 from fastapi import Header, HTTPException, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 from sqlalchemy import Engine
 from sqlmodel import Session
 
 MAX_PAGE = 500
+MAX_NUMBER = 2**31 - 1
+"""Of a version, an entry or a place in a list: what every database can compare."""
 Name = Annotated[str, Path(pattern=NAME_PATTERN, examples=["bike-demand"])]
-Number = Annotated[int, Path(ge=1, examples=[3])]
+Number = Annotated[int, Path(ge=1, le=MAX_NUMBER, examples=[3])]
 Key = Annotated[
     str | None,
     Header(
@@ -33,8 +41,18 @@ Key = Annotated[
 ]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 Cursor = Annotated[
-    int | None, Query(ge=0, description="`next_cursor` of the page before")
+    int | None,
+    Query(ge=0, le=MAX_NUMBER, description="`next_cursor` of the page before"),
 ]
+At = Annotated[
+    str | None,
+    Query(
+        description="as it was then: a time with its zone, or just after the event at "
+        "topic/partition/offset; default: now",
+        examples=["2026-11-26T08:00:00Z", "model-deployed/0/17"],
+    ),
+]
+POSITION = re.compile(r"([a-z][a-z-]*)/(\d{1,9})/(\d{1,18})")
 T = TypeVar("T")
 
 
@@ -60,6 +78,7 @@ class Context:
     Attributes
     ----------
     package_file : reads a verified file of a package; see ``Inspection.file``.
+    read_at : finds the event at topic, partition and offset; None: there is none.
     """
 
     engine: Engine
@@ -67,26 +86,34 @@ class Context:
     requests: Requests
     pipelines: StateView[PipelineApplied]
     package_file: Callable[[PackageRef, str], bytes | None]
+    read_at: Callable[[str, int, int], Meta | None]
 
     def session(self) -> Session:
         return Session(self.engine)
 
-    def ledger(self, session: Session, pipeline: str) -> Ledger:
-        """Return a pipeline's ledger.
+    def ledger(
+        self, session: Session, pipeline: str, at: datetime | None = None
+    ) -> Ledger:
+        """Return a pipeline's ledger, or what it was at a moment.
 
         Raises
         ------
         HTTPException
             404 when there is neither a pipeline nor a version of that name.
         """
-        book = tables.ledger_of(session, pipeline)
+        book = tables.ledger_of(session, pipeline, at)
         if not book.standings and pipeline not in self.pipelines:
-            known = ", ".join(sorted(self.pipelines)) or "none"
-            raise HTTPException(404, f"no pipeline {pipeline!r}; applied: {known}")
+            raise no_pipeline(pipeline)
         return book
 
-    def version(self, session: Session, pipeline: str, number: int) -> RegistryVersion:
-        """Return a version's row.
+    def version(
+        self,
+        session: Session,
+        pipeline: str,
+        number: int,
+        at: datetime | None = None,
+    ) -> RegistryVersion:
+        """Return a version's row, if it was there at a moment.
 
         Raises
         ------
@@ -98,7 +125,40 @@ class Context:
             newest = tables.last_version(session, pipeline)
             there_is = f"the newest is {newest}" if newest else "it has none yet"
             raise HTTPException(404, f"{pipeline} has no version {number}; {there_is}")
+        if not tables.was_there(row, at):
+            born = row.fact().at.isoformat()
+            raise HTTPException(404, f"{pipeline} has version {number} since {born}")
         return row
+
+    def moment(self, at: str | None) -> datetime | None:
+        """Return the time that a request asks about; None: now.
+
+        Raises
+        ------
+        HTTPException
+            422 when it is neither a time nor a position in the log, 404 when the log
+            holds nothing there.
+        """
+        if at is None:
+            return None
+        position = POSITION.fullmatch(at)
+        if position is not None:
+            topic, partition, offset = position.groups()
+            found = self.read_at(topic, int(partition), int(offset))
+            if found is None:
+                raise HTTPException(404, f"at: the log holds no event at {at}")
+            return found.time
+        try:  # a plus sign that nobody escaped has become a space
+            moment = datetime.fromisoformat(at.replace(" ", "+"))
+        except ValueError:
+            moment = None
+        if moment is None or moment.tzinfo is None:
+            raise HTTPException(
+                422,
+                f"at: {at!r} is neither a time with its zone (2026-11-26T08:00:00Z) "
+                "nor a position in the log (model-deployed/0/17)",
+            )
+        return moment
 
     def publish(self, event: Event, event_id: str, origin: Meta | None = None) -> Meta:
         """Publish what a person asks for.
@@ -122,14 +182,50 @@ class Context:
         return wait_for(look, self.settings.answer_timeout_seconds)
 
 
-def tagged(request: Request, response: Response, answer: BaseModel) -> Any:
-    """Return the answer with its ETag, or 304 when the caller has it."""
-    digest = hashlib.sha256(answer.model_dump_json().encode()).hexdigest()
-    tag = f'"{digest[:32]}"'
-    if request.headers.get("if-none-match") == tag:
-        return Response(status_code=304, headers={"ETag": tag})
+def no_pipeline(name: str) -> HTTPException:
+    """Return the error for a name that is none; names of others' are not told."""
+    return HTTPException(
+        404, f"no pipeline {name!r}; GET /api/v1/pipelines lists those you may read"
+    )
+
+
+class TaggedRoute(APIRoute):
+    """A route whose answers to GET have an ETag; 304 when the caller has it."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        answer_to = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            return tagged(request, await answer_to(request))
+
+        return answer
+
+
+def tagged(request: Request, response: Response) -> Response:
+    """Return an answer with its ETag, or 304 when the caller has it.
+
+    Source: RFC 9110, 13.1.2: weak comparison, a list of tags, or ``*``.
+    """
+    has_body = isinstance(getattr(response, "body", None), bytes)
+    if request.method != "GET" or response.status_code != HTTPStatus.OK or not has_body:
+        return response
+    tag = f'"{hashlib.sha256(response.body).hexdigest()[:32]}"'
     response.headers["ETag"] = tag
-    return answer
+    response.headers["Cache-Control"] = "private, no-cache"
+    asked = request.headers.get("if-none-match", "").split(",")
+    known = {each.strip().removeprefix("W/") for each in asked}
+    if not known & {tag, "*"}:
+        return response
+    kept = {
+        name: value
+        for name, value in response.headers.items()
+        if name in ("etag", "cache-control", "vary")
+    }
+    return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=kept)
+
+
+ApiRouter = partial(GuardedRouter, route_class=TaggedRoute)
+"""A router of the API: each route says which right it takes, each GET has an ETag."""
 
 
 def later(meta: Meta, location: str) -> JSONResponse:

@@ -9,8 +9,10 @@ from typing import Any
 from driftloop.registry.ledger import (
     ApprovalRule,
     Decision,
+    Expiry,
     Ledger,
     Registration,
+    Renewal,
     ServingChange,
     open_ledger,
 )
@@ -25,7 +27,7 @@ class RegistryVersion(SQLModel, table=True):
     ----------
     trained : the whole ``model-trained`` event.
     gate : its checks.
-    rule : role and people that have to approve; None: nobody.
+    rule : who has to approve, by when; of the first request. None: nobody.
     origin : the event's place in its chain.
     latency_p99_ms : of one row when it was tried here; for display.
     """
@@ -57,14 +59,14 @@ class RegistryVersion(SQLModel, table=True):
         return Registration(
             version=self.version,
             event_id=self.event_id,
-            at=_utc(self.at),
+            at=utc(self.at),
             digest=self.digest,
             failures=tuple(
                 f"{check['name']}: {check['detail']}"
                 for check in self.gate
                 if not check["passed"] and check.get("severity") != "warn"
             ),
-            rule=ApprovalRule(**self.rule) if self.rule else None,
+            rule=rule_from(self.rule) if self.rule else None,
             author=self.author,
         )
 
@@ -94,17 +96,70 @@ class RegistryDecision(SQLModel, table=True):
     by: str
     reason: str
     package_digest: str
+    request: int = 1
 
     def fact(self) -> Decision:
         return Decision(
             version=self.version,
             event_id=self.event_id,
-            at=_utc(self.at),
+            at=utc(self.at),
             decision="approve" if self.decision == "approve" else "reject",
             by=self.by,
             reason=self.reason,
             digest=self.package_digest,
+            request=self.request,
         )
+
+
+class RegistryExpiry(SQLModel, table=True):
+    """A request for approval was not decided in time."""
+
+    __tablename__ = "registry_expiry"
+    pipeline: str = Field(primary_key=True)
+    version: int = Field(primary_key=True)
+    request: int = Field(primary_key=True)
+    event_id: str
+    at: datetime
+
+    def fact(self) -> Expiry:
+        return Expiry(self.version, self.event_id, utc(self.at), self.request)
+
+
+class RegistryRenewal(SQLModel, table=True):
+    """A person asked again about a version; ``rule`` is that of the new request."""
+
+    __tablename__ = "registry_renewal"
+    pipeline: str = Field(primary_key=True)
+    version: int = Field(primary_key=True)
+    request: int = Field(primary_key=True)
+    event_id: str
+    at: datetime
+    by: str
+    reason: str
+    package_digest: str
+    rule: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+
+    def fact(self) -> Renewal:
+        return Renewal(
+            version=self.version,
+            event_id=self.event_id,
+            at=utc(self.at),
+            request=self.request,
+            by=self.by,
+            reason=self.reason,
+            digest=self.package_digest,
+            rule=rule_from(self.rule),
+        )
+
+
+class RegistryReminder(SQLModel, table=True):
+    """People were reminded of a request."""
+
+    __tablename__ = "registry_reminder"
+    pipeline: str = Field(primary_key=True)
+    version: int = Field(primary_key=True)
+    request: int = Field(primary_key=True)
+    number: int = Field(primary_key=True)
 
 
 class RegistryServingChange(SQLModel, table=True):
@@ -125,7 +180,7 @@ class RegistryServingChange(SQLModel, table=True):
         return ServingChange(
             version=self.version,
             event_id=self.event_id,
-            at=_utc(self.at),
+            at=utc(self.at),
             generation=self.generation,
             kind="deployed" if self.kind == "deployed" else "rolled_back",
             restored=self.restored,
@@ -133,43 +188,106 @@ class RegistryServingChange(SQLModel, table=True):
         )
 
 
+AnyFact = (
+    RegistryVersion
+    | RegistryDecision
+    | RegistryExpiry
+    | RegistryRenewal
+    | RegistryServingChange
+)
 TABLES: list[type[SQLModel]] = [
     RegistryVersion,
     RegistryTrial,
     RegistryDecision,
+    RegistryExpiry,
+    RegistryRenewal,
+    RegistryReminder,
     RegistryServingChange,
 ]
 
 
-def _utc(value: datetime) -> datetime:
+def rule_from(stored: dict[str, Any]) -> ApprovalRule:
+    """Return the rule that :func:`rule_of` wrote down."""
+    end = stored.get("expires_at")
+    return ApprovalRule(
+        stored["role"],
+        stored["people"],
+        datetime.fromisoformat(end) if end else None,
+        tuple(map(datetime.fromisoformat, stored.get("remind_at", ()))),
+    )
+
+
+def rule_of(rule: ApprovalRule) -> dict[str, Any]:
+    """Return a rule as plain values, for a JSON column."""
+    return {
+        "role": rule.role,
+        "people": rule.people,
+        "expires_at": rule.expires_at.isoformat() if rule.expires_at else None,
+        "remind_at": [moment.isoformat() for moment in rule.remind_at],
+    }
+
+
+def utc(value: datetime) -> datetime:
     """Return a stored time with its zone, which SQLite drops."""
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-def versions_of(session: Session, pipeline: str) -> list[RegistryVersion]:
-    """Return a pipeline's versions, oldest first."""
+def versions_of(
+    session: Session, pipeline: str, at: datetime | None = None
+) -> list[RegistryVersion]:
+    """Return a pipeline's versions, or those there were at a moment, oldest first."""
     query = select(RegistryVersion).where(RegistryVersion.pipeline == pipeline)
-    return list(session.exec(query.order_by(col(RegistryVersion.version))))
+    rows = session.exec(query.order_by(col(RegistryVersion.version)))
+    return [row for row in rows if was_there(row, at)]
 
 
-def decisions_of(session: Session, pipeline: str) -> list[RegistryDecision]:
+def decisions_of(
+    session: Session, pipeline: str, at: datetime | None = None
+) -> list[RegistryDecision]:
     """Return a pipeline's decisions in the order of their topic."""
     query = select(RegistryDecision).where(RegistryDecision.pipeline == pipeline)
-    return list(session.exec(query.order_by(col(RegistryDecision.position))))
+    rows = session.exec(query.order_by(col(RegistryDecision.position)))
+    return [row for row in rows if was_there(row, at)]
 
 
-def changes_of(session: Session, pipeline: str) -> list[RegistryServingChange]:
+def changes_of(
+    session: Session, pipeline: str, at: datetime | None = None
+) -> list[RegistryServingChange]:
     """Return a pipeline's changes of serving."""
     query = select(RegistryServingChange)
-    return list(session.exec(query.where(RegistryServingChange.pipeline == pipeline)))
+    rows = session.exec(query.where(RegistryServingChange.pipeline == pipeline))
+    return [row for row in rows if was_there(row, at)]
 
 
-def ledger_of(session: Session, pipeline: str) -> Ledger:
-    """Return what follows from the stored facts of a pipeline."""
+def ends_of(
+    session: Session, pipeline: str, at: datetime | None = None
+) -> list[RegistryExpiry]:
+    """Return a pipeline's requests that were not decided in time."""
+    query = select(RegistryExpiry).where(RegistryExpiry.pipeline == pipeline)
+    return [row for row in session.exec(query) if was_there(row, at)]
+
+
+def renewals_of(
+    session: Session, pipeline: str, at: datetime | None = None
+) -> list[RegistryRenewal]:
+    """Return a pipeline's later requests."""
+    query = select(RegistryRenewal).where(RegistryRenewal.pipeline == pipeline)
+    return [row for row in session.exec(query) if was_there(row, at)]
+
+
+def was_there(row: AnyFact, at: datetime | None) -> bool:
+    """Whether a fact had happened at a moment; None: now."""
+    return at is None or utc(row.at) <= at
+
+
+def ledger_of(session: Session, pipeline: str, at: datetime | None = None) -> Ledger:
+    """Return what follows from a pipeline's facts, or from those up to a moment."""
     return open_ledger(
-        [row.fact() for row in versions_of(session, pipeline)],
-        [row.fact() for row in decisions_of(session, pipeline)],
-        [row.fact() for row in changes_of(session, pipeline)],
+        [row.fact() for row in versions_of(session, pipeline, at)],
+        [row.fact() for row in decisions_of(session, pipeline, at)],
+        [row.fact() for row in changes_of(session, pipeline, at)],
+        [row.fact() for row in ends_of(session, pipeline, at)],
+        [row.fact() for row in renewals_of(session, pipeline, at)],
     )
 
 
@@ -197,4 +315,10 @@ def pipelines_of(session: Session) -> list[str]:
 def is_decided(session: Session, event_id: str) -> bool:
     """Whether a decision has been read from the log."""
     query = select(RegistryDecision).where(RegistryDecision.event_id == event_id)
+    return session.exec(query).first() is not None
+
+
+def is_renewed(session: Session, event_id: str) -> bool:
+    """Whether a request to ask people again has been read from the log."""
+    query = select(RegistryRenewal).where(RegistryRenewal.event_id == event_id)
     return session.exec(query).first() is not None

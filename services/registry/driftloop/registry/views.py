@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import zip_longest
 from typing import Any
 
 from driftloop.contracts.base import Meta, origin_from
@@ -19,8 +20,13 @@ from driftloop.contracts.events import (
 )
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.registry import ledger, tables
+from driftloop.registry.core import GATE
 from driftloop.registry.ledger import Ledger, State
-from driftloop.registry.tables import RegistryTrial, RegistryVersion
+from driftloop.registry.tables import (
+    RegistryServingChange,
+    RegistryTrial,
+    RegistryVersion,
+)
 from pydantic import BaseModel, Field
 from sqlmodel import Session
 
@@ -73,6 +79,18 @@ class Approval(BaseModel):
     objection: str | None = Field(description="why it did not count")
 
 
+class OpenRequest(BaseModel):
+    """How far people are with the newest request for approval."""
+
+    request: int = Field(description="counts those about the version")
+    role: str = Field(examples=["approver"])
+    people: int = Field(description="how many have to say yes", examples=[2])
+    said_yes: list[str] = Field(examples=[["ann"]])
+    is_open: bool
+    expires_at: datetime | None
+    progress: str = Field(examples=["1 of 2"])
+
+
 class HistoryEntry(BaseModel):
     """One line of the history."""
 
@@ -80,7 +98,8 @@ class HistoryEntry(BaseModel):
     event_id: str
     version: int | None
     subject: str = Field(
-        description="state, decision or alias:<name>", examples=["alias:champion"]
+        description="state, decision, alias:<name> or comment",
+        examples=["alias:champion"],
     )
     before: str | None
     after: str | None
@@ -97,6 +116,20 @@ class Deployment(BaseModel):
     generation: int
     restored: int | None
     reason: str
+
+
+class Term(BaseModel):
+    """A time in which one version answered, or none did."""
+
+    version: int | None = Field(examples=[3])
+    since: datetime
+    until: datetime | None = Field(description="none: it still answers")
+    event_id: str = Field(description="of the event that began it")
+    kind: str = Field(examples=["deployed", "rolled_back"])
+    rollout_id: str
+    generation: int
+    approved_by: list[str] = Field(examples=[["ann"]], description="gate: nobody asked")
+    why: str = Field(examples=["concept_drift: mae 31.2 against champion v2 58.9"])
 
 
 class Origin(BaseModel):
@@ -130,7 +163,8 @@ class VersionDetail(Version):
     gate: list[GateCheck]
     latency_p99_ms: float | None = Field(description="of one row, measured here")
     trial: Trial | None
-    approval_rule: dict[str, Any] | None
+    approval_rule: dict[str, Any] | None = Field(description="of the first request")
+    approval_request: OpenRequest | None = Field(description="null: nobody was asked")
     approvals: list[Approval]
     deployments: list[Deployment]
     history: list[HistoryEntry]
@@ -165,10 +199,14 @@ def version_view(row: RegistryVersion, book: Ledger) -> Version:
         aliases=[name for name, v in book.aliases.items() if v == row.version],
         algorithm=trained.algorithm,
         trigger_reason=trained.trigger.reason,
-        summary=compared(trained.evaluation),
+        summary=summary_of(row),
         registered_at=row.fact().at,
         package=trained.package,
     )
+
+
+def summary_of(row: RegistryVersion) -> str:
+    return compared(ModelTrained.model_validate(row.trained).evaluation)
 
 
 def history_view(entries: Sequence[ledger.Entry]) -> list[HistoryEntry]:
@@ -186,14 +224,103 @@ def history_view(entries: Sequence[ledger.Entry]) -> list[HistoryEntry]:
     ]
 
 
-def _trial_view(row: RegistryTrial | None) -> Trial | None:
+def terms_view(
+    book: Ledger,
+    changes: Sequence[RegistryServingChange],
+    versions: Sequence[RegistryVersion],
+) -> list[Term]:
+    """Return who answered when, oldest first, and by which event."""
+    moves = [entry for entry in book.history if entry.subject == "alias:champion"]
+    by_event = {change.event_id: change for change in changes}
+    by_number = {row.version: row for row in versions}
+    terms = []
+    for entry, following in zip_longest(moves, moves[1:]):
+        change, row = by_event[entry.event_id], by_number.get(entry.version or 0)
+        standing = book.standings.get(entry.version or 0)
+        asked = standing is not None and standing.rule is not None
+        people = [*standing.decided_by] if standing and asked else [GATE]
+        terms.append(
+            Term(
+                version=entry.version,
+                since=entry.at,
+                until=following.at if following else None,
+                event_id=entry.event_id,
+                kind=change.kind,
+                rollout_id=change.rollout_id,
+                generation=change.generation,
+                approved_by=people if standing else [],
+                why=change.reason if change.reason or not row else _why(row),
+            )
+        )
+    return terms
+
+
+def _why(row: RegistryVersion) -> str:
+    trained = ModelTrained.model_validate(row.trained)
+    return f"{trained.trigger.reason}: {compared(trained.evaluation)}"
+
+
+def trial_view(row: RegistryTrial | None) -> Trial | None:
     if row is None:
         return None
     return Trial.model_validate(row.model_dump(exclude={"pipeline", "version"}))
 
 
-def detail_view(session: Session, row: RegistryVersion, book: Ledger) -> VersionDetail:
-    """Return a version with everything that is known about it."""
+def approvals_view(
+    session: Session,
+    row: RegistryVersion,
+    standing: ledger.Standing,
+    at: datetime | None = None,
+) -> list[Approval]:
+    """Return what people said about a version, and whether it counted."""
+    return [
+        Approval(
+            event_id=decision.event_id,
+            at=decision.fact().at,
+            decision=decision.decision,
+            by=decision.by,
+            reason=decision.reason,
+            counted=decision.event_id not in standing.ignored,
+            objection=standing.ignored.get(decision.event_id),
+        )
+        for decision in tables.decisions_of(session, row.pipeline, at)
+        if decision.version == row.version
+    ]
+
+
+def deployment_view(change: RegistryServingChange) -> Deployment:
+    return Deployment(
+        event_id=change.event_id,
+        at=change.fact().at,
+        kind=change.kind,
+        rollout_id=change.rollout_id,
+        generation=change.generation,
+        restored=change.restored,
+        reason=change.reason,
+    )
+
+
+def _request_view(standing: ledger.Standing) -> OpenRequest | None:
+    rule = standing.rule
+    if rule is None:
+        return None
+    rejected = standing.state == "rejected"
+    said_yes = standing.decided_by[:-1] if rejected else standing.decided_by
+    return OpenRequest(
+        request=standing.request,
+        role=rule.role,
+        people=rule.people,
+        said_yes=list(said_yes),
+        is_open=standing.state == "awaiting_approval",
+        expires_at=rule.expires_at,
+        progress=f"{len(said_yes)} of {rule.people}",
+    )
+
+
+def detail_view(
+    session: Session, row: RegistryVersion, book: Ledger, at: datetime | None = None
+) -> VersionDetail:
+    """Return a version with everything that is known about it, or was at a moment."""
     trained = ModelTrained.model_validate(row.trained)
     standing = book.standings[row.version]
     origin: Meta = origin_from(row.origin)
@@ -208,32 +335,13 @@ def detail_view(session: Session, row: RegistryVersion, book: Ledger) -> Version
         evaluation=trained.evaluation,
         gate=[GateCheck.model_validate(check) for check in row.gate],
         latency_p99_ms=row.latency_p99_ms,
-        trial=_trial_view(session.get(RegistryTrial, (row.pipeline, row.version))),
+        trial=trial_view(session.get(RegistryTrial, (row.pipeline, row.version))),
         approval_rule=row.rule,
-        approvals=[
-            Approval(
-                event_id=decision.event_id,
-                at=decision.fact().at,
-                decision=decision.decision,
-                by=decision.by,
-                reason=decision.reason,
-                counted=decision.event_id not in standing.ignored,
-                objection=standing.ignored.get(decision.event_id),
-            )
-            for decision in tables.decisions_of(session, row.pipeline)
-            if decision.version == row.version
-        ],
+        approvals=approvals_view(session, row, standing, at),
+        approval_request=_request_view(standing),
         deployments=[
-            Deployment(
-                event_id=change.event_id,
-                at=change.fact().at,
-                kind=change.kind,
-                rollout_id=change.rollout_id,
-                generation=change.generation,
-                restored=change.restored,
-                reason=change.reason,
-            )
-            for change in tables.changes_of(session, row.pipeline)
+            deployment_view(change)
+            for change in tables.changes_of(session, row.pipeline, at)
             if row.version in (change.version, change.restored)
         ],
         history=history_view([e for e in book.history if e.version == row.version]),

@@ -3,9 +3,8 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 from uuid import uuid4
 
 from driftloop.contracts.base import Chain
@@ -16,7 +15,7 @@ from driftloop.runtime.outbox import Cause, OutboxRelay
 from driftloop.runtime.telemetry import log
 from driftloop.scorer.asked import Asked, Hidden, row_ids
 from driftloop.scorer.core import is_candidates, p99
-from driftloop.scorer.feeds import BadRequest, Feeds, feeds_of
+from driftloop.scorer.feeds import BadRequest, Columns, Feeds, feeds_of
 from driftloop.scorer.metrics import count_call
 from driftloop.scorer.shelf import Loaded, Served, Shelf
 from fastapi.concurrency import run_in_threadpool
@@ -154,7 +153,7 @@ class Desk:
     async def answer(
         self,
         pipeline: str,
-        columns: Mapping[str, Sequence[Any]],
+        columns: Columns,
         request_id: str | None = None,
         version: int | None = None,
         check: Callable[[Sequence[InputColumn]], None] | None = None,
@@ -215,7 +214,7 @@ class Desk:
         served: Served,
         loaded: Loaded,
         role: Role,
-        columns: Mapping[str, Sequence[Any]],
+        columns: Columns,
         request_id: str,
         named: str | None,
     ) -> Reply:

@@ -11,6 +11,7 @@ from driftloop.scorer.api import routers
 from driftloop.scorer.asked import ROW_ID, Asked
 from driftloop.scorer.handlers import HANDLERS, ScorerDeps
 from driftloop.scorer.loader import Loader, announcer, model_opener
+from driftloop.scorer.open_inference.rpc import grpc_server
 from driftloop.scorer.settings import ScorerSettings
 from driftloop.scorer.shelf import Shelf
 from driftloop.scorer.tables import ScorerAnnounced, ScorerTally, ScorerTried
@@ -63,6 +64,16 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
             ),
         ],
         ready={"models": loader.is_settled},
+        servers={
+            "grpc": lambda guard: grpc_server(
+                desk,
+                guard,
+                is_ready,
+                settings.http_host,
+                settings.grpc_port,
+                settings.max_body_bytes,
+            )
+        },
     )
 
 

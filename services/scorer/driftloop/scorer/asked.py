@@ -5,7 +5,7 @@ row. The monitor can compare the two, as it sees the rows that training gets.
 """
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -15,10 +15,10 @@ import numpy.typing as npt
 import pyarrow as pa
 from driftloop.contracts.events import RequestsAnswered, Span
 from driftloop.contracts.rows import EVENT_TIME_FIELD, ID_FIELD
-from driftloop.models.onnx_model import Predictions
+from driftloop.models.onnx_model import MISSING_MOMENT, Predictions
 from driftloop.models.package import STRINGS, ColumnType, InputColumn
 from driftloop.models.samples import ARROW_TYPES
-from driftloop.scorer.feeds import Feeds
+from driftloop.scorer.feeds import Columns, Feeds
 
 ROW_ID = "id"
 """Name under which a request may say which rows it asks about."""
@@ -101,13 +101,15 @@ class Asked:
 
 
 def row_ids(
-    columns: Mapping[str, Sequence[Any]], row_count: int, request_id: str | None
+    columns: Columns, row_count: int, request_id: str | None
 ) -> list[str | None]:
     """Return which rows a request asks about, where it says so.
 
     A column ``id`` names each row; of a single row the request's own id does too.
     """
     given = columns.get(ROW_ID)
+    if isinstance(given, np.ndarray):
+        given = given.tolist()
     if isinstance(given, list | tuple) and len(given) == row_count:
         flat = [
             v[0] if isinstance(v, list | tuple) and len(v) == 1 else v for v in given
@@ -136,5 +138,8 @@ def _column(values: npt.NDArray[Any], kind: ColumnType) -> pa.Array:
     """Return what a model got in the type that the column has in validated rows."""
     if kind in STRINGS:
         return pa.array([text or None for text in values.tolist()], pa.string())
+    if kind == "datetime":
+        is_missing = values == MISSING_MOMENT
+        return pa.array(values, pa.int64(), mask=is_missing).cast(ARROW_TYPES[kind])
     wide = values.astype(np.float64)
     return pa.array(wide, mask=np.isnan(wide)).cast(ARROW_TYPES[kind], safe=False)

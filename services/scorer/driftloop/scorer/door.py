@@ -1,49 +1,42 @@
 """What both doors share: reading a body within limits, answers, errors."""
 
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, ClassVar
+import zlib
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import orjson
-from driftloop.runtime.http import bearer
+from driftloop.runtime.identity.routing import GuardedRouter, admit, needs
 from driftloop.scorer.answering import ModelFailed, NotServed
 from driftloop.scorer.feeds import BadRequest
-from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 
 VERSION_HEADER = "x-driftloop-model-version"
 REQUEST_ID_HEADER = "x-request-id"
 TOO_LARGE = 413
-
-
-Check = Callable[..., Awaitable[None]]
-"""The token's dependency, as ``require_token`` returns it."""
+UNSUPPORTED = 415
+ENCODINGS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
+"""Names of ``Content-Encoding`` (RFC 9110) and zlib's window bits for each."""
 
 
 class DoorRoute(APIRoute):
     """A route for the hot path; its errors have the shape of its protocol.
 
-    Between request and endpoint stands the token and nothing else: an endpoint
-    takes the request and its path's texts, and reads the body itself. FastAPI's
-    own solving of dependencies would cost more than a small model's answer.
+    Between request and endpoint stands the check of rights and nothing else: an
+    endpoint takes the request and its path's texts, and reads the body itself.
+    FastAPI's own solving of dependencies would cost more than a small model's answer.
     """
-
-    check: ClassVar[Check]
-
-    @classmethod
-    def guarded(cls, check: Check) -> type["DoorRoute"]:
-        """Return this class with the token that its routes ask for."""
-        return type(cls.__name__, (cls,), {"check": staticmethod(check)})
 
     def problem(self, status: int, text: str) -> Response:
         """Return an error in the protocol's own form."""
         raise NotImplementedError
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        endpoint, check = self.endpoint, self.check
+        endpoint = self.endpoint
 
         async def handle(request: Request) -> Response:
             try:
-                await check(await bearer(request))
+                await admit(request, "score")
                 response: Response = await endpoint(request, **request.path_params)
             except BadRequest as error:
                 return self.problem(400, str(error))
@@ -59,12 +52,10 @@ class DoorRoute(APIRoute):
         return handle
 
 
-def door_router(route: type[DoorRoute], check: Check, **fields: Any) -> APIRouter:
-    """Return a router whose every route asks for the token."""
-    # The dependency is there for the OpenAPI document; the route itself asks.
-    return APIRouter(
-        route_class=route.guarded(check), dependencies=[Depends(check)], **fields
-    )
+def door_router(route: type[DoorRoute], **fields: Any) -> GuardedRouter:
+    """Return a router whose every route asks for the right to predictions."""
+    # The declaration is there for the OpenAPI document; the route itself asks.
+    return GuardedRouter(route_class=route, dependencies=[needs("score")], **fields)
 
 
 def json_answer(
@@ -82,38 +73,47 @@ def request_id_of(request: Request) -> str | None:
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
-    """Return the body.
+    """Return the body, without its encoding.
 
     Raises
     ------
     HTTPException
-        413 when it is longer than ``max_bytes``; the rest is not read.
+        413 when it is longer than ``max_bytes``, decoded or not; the rest is not read.
+        415 when its encoding is not known here.
+    BadRequest
+        When it is not in the encoding that it says.
     """
     too_large = HTTPException(TOO_LARGE, f"at most {max_bytes} bytes; send fewer rows")
     length = request.headers.get("content-length")
     if length is not None:
         if not length.isdecimal() or int(length) > max_bytes:
             raise too_large
-        return await request.body()
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > max_bytes:
-            raise too_large
-        parts.append(part)
-    return b"".join(parts)
-
-
-async def read_json(request: Request, max_bytes: int) -> dict[str, Any]:
-    """Return the body as an object.
-
-    Raises
-    ------
-    BadRequest
-        When it is not one.
-    """
-    return json_object(await read_body(request, max_bytes))
+        data = await request.body()
+    else:
+        parts: list[bytes] = []
+        size = 0
+        async for part in request.stream():
+            size += len(part)
+            if size > max_bytes:
+                raise too_large
+            parts.append(part)
+        data = b"".join(parts)
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding == "identity":
+        return data
+    if encoding not in ENCODINGS:
+        known = ", ".join(ENCODINGS)
+        raise HTTPException(UNSUPPORTED, f"content-encoding: {known}, or none")
+    decoder = zlib.decompressobj(ENCODINGS[encoding])
+    try:
+        decoded = decoder.decompress(data, max_bytes)
+    except zlib.error as error:
+        raise BadRequest(f"the body is not {encoding}: {error}") from error
+    if decoder.unconsumed_tail:
+        raise too_large
+    if not decoder.eof or decoder.unused_data:
+        raise BadRequest(f"the body is not {encoding}: it ends too early, or too late")
+    return decoded
 
 
 def json_object(data: bytes) -> dict[str, Any]:

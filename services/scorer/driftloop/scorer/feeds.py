@@ -6,13 +6,19 @@ that a person would write, as in training.
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
+from driftloop.contracts.moments import microseconds
+from driftloop.models.onnx_model import MISSING_MOMENT
 from driftloop.models.package import STRINGS, InputColumn
 
+Columns = Mapping[str, Sequence[Any] | npt.NDArray[Any]]
+"""Each feature's values, flat or as lists of one value each."""
 Feeds = dict[str, npt.NDArray[Any]]
-"""Each feature as (n_rows, 1): float32, or Python strings for a category."""
+"""Each feature as (n_rows, 1): float32, Python strings for a category, int64 for a
+datetime."""
 
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -22,9 +28,7 @@ class BadRequest(ValueError):  # noqa: N818 - says what happened
     """The caller sent something that is not right; the text says what would be."""
 
 
-def feeds_of(
-    columns: Mapping[str, Sequence[Any]], inputs: Sequence[InputColumn]
-) -> tuple[Feeds, int]:
+def feeds_of(columns: Columns, inputs: Sequence[InputColumn]) -> tuple[Feeds, int]:
     """Return what a model takes, and the number of rows.
 
     Parameters
@@ -41,13 +45,15 @@ def feeds_of(
     missing = [c.name for c in inputs if c.name not in columns]
     if missing:
         raise BadRequest(f"missing: {', '.join(missing)}")
-    numbers = [c for c in inputs if c.type not in STRINGS]
+    numbers = [c for c in inputs if c.type not in STRINGS and c.type != "datetime"]
     feeds = _matrix_feeds(columns, numbers)
     if feeds is None:
         feeds = {c.name: _numbers(columns[c.name], c) for c in numbers}
     for column in inputs:
         if column.type in STRINGS:
             feeds[column.name] = _texts(columns[column.name], column)
+        elif column.type == "datetime":
+            feeds[column.name] = _moments(columns[column.name], column)
     lengths = {name: len(values) for name, values in feeds.items()}
     row_count = lengths[inputs[0].name]
     for name, length in lengths.items():
@@ -58,9 +64,7 @@ def feeds_of(
     return feeds, row_count
 
 
-def _matrix_feeds(
-    columns: Mapping[str, Sequence[Any]], numbers: Sequence[InputColumn]
-) -> Feeds | None:
+def _matrix_feeds(columns: Columns, numbers: Sequence[InputColumn]) -> Feeds | None:
     """Convert all numbers at once, for speed; None when they need a closer look."""
     if not numbers:
         return {}
@@ -80,6 +84,8 @@ def _matrix_feeds(
 
 
 def _flat(values: Any, name: str) -> list[Any]:
+    if isinstance(values, np.ndarray):
+        values = values.tolist()
     if not isinstance(values, list | tuple):
         raise BadRequest(f"{name}: expected a list of values")
     if any(isinstance(value, list | tuple) for value in values):
@@ -104,6 +110,21 @@ def _numbers(values: Any, column: InputColumn) -> npt.NDArray[np.float32]:
             raise BadRequest(f"{column.name}: row {row} is no number or too great")
         result.append(value)
     return np.array(result, dtype=np.float32).reshape(-1, 1)
+
+
+def _moments(values: Any, column: InputColumn) -> npt.NDArray[np.int64]:
+    """Read moments as the data door does: a number is none, whatever its unit."""
+    zone = ZoneInfo(column.timezone or "UTC")
+    result = np.empty((len(values), 1), dtype=np.int64)
+    for row, value in enumerate(_flat(values, column.name)):
+        if value is None and column.nullable:
+            result[row, 0] = MISSING_MOMENT
+            continue
+        try:
+            result[row, 0] = microseconds(value, zone)
+        except ValueError as error:
+            raise BadRequest(f"{column.name}: row {row}: {error}") from error
+    return result
 
 
 def _texts(values: Any, column: InputColumn) -> npt.NDArray[np.object_]:

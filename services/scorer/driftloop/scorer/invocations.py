@@ -11,10 +11,14 @@ from importlib.metadata import version as version_of
 from typing import Any
 
 from driftloop.models.package import STRINGS, InputColumn
+from driftloop.runtime.identity.routing import (
+    GuardedRouter,
+    check_about,
+    openly,
+)
 from driftloop.scorer.answering import Desk, NotServed
 from driftloop.scorer.door import (
     VERSION_HEADER,
-    Check,
     DoorRoute,
     door_router,
     json_answer,
@@ -23,7 +27,7 @@ from driftloop.scorer.door import (
     request_id_of,
 )
 from driftloop.scorer.feeds import BadRequest
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 JSON, CSV = "application/json", "text/csv"
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
@@ -31,6 +35,7 @@ PIPELINE_HEADER = "x-driftloop-pipeline"
 ERROR_CODES = {
     400: "BAD_REQUEST",
     401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
     404: "RESOURCE_DOES_NOT_EXIST",
     413: "INVALID_PARAMETER_VALUE",
     500: "INTERNAL_ERROR",
@@ -115,7 +120,8 @@ def columns_of_csv(data: bytes, inputs: Sequence[InputColumn]) -> Columns:
         raise BadRequest("the CSV has no header")
     columns = _from_rows("text/csv", [row for row in rows[1:] if row], rows[0])
     for column in inputs:
-        if column.name in columns and column.type not in STRINGS:
+        is_text = column.type in STRINGS or column.type == "datetime"
+        if column.name in columns and not is_text:
             values = columns[column.name]
             columns[column.name] = [_number(v, column.type) for v in values]
         elif column.name in columns:
@@ -149,9 +155,12 @@ def _content_problem(content_type: str) -> str | None:
     return None
 
 
-def ping_router(desk: Desk) -> APIRouter:
-    """Return the probes, which need no token."""
-    router = APIRouter(tags=["MLflow scoring"])
+def ping_router(desk: Desk) -> GuardedRouter:
+    """Return the probes, which ask nobody."""
+    router = GuardedRouter(
+        tags=["MLflow scoring"],
+        dependencies=[openly("probes of orchestrators: a model is there, or not")],
+    )
 
     @router.get("/ping")
     @router.get("/health")
@@ -161,9 +170,9 @@ def ping_router(desk: Desk) -> APIRouter:
     return router
 
 
-def invocations_router(desk: Desk, check: Check, max_body_bytes: int) -> APIRouter:
+def invocations_router(desk: Desk, max_body_bytes: int) -> GuardedRouter:
     """Return scoring; with one served pipeline its name need not be given."""
-    router = door_router(InvocationsRoute, check, tags=["MLflow scoring"])
+    router = door_router(InvocationsRoute, tags=["MLflow scoring"])
 
     def chosen(request: Request, pipeline: str | None) -> str:
         named = (
@@ -190,6 +199,7 @@ def invocations_router(desk: Desk, check: Check, max_body_bytes: int) -> APIRout
         if problem := _content_problem(content_type):
             return Response(problem, 415, media_type="text/plain")
         name = chosen(request, pipeline)
+        check_about(request, "score", name)
         data = await read_body(request, max_body_bytes)
         served = desk.shelf.get(name)
         if served is None or served.champion is None:

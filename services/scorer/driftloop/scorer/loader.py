@@ -52,7 +52,7 @@ def model_opener(
 
     def open_model(pipeline: str, model: ServedModel) -> Loaded:
         trusted = TrustedKeys.from_folder(settings.trusted_keys_folder)
-        package = read_package(model.package, store, trusted)
+        package = read_package(model.package, store, trusted, is_served=True)
         manifest = package.manifest
         if manifest.pipeline != pipeline:
             raise PackageRefused(f"it was made for pipeline {manifest.pipeline!r}")

@@ -12,6 +12,7 @@ class ScorerSettings(PackageSettings):
     report_every: int = Field(
         default=24, ge=1, description="scored batches between two reports"
     )
+    grpc_port: int = Field(default=0, ge=0, le=65535, description="0: a free one")
     max_body_bytes: int = Field(default=16 * MIB, gt=0)
     trial_timeout_seconds: float = Field(
         default=60, gt=0, description="for loading a model and running its samples"

@@ -209,7 +209,7 @@ def _considerations(manifest: Manifest, card: Json) -> Json:
 def _facts(manifest: Manifest) -> list[Json]:
     facts = {
         "training:rows": manifest.train_row_count,
-        "training:span": _span(manifest.train_span),
+        "training:span": _span(manifest.learned_span or manifest.train_span),
         "holdout:rows": manifest.evaluation.holdout_row_count,
         "holdout:span": _span(manifest.holdout_span),
         "rows:sha256": manifest.rows_sha256,

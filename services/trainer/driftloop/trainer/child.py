@@ -19,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from driftloop.trainer import memory
 from pydantic import BaseModel
 
 if TYPE_CHECKING:  # loaded in main, after the memory limit is set
@@ -27,7 +28,7 @@ if TYPE_CHECKING:  # loaded in main, after the memory limit is set
     from driftloop.trainer.workshop import Progress
 
 EXIT_PARENT_GONE = 4
-GIB = 1024**3
+EXIT_TOO_MUCH_MEMORY = 5
 CPU_GRACE_S = 5
 """After the signal that ends a training for its CPU time, before it is killed."""
 MEMORY_WORDS = ("bad_alloc", "allocate memory", "out of memory", "realloc")
@@ -54,7 +55,7 @@ def main() -> None:
     """Load, wait for the job, train, say how it ended."""
     say = _private_stdout()
     lines = _watched_stdin()
-    max_memory_gib = limit_memory()
+    max_memory_gib = limit_memory(say)
     preload()
     say({"type": "ready"})
     job = ChildJob.model_validate_json(lines())
@@ -70,17 +71,26 @@ def main() -> None:
 
 def failure(error: BaseException, max_memory_gib: float) -> dict[str, Any]:
     """Return the message about an error; lack of memory is said in words."""
+    from driftloop.trainer.candidates.machine import LimitHit
+
+    if isinstance(error, LimitHit):
+        return {"type": "limit", "error": str(error)}
     text = f"{type(error).__name__}: {error}"
     is_memory = isinstance(error, MemoryError) or any(
         words in text for words in MEMORY_WORDS
     )
     if not is_memory:
         return {"type": "failed", "error": text}
+    return too_much_memory(max_memory_gib, f": {text}")
+
+
+def too_much_memory(max_memory_gib: float, detail: str = "") -> dict[str, Any]:
+    """Return the message about a training that needs more than it may."""
     return {
         "type": "limit",
         "error": f"the training needs more than {max_memory_gib:g} GiB of memory "
         f"(DRIFTLOOP_TRAINER_MAX_MEMORY_GIB); shorten train.window_days or give it "
-        f"more: {text}",
+        f"more{detail}",
     }
 
 
@@ -118,8 +128,8 @@ def _watched_stdin() -> Callable[[], str]:
     return wait
 
 
-def limit_memory() -> float:
-    """Bound the address space and stand back, so that others are not starved.
+def limit_memory(say: Say) -> float:
+    """Bound the memory and stand back, so that others are not starved.
 
     Returns
     -------
@@ -130,8 +140,17 @@ def limit_memory() -> float:
     from driftloop.trainer.settings import TrainerSettings
 
     settings = load_settings(TrainerSettings, "trainer")
-    limit = int(settings.max_memory_gib * GIB)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+    def exceeded() -> None:
+        say(too_much_memory(settings.max_memory_gib))
+        os._exit(EXIT_TOO_MUCH_MEMORY)
+
+    memory.bound(
+        settings.max_memory_gib,
+        has_gpu=memory.may_use_gpu(settings.device),
+        processes=settings.processes,
+        exceeded=exceeded,
+    )
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.nice(settings.nice)
     return settings.max_memory_gib
@@ -177,6 +196,7 @@ def _work(job: ChildJob, say: Say) -> dict[str, Any]:
     from driftloop.runtime.artifacts import open_store
     from driftloop.runtime.datasets import storage_options
     from driftloop.runtime.settings import load_settings
+    from driftloop.trainer.candidates.machine import Machine
     from driftloop.trainer.progress import Estimate, fields_of
     from driftloop.trainer.settings import TrainerSettings, open_trusted
     from driftloop.trainer.training import Environment
@@ -186,7 +206,13 @@ def _work(job: ChildJob, say: Say) -> dict[str, Any]:
         open_store(settings),
         open_trusted(settings),
         storage_options(settings),
-        settings.threads,
+        Machine(
+            settings.threads,
+            settings.device,
+            settings.processes,
+            settings.max_gpu_memory_ratio,
+            job.folder,
+        ),
         job.folder,
         settings.import_prefixes,
     )

@@ -4,8 +4,10 @@ Validation is the newest part of the training rows, so each is judged on rows th
 after those it learned from; with several folds, on the rows of all. A blend is of the
 newest fold alone, and judged on each half of it by weights that the other half has
 chosen. What is better by chance only is not taken: of those that the best one does not
-beat by more than a standard error, the first is: those that the file names, in its
-order, then what a search found, then blends.
+beat by more than a standard error, the first is: a weighted mean, those that the file
+names, in its order, then what a search found, then the other blends. The weighted mean
+is first because it need not choose: which member is best changes from one stretch of
+time to the next, and its weights hold each member alone as a case.
 """
 
 from collections.abc import Sequence
@@ -73,7 +75,7 @@ def choose(
         The latter when none could be used.
     """
     spec, newest = shop.spec, folds[-1]
-    recipes = list(recipes_of(spec.train, since, newest.fitting))
+    recipes = list(recipes_of(spec.train, since, newest.fitting, shop.heritage))
     usable = [recipe for recipe, why in recipes if why is None]
     stretches = comparable(folds, usable)
     usual, searched = _shared(part, len(recipes), shop)
@@ -104,11 +106,13 @@ def first_of_the_best(singles: Sequence[Trial], blends: Sequence[Trial]) -> Tria
 
     Source: the one-standard-error rule, Breiman, Friedman, Olshen and Stone (1984),
     Classification and Regression Trees, section 3.4.3; here of the paired difference.
+    The weighted mean before its members: van der Laan, Polley and Hubbard (2007), Super
+    Learner, doi 10.2202/1544-6115.1309.
     """
     single = min(singles, key=lambda trial: _mean_loss(trial, len(trial.losses)))
     best = min([single, *blends], key=lambda trial: _mean_loss(trial, 1))
     rivals = [best, single] if len(single.losses) > 1 else [best]
-    trials = [*singles, *blends]
+    trials = sorted([*singles, *blends], key=lambda t: t.choice.kind != "stacking")
     held = (t for t in trials if not any(_is_beaten(t, by) for by in rivals))
     return next(held, best)
 
@@ -139,7 +143,8 @@ def _singles(
                 raise CandidateRefused(why)
             trial = tried(recipe, f"try{number}", folds, shop, here)
             trials.append(trial)
-            results.append(result_of(recipe.name, trial, recipe.detail))
+            told = [recipe.detail, trial.members[0].note]
+            results.append(result_of(recipe.name, trial, ", ".join(filter(None, told))))
         except CandidateRefused as error:
             results.append(refused(recipe.name, str(error)))
         shop.progress("fit", here.end, f"{recipe.name}: {outcome(results[-1])}", None)
@@ -156,12 +161,14 @@ def _shared(part: Part, recipe_count: int, shop: Workshop) -> tuple[Part, Part]:
     return replace(part, end=middle), replace(part, step="search", start=middle)
 
 
-def final(choice: Choice, rows: pa.Table, shop: Workshop, part: Part) -> Fitted:
-    """Fit the choice on all training rows."""
+def final(
+    choice: Choice, rows: pa.Table, shop: Workshop, part: Part, stage: str = "final"
+) -> Fitted:
+    """Fit the choice on all of these rows."""
     parts = part.split(len(choice.recipes))
     return choice.of(
         [
-            shop.fit(recipe, f"final{number}", rows, parts[number])
+            shop.fit(recipe, f"{stage}{number}", rows, parts[number])
             for number, recipe in enumerate(choice.recipes)
         ],
         rows,

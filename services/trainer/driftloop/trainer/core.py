@@ -71,12 +71,15 @@ def plan(labelled: Span, train: TrainSection) -> tuple[Span, Span]:
     """Return the training span and the hold-out span right after it.
 
     The window is the newest ``window_days`` (or everything), the hold-out its
-    newest ``holdout_ratio`` by time.
+    newest ``holdout_ratio`` by time, ``holdout_days`` at most.
     """
     start = labelled.start
     if train.window_days is not None:
         start = max(start, labelled.end - timedelta(days=train.window_days))
-    cut = labelled.end - (labelled.end - start) * train.holdout_ratio
+    length = (labelled.end - start) * train.holdout_ratio
+    if train.holdout_days is not None:
+        length = min(length, timedelta(days=train.holdout_days))
+    cut = labelled.end - length
     return (
         Span(start=start, end=cut),
         Span(start=min(cut + RESOLUTION, labelled.end), end=labelled.end),

@@ -3,7 +3,8 @@
 One encoding for all candidates: the pipeline file's cleaning steps
 (:mod:`driftloop.trainer.preprocessing`), each fitted on the training rows. Where it
 names none, numbers, integers and booleans go in as they are (a null is NaN), each
-category as columns of 0 and 1, one for each value seen in training.
+category as columns of 0 and 1, one for each value seen in training, and each datetime
+as its parts.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 from driftloop.contracts.pipeline import Feature, PipelineSpec
-from driftloop.contracts.preprocessing import FAMILIES, Steps, check_preprocessing
+from driftloop.contracts.preprocessing import (
+    FAMILIES,
+    Steps,
+    check_preprocessing,
+    cross_family,
+)
 from driftloop.contracts.rows import ROW_FIELDS
 from driftloop.contracts.sequences import check_sequences
 from driftloop.models.package import (
@@ -27,6 +33,11 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
 MATRIX = "features"
 __all__ = ["MATRIX", "ML", "Encoding", "EncodingRefused", "learn_encoding"]
+
+
+_TENSORS: dict[str, int] = {
+    **dict.fromkeys(STRINGS, TensorProto.STRING), "datetime": TensorProto.INT64,
+}  # fmt: skip
 
 
 class EncodingRefused(ValueError):  # noqa: N818 - says what happened
@@ -55,7 +66,7 @@ class Encoding:
         return [
             helper.make_tensor_value_info(
                 c.name,
-                TensorProto.STRING if c.type in STRINGS else TensorProto.FLOAT,
+                _TENSORS.get(c.type, TensorProto.FLOAT),
                 [None, 1],
             )
             for c in self.inputs
@@ -114,8 +125,9 @@ def learn_encoding(
         family = FAMILIES[feature.type]
         columns[Column(name, family, (name,))] = section.steps_of(name, family)
     for cross in section.crosses:
-        family = FAMILIES[features[cross.columns[0]].type]
-        column = Column(cross.name, family, tuple(cross.columns))
+        of = FAMILIES[features[cross.columns[0]].type]
+        family, names = cross_family(of), tuple(cross.columns)
+        column = Column(cross.name, family, names, is_span=of == "datetime")
         columns[column] = section.steps_of_cross(cross, family)
     fitted = [
         fit_block(rows, group, steps, outcomes) for group, steps in grouped(columns)
@@ -127,7 +139,8 @@ def learn_encoding(
         )
     blocks = tuple(block for block, _ in used)
     matrix = np.hstack([made for _, made in used])
-    return Encoding(_inputs(features, [b for b, _ in fitted]), blocks), matrix
+    inputs = _inputs(features, [b for b, _ in fitted], spec.data.timezone)
+    return Encoding(inputs, blocks), matrix
 
 
 def features_of(rows: pa.Table, spec: PipelineSpec) -> dict[str, Feature]:
@@ -143,7 +156,7 @@ def features_of(rows: pa.Table, spec: PipelineSpec) -> dict[str, Feature]:
 
 
 def _inputs(
-    features: dict[str, Feature], blocks: list[Block]
+    features: dict[str, Feature], blocks: list[Block], timezone: str
 ) -> tuple[InputColumn, ...]:
     categories = {
         block.columns[0].name: list(step.categories)
@@ -157,6 +170,7 @@ def _inputs(
             type=feature.type,
             nullable=feature.nullable,
             categories=categories.get(name),
+            timezone=timezone if feature.type == "datetime" else None,
         )
         for name, feature in features.items()
     )
@@ -169,4 +183,4 @@ def _type_of(kind: pa.DataType) -> ColumnType:
         return "integer"
     if pa.types.is_floating(kind):
         return "number"
-    return "category"
+    return "datetime" if pa.types.is_timestamp(kind) else "category"

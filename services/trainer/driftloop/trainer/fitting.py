@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pyarrow as pa
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.models.onnx_model import OnnxModel, category_array
 from driftloop.models.package import InputColumn, PreprocessingStep
+from driftloop.trainer import continuing
 from driftloop.trainer.candidates import (
     UNWATCHED,
     CandidateRefused,
@@ -23,9 +24,16 @@ from driftloop.trainer.candidates import (
     candidate,
     target_unit,
 )
+from driftloop.trainer.candidates.machine import Machine
 from driftloop.trainer.candidates.own import own_candidate
-from driftloop.trainer.encoding import EncodingRefused, features_of, learn_encoding
-from driftloop.trainer.graph import Floats, assemble
+from driftloop.trainer.continuing import Heritage
+from driftloop.trainer.encoding import (
+    Encoding,
+    EncodingRefused,
+    features_of,
+    learn_encoding,
+)
+from driftloop.trainer.graph import Floats, Matrix, assemble
 from driftloop.trainer.layout import layout_of
 from driftloop.trainer.losses import Target
 from driftloop.trainer.preprocessing.duplicates import without_duplicates
@@ -51,6 +59,8 @@ class Fitted:
     fit_seconds : wall clock, for people; never part of a package.
     parity : greatest difference of the graph from the library's answers, as
         :func:`check_parity` found it.
+    state : files of a package for a next training to go on from, by name.
+    note : what is to be told of the state.
     """
 
     name: str
@@ -62,6 +72,8 @@ class Fitted:
     fit_seconds: float
     preprocessing: tuple[PreprocessingStep, ...] = ()
     parity: float | None = None
+    state: Mapping[str, bytes] = field(default_factory=dict)
+    note: str = ""
 
     def loaded(self) -> OnnxModel:
         return self._loaded
@@ -109,51 +121,54 @@ def fit(
     name: str,
     rows: pa.Table,
     spec: PipelineSpec,
-    threads: int,
+    machine: Machine | int,
     watch: Watch = UNWATCHED,
     weigh: Callable[[pa.Table], Floats | None] = lambda _: None,
     allowed_imports: Sequence[str] = (),
     parameters: Mapping[str, Any] | None = None,
+    heritage: Heritage | None = None,
 ) -> Fitted:
     """Fit a candidate on rows in order of time and export it.
 
     Parameters
     ----------
+    machine : what may be used of it; a number: so many threads of the CPU.
     weigh : gives the (n_rows,) weights of the rows that are learned from, or None.
     allowed_imports : modules that a candidate of the file may be imported from.
     parameters : instead of the candidate's usual ones, where they are named.
+    heritage : of the champion, to go on from; None: learn from scratch.
 
     Raises
     ------
     CandidateRefused
         When the candidate cannot be used, or its export answers differently.
     """
-    started = time.perf_counter()
+    started, machine = time.perf_counter(), Machine.of(machine)
     learned, dropped = learned_rows(rows, spec)
     target = target_of(learned, spec)
     _check_target(target, spec)
     classes: tuple[str, ...] = ()
     numbers: npt.NDArray[Any] = target.values
     if spec.task != "regression":
-        classes = classes_of(target.values, spec)
+        classes = heritage.classes if heritage else classes_of(target.values, spec)
         order = {label: number for number, label in enumerate(classes)}
         known = np.array([label in order for label in target.values])
         learned = learned.filter(pa.array(known))
         numbers = np.array([order[label] for label in target.values[known]])
-    try:
-        encoding, matrix = learn_encoding(learned, spec, outcomes(numbers, classes))
-    except EncodingRefused as error:
-        raise CandidateRefused(str(error)) from error
+    encoding, matrix = _encoded(learned, spec, outcomes(numbers, classes), heritage)
     layout = layout_of(encoding, learned, spec.train.sequences)
     sample = Sample(
-        matrix, numbers, classes, spec.train.seed, threads, watch,
+        matrix, numbers, classes, spec.train.seed, machine.threads, watch,
         layout.groups, layout.channels, spec.metric, weigh(learned),
-        parameters or {},
+        parameters or {}, machine, spec.train.networks,
+        start=None if heritage is None else heritage.start(learned["event_time"]),
+        keeps_state=spec.train.continue_from_champion,
     )  # fmt: skip
     own = own_candidate(name, spec.train.candidates, allowed_imports)
     learn = own or candidate(name)  # with its library, so that threads can be limited
-    with threadpool_limits(threads):
-        core = learn(sample)
+    with threadpool_limits(machine.threads):
+        core = continuing.learned(learn, sample)
+    state = continuing.files_of(name, core.state, encoding, learned, classes, spec)
     fitted = Fitted(
         name,
         assemble(encoding, core, classes),
@@ -163,12 +178,26 @@ def fit(
         len(numbers),
         time.perf_counter() - started,
         (*dropped, *encoding.records()),
+        None,
+        *state,
     )
     checked = rows.slice(max(0, rows.num_rows - PARITY_ROWS))
     difference = check_parity(
         fitted, checked, core.predict(encoding.matrix(checked)), numbers
     )
     return replace(fitted, parity=difference)
+
+
+def _encoded(
+    rows: pa.Table, spec: PipelineSpec, outcome: Floats, heritage: Heritage | None
+) -> tuple[Encoding, Matrix]:
+    """Return the encoding of rows to learn, or the champion's, and their matrix."""
+    if heritage is not None and heritage.encoding is not None:
+        return heritage.encoding, heritage.encoding.matrix(rows)
+    try:
+        return learn_encoding(rows, spec, outcome)
+    except EncodingRefused as error:
+        raise CandidateRefused(str(error)) from error
 
 
 def _check_target(target: Target, spec: PipelineSpec) -> None:
@@ -253,6 +282,8 @@ def check_parity(
 def save(fitted: Fitted, folder: Path, stage: str) -> None:
     """Write a checkpoint; a training that is repeated goes on from it."""
     path = folder / f"{stage}-{fitted.name}"
+    for name, data in fitted.state.items():
+        _replace(path.with_suffix(f".{name}"), data)
     _replace(path.with_suffix(".onnx"), fitted.model)
     facts = {
         "inputs": [column.model_dump(mode="json") for column in fitted.inputs],
@@ -262,6 +293,8 @@ def save(fitted: Fitted, folder: Path, stage: str) -> None:
         "fit_seconds": fitted.fit_seconds,
         "preprocessing": [s.model_dump(mode="json") for s in fitted.preprocessing],
         "parity": fitted.parity,
+        "state": list(fitted.state),
+        "note": fitted.note,
     }
     _replace(path.with_suffix(".json"), json.dumps(facts).encode())
 
@@ -278,6 +311,10 @@ def saved(folder: Path, stage: str, name: str) -> Fitted | None:
     try:
         facts = json.loads(path.with_suffix(".json").read_bytes())
         model = path.with_suffix(".onnx").read_bytes()
+        state = {
+            name: path.with_suffix(f".{name}").read_bytes()
+            for name in facts.get("state", [])
+        }
     except FileNotFoundError:
         return None
     return Fitted(
@@ -290,4 +327,6 @@ def saved(folder: Path, stage: str, name: str) -> Fitted | None:
         facts["fit_seconds"],
         tuple(PreprocessingStep.model_validate(s) for s in facts["preprocessing"]),
         facts.get("parity"),
+        state,
+        facts.get("note", ""),
     )

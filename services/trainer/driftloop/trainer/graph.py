@@ -23,6 +23,22 @@ Link = Literal["identity", "sigmoid", "softmax", "probability"]
 
 
 @dataclass(frozen=True)
+class State:
+    """What a later training goes on from, as a file of the package.
+
+    Attributes
+    ----------
+    file : its name there.
+    data : in the candidate's own form; no code. Empty: it is not kept.
+    why : it is not kept.
+    """
+
+    file: str
+    data: bytes
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class Core:
     """A fitted candidate behind the encoding.
 
@@ -34,6 +50,7 @@ class Core:
     predict : the library's own answer to a matrix, for the parity check: (n_rows,)
         for regression, else (n_rows, n_classes) probabilities.
     parameters : what the manifest says about it.
+    state : after the last row, where the sample asked for it and the candidate has one.
     """
 
     nodes: list[NodeProto]
@@ -41,6 +58,7 @@ class Core:
     link: Link
     predict: Callable[[Matrix], Floats]
     parameters: dict[str, Any] = field(default_factory=dict)
+    state: State | None = None
 
 
 def constant(name: str, value: npt.ArrayLike, dtype: Any = np.float32) -> TensorProto:

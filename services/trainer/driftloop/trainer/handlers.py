@@ -12,6 +12,7 @@ from driftloop.contracts.events import (
     FederationRequested,
     ModelDeployed,
     ModelRolledBack,
+    ModelSubmitted,
     PerformanceMeasured,
     RetrainRequested,
     ServedModel,
@@ -28,6 +29,7 @@ from driftloop.trainer import core
 from driftloop.trainer.federated.rounds import Rounds
 from driftloop.trainer.floor import measured
 from driftloop.trainer.request import JobRequest
+from driftloop.trainer.submitted import waiting
 from driftloop.trainer.tables import (
     Origin,
     TrainerJob,
@@ -59,7 +61,7 @@ def on_dataset_versioned(event: DatasetVersioned, deps: Deps) -> Iterator[Event]
     spec = deps.pipeline(event.pipeline)
     row = pipeline_row(deps.session, event.pipeline)
     row.set_data(core.with_data(row.data(), event))
-    yield from Rounds(deps.session, deps.wake).measure(event.pipeline, spec)
+    yield from _measure_given(deps, event.pipeline, spec)
     state = state_of(deps.session, row, spec)
     decision = core.after_data(event.meta.id, state, spec)
     if decision:
@@ -131,10 +133,23 @@ def on_training_cancel_requested(
     applied = deps.pipelines.get(event.pipeline)
     if applied:
         spec = applied.spec
-        yield from Rounds(deps.session, deps.wake).measure(event.pipeline, spec)
+        yield from _measure_given(deps, event.pipeline, spec)
         follow_up = core.after_job(state_of(deps.session, row, spec), spec)
         if follow_up:
             yield _start(deps, row, follow_up, spec, event.meta)
+
+
+def on_model_submitted(event: ModelSubmitted, deps: Deps) -> Iterator[Event]:
+    """Take a model that was made elsewhere; measure it once that is possible."""
+    spec = deps.pipeline(event.pipeline)
+    waiting.take(deps.session, event)
+    yield from waiting.measure(deps.session, deps.wake, event.pipeline, spec)
+
+
+def _measure_given(deps: Deps, pipeline: str, spec: PipelineSpec) -> Iterator[Event]:
+    """Store the next job for a model that waits to be measured."""
+    yield from Rounds(deps.session, deps.wake).measure(pipeline, spec)
+    yield from waiting.measure(deps.session, deps.wake, pipeline, spec)
 
 
 def on_federation_requested(event: FederationRequested, deps: Deps) -> Iterator[Event]:
@@ -266,6 +281,7 @@ HANDLERS: list[handlers.EventHandler] = [
     on_performance_measured,
     on_retrain_requested,
     on_training_cancel_requested,
+    on_model_submitted,
     on_federation_requested,
     on_federated_update_submitted,
     on_model_deployed,

@@ -5,7 +5,6 @@ the job's row, its checkpoints lie in its folder, and the event that ends it is 
 in the same transaction as the row's new state.
 """
 
-import shutil
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,7 +21,6 @@ from driftloop.contracts.events import (
 )
 from driftloop.models.package import Manifest, PackageRefused, write_package
 from driftloop.models.signing import Signer
-from driftloop.runtime.children import child_environment
 from driftloop.runtime.errors import Retry
 from driftloop.runtime.outbox import Cause
 from driftloop.runtime.service import Runtime
@@ -33,8 +31,10 @@ from driftloop.trainer.federated.rounds import Rounds
 from driftloop.trainer.handlers import accept
 from driftloop.trainer.leases import Cost, Leases, got_further, held
 from driftloop.trainer.progress import Throttle
+from driftloop.trainer.remote.choice import JobWorker, open_worker
 from driftloop.trainer.request import JobRequest
 from driftloop.trainer.settings import TrainerSettings
+from driftloop.trainer.submitted import waiting
 from driftloop.trainer.tables import (
     TrainerJob,
     pipeline_row,
@@ -45,7 +45,6 @@ from driftloop.trainer.worker import (
     Answer,
     Crashed,
     LimitReached,
-    Worker,
 )
 from sqlmodel import Session
 
@@ -76,9 +75,7 @@ class JobLoop:
         self._settings = runtime.settings
         self._signer = signer
         self._wake = wake
-        self._worker = Worker(
-            child_environment(self._settings.threads, self._settings.home.resolve())
-        )
+        self._worker: JobWorker = open_worker(self._settings)
         self._leases = Leases(
             runtime.engine, self._settings.replica, self._settings.lease_seconds
         )
@@ -187,7 +184,7 @@ class JobLoop:
             for name in names:
                 job = session.get(TrainerJob, name)
                 if job is None or job.state not in core.OPEN_STATES:
-                    shutil.rmtree(place / name, ignore_errors=True)
+                    self._worker.forget(place / name)
 
     def _folder(self, job: TrainerJob) -> Path:
         return self._settings.work_folder / job.id
@@ -288,12 +285,15 @@ class JobLoop:
             if applied:
                 rounds = Rounds(session, self._wake)
                 events.extend(rounds.measure(job.pipeline, applied.spec))
+                events.extend(
+                    waiting.measure(session, self._wake, job.pipeline, applied.spec)
+                )
                 view = state_of(session, pipeline, applied.spec)
                 next_one = core.after_job(view, applied.spec)
                 if next_one:
                     accepted = accept(session, pipeline, next_one, applied.spec, origin)
                     events.append(accepted)
-        shutil.rmtree(self._folder(job), ignore_errors=True)
+        self._worker.forget(self._folder(job))
         return True
 
     def _emit(

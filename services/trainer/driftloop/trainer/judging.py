@@ -7,7 +7,12 @@ import numpy as np
 import pyarrow as pa
 from driftloop.contracts.measures import FitVerdict, Parity
 from driftloop.contracts.pipeline import Feature, PipelineSpec
-from driftloop.models.onnx_model import OnnxModel, Predictions, number_array
+from driftloop.models.onnx_model import (
+    OnnxModel,
+    Predictions,
+    moment_array,
+    number_array,
+)
 from driftloop.models.package import InputColumn
 from driftloop.trainer import fitting, losses
 from driftloop.trainer.candidates import target_unit
@@ -87,11 +92,12 @@ def scene_of(
 def spreads_of(
     rows: pa.Table, columns: Sequence[InputColumn], features: Mapping[str, Feature]
 ) -> dict[str, Spread]:
-    """Return where each number lies that varies in the rows."""
+    """Return where each number and datetime lies that varies in the rows."""
     found = {}
     for column in columns:
-        if column.type in ("number", "integer"):
-            values = number_array(rows.column(column.name).combine_chunks())
+        if column.type in ("number", "integer", "datetime"):
+            read = moment_array if column.type == "datetime" else number_array
+            values = read(rows.column(column.name).combine_chunks())
             feature = features.get(column.name)
             is_whole = column.type == "integer"
             spread = spread_of(values, feature, is_whole=is_whole)

@@ -15,9 +15,6 @@ from sqlalchemy import Engine, or_
 from sqlmodel import Session, col, select
 
 logger = log(__name__)
-MIN_ADVANCE = 0.005
-"""Of the done share: a try that got so much further than any before it was no failure
-of the same kind, say a machine that is taken away each quarter of an hour."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +30,13 @@ class Cost:
 
 
 def got_further(job: TrainerJob, cost: Cost) -> bool:
-    """Whether a try went on where those before it ended."""
-    return job.reached > 0 and cost.reached >= job.reached + MIN_ADVANCE
+    """Whether a try went on where those before it ended.
+
+    Then it was no failure of the same kind: say a machine that is taken away each
+    quarter of an hour. How much further says nothing, as a fit that stops early may
+    use a hundredth of the steps that its done share is counted in.
+    """
+    return 0 < job.reached < cost.reached
 
 
 class Leases:

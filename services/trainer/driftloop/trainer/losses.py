@@ -109,15 +109,20 @@ def standard_error(values: Floats) -> float:
     """
     count = len(values)
     centred = values - np.mean(values)
-    variance = float(centred @ centred) / count
+    variance = _product(centred, centred) / count
     if count < 2 or variance == 0:
         return 0.0
     long_run, lags = variance, _bandwidth(centred)
     for lag in range(1, lags + 1):
         weight = 1 - lag / (lags + 1)
-        long_run += 2 * weight * float(centred[lag:] @ centred[:-lag]) / count
+        long_run += 2 * weight * _product(centred[lag:], centred[:-lag]) / count
     # Bartlett weights keep it from being negative; n - 1 as for a plain mean.
     return math.sqrt(max(long_run, 0.0) / (count - 1))
+
+
+def _product(left: Floats, right: Floats) -> float:
+    """Return the inner product; its last bit depends on no number of threads."""
+    return float(np.sum(left * right))
 
 
 def _bandwidth(centred: Floats) -> int:
@@ -125,7 +130,7 @@ def _bandwidth(centred: Floats) -> int:
     count = len(centred)
     if count < MIN_ROWS_FOR_CORRELATION:
         return 0
-    rho = float(centred[1:] @ centred[:-1]) / float(centred @ centred)
+    rho = _product(centred[1:], centred[:-1]) / _product(centred, centred)
     rho = min(abs(rho), 0.97)  # closer to 1 the bandwidth would pass the series
     alpha = 4 * rho**2 / ((1 - rho) ** 2 * (1 + rho) ** 2)
     return min(int(1.1447 * (alpha * count) ** (1 / 3)), count // 4)

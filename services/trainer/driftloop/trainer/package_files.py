@@ -58,6 +58,7 @@ def files_of(trained: Trained) -> dict[str, bytes]:
         "reference.arrow": reference(trained),
         "card.json": canonical_json(told),
         "card.html": to_html(told).encode(),
+        **trained.state,
     }
     bom = bom_of(manifest, told, spec.owner, files)
     return {**files, BOM_FILE: canonical_json(bom)}
@@ -159,11 +160,13 @@ def manifest_of(trained: Trained) -> Manifest:
         code_version=metadata.version("driftloop-trainer"),
         environment=list(environment_lock()),
         parent_digest=champion.package.digest if champion else None,
+        continued_from=champion.version if champion and trained.is_continued else None,
         job_id=request.job_id,
         cause_event_id=request.trigger.event_id,
         cause_reason=request.trigger.reason,
         request=request.model_dump_json(exclude={"searched"}),
         rows_sha256=trained.rows_sha256,
+        learned_span=trained.learned_span,
     )
 
 

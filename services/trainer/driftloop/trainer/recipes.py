@@ -1,7 +1,7 @@
 """What may be trained: a candidate, on a stretch of the training rows, with weights."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from driftloop.contracts.pipeline import TrainSection, Window
+from driftloop.trainer.candidates import CONTINUED, WARM_STARTED
+from driftloop.trainer.continuing import Heritage
 from driftloop.trainer.losses import Floats
 
 MIN_WINDOW_ROWS = 100
@@ -27,6 +29,7 @@ class Recipe:
     since : start of the change, for the window ``since_drift``.
     parameters : instead of the candidate's usual ones, where they are named.
     half_life_days : after which a row counts half; None: all count alike.
+    heritage : of the champion, to go on from; None: from scratch.
     """
 
     name: str
@@ -34,11 +37,14 @@ class Recipe:
     half_life_days: float | None = None
     since: datetime | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    heritage: Heritage | None = None
 
     @property
     def detail(self) -> str:
         """What sets it apart from the plain candidate, in words."""
         parts = []
+        if self.heritage is not None:
+            parts.append(f"continued from version {self.heritage.version}")
         if self.window == "since_drift" and self.since is not None:
             parts.append(f"rows since {self.since:%Y-%m-%d %H:%M}")
         elif self.window != "all":
@@ -55,6 +61,8 @@ class Recipe:
             found["window"] = self.window
         if self.half_life_days is not None:
             found["recency_half_life_days"] = self.half_life_days
+        if self.heritage is not None:
+            found["continued_from"] = self.heritage.version
         return found
 
     def rows(self, rows: pa.Table) -> pa.Table:
@@ -83,7 +91,10 @@ def names_of(train: TrainSection) -> list[str]:
 
 
 def recipes_of(
-    train: TrainSection, since: datetime | None, rows: pa.Table
+    train: TrainSection,
+    since: datetime | None,
+    rows: pa.Table,
+    heritage: Heritage | None = None,
 ) -> Iterator[tuple[Recipe, str | None]]:
     """Yield each recipe that the file names, and why it cannot be tried.
 
@@ -91,11 +102,16 @@ def recipes_of(
     ----------
     since : estimated start of the change, where a drift is why this training is.
     rows : that are fitted on for the comparison.
+    heritage : of the champion; who can goes on from it, before it begins anew.
     """
+    can_go_on = (*CONTINUED, *WARM_STARTED)
     for name, window, half_life in product(
         names_of(train), train.windows, train.recency_half_life_days
     ):
         recipe = Recipe(name, window, half_life, since)
+        if heritage and window == "all" and name in can_go_on:
+            continued = replace(recipe, heritage=heritage)
+            yield continued, obstacle(continued, rows)
         yield recipe, obstacle(recipe, rows)
 
 
@@ -103,6 +119,9 @@ def obstacle(recipe: Recipe, rows: pa.Table) -> str | None:
     """Return why a recipe cannot be tried on rows; None: it can."""
     if recipe.window == "since_drift" and recipe.since is None:
         return "no drift is the reason of this training"
+    if recipe.heritage is not None:
+        why = recipe.heritage.obstacle(recipe.name, rows)
+        return why and f"cannot go on from the champion: {why}"
     count = recipe.rows(rows).num_rows
     if recipe.window != "all" and count < MIN_WINDOW_ROWS:
         return f"{recipe.detail}: {count} rows, at least {MIN_WINDOW_ROWS} are needed"

@@ -1,9 +1,9 @@
 """What a job is asked to do; shared by the service and its child processes."""
 
-from driftloop.contracts.events import DatasetRef, ServedModel, Span, Trigger
+from driftloop.contracts.events import BlobRef, DatasetRef, ServedModel, Span, Trigger
 from driftloop.contracts.federated import FederatedEncoding
 from driftloop.contracts.pipeline import PipelineSpec
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 
 class FederatedResult(BaseModel):
@@ -23,6 +23,25 @@ class FederatedResult(BaseModel):
     weights: list[float]
 
 
+class SubmittedModel(BaseModel):
+    """A model that somebody registered; nothing is fitted then.
+
+    Attributes
+    ----------
+    version : that it will be.
+    model : ONNX.
+    source : as it was registered, for people.
+    """
+
+    version: int
+    model: BlobRef
+    source: str
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class JobRequest(BaseModel):
     """All a training depends on; frozen when the job is accepted.
 
@@ -40,4 +59,10 @@ class JobRequest(BaseModel):
     holdout_span: Span
     champion: ServedModel | None = None
     federated: FederatedResult | None = None
+    submitted: SubmittedModel | None = Field(default=None, exclude_if=_is_none)
     searched: dict[str, int] | None = None
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the model is there already: nothing is fitted."""
+        return self.federated is not None or self.submitted is not None

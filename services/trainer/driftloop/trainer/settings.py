@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from driftloop.models.settings import PackageSettings
 from driftloop.models.signing import Signer, TrustedKeys, generate_key
+from driftloop.trainer.remote.settings import RemoteSettings
 from pydantic import Field
 
 
-class TrainerSettings(PackageSettings):
+class TrainerSettings(RemoteSettings):
     """Where the keys are, and what a training may use of the machine."""
 
     signing_key_file: Path | None = Field(
@@ -15,8 +15,25 @@ class TrainerSettings(PackageSettings):
         description="Ed25519 private key, PEM; default: made at first start under home",
     )
     threads: int = Field(default=1, ge=1, description="of one training")
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="that networks are fitted on: cpu, cuda, cuda:1; auto: a GPU if "
+        "torch can use one",
+    )
+    processes: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="that fit one network together; each on a GPU of its own, if any",
+    )
     max_memory_gib: float = Field(
-        default=16, gt=0, description="address space of a training process"
+        default=16,
+        gt=0,
+        description="address space of a training process; with a GPU the memory in use",
+    )
+    max_gpu_memory_ratio: float = Field(
+        default=1, gt=0, le=1, description="of a GPU's memory, for one process"
     )
     max_cpu_minutes: float | None = Field(
         default=None, gt=0, description="CPU time of one job, all its tries together"

@@ -16,6 +16,7 @@ from driftloop.trainer.core import OPEN_STATES, Data, LastJob, Pending, Spent, S
 from driftloop.trainer.federated.tables import Federation, FederationUpdate
 from driftloop.trainer.floor import FloorCount
 from driftloop.trainer.request import JobRequest
+from driftloop.trainer.submitted.tables import Submission
 from pydantic import BaseModel, TypeAdapter
 from sqlmodel import Field, Session, SQLModel, col, select
 
@@ -151,7 +152,7 @@ class TrainerJob(SQLModel, table=True):
         return Origin.model_validate_json(self.origin)
 
 
-TABLES = (TrainerPipeline, TrainerJob, Federation, FederationUpdate)
+TABLES = (TrainerPipeline, TrainerJob, Federation, FederationUpdate, Submission)
 _time = TypeAdapter(UtcTime)
 
 

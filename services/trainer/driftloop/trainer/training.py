@@ -2,9 +2,9 @@
 
 Split by event time: the newest part is the hold-out and judges only; the newest
 part of the rest chooses among the candidates; the chosen one is fitted again on
-all but the hold-out. Nothing here draws an unseeded number, and a clock decides
-only where ``train.search.minutes`` ends a search, so that the same request gives the
-same files.
+all but the hold-out, and where ``train.refit`` says so, on all. Nothing here draws
+an unseeded number, and a clock decides only where ``train.search.minutes`` ends a
+search, so that the same request gives the same files.
 """
 
 from collections.abc import Mapping
@@ -17,16 +17,24 @@ import pyarrow.compute as pc
 from driftloop.contracts.events import (
     CandidateResult,
     Evaluation,
-    ServedModel,
     Span,
 )
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.models.onnx_model import InputRefused, OnnxModel, OutputRefused
-from driftloop.models.package import read_package
+from driftloop.models.package import Package, read_package
 from driftloop.models.signing import TrustedKeys
 from driftloop.runtime.artifacts import ArtifactStore
-from driftloop.trainer import choosing, core, fingerprint, judging, losses, search
+from driftloop.trainer import (
+    choosing,
+    core,
+    fingerprint,
+    judging,
+    losses,
+    refitting,
+    search,
+)
 from driftloop.trainer.candidates import UNWATCHED, CandidateRefused
+from driftloop.trainer.candidates.machine import Machine
 from driftloop.trainer.choosing import MIN_JUDGING_ROWS, Chosen
 from driftloop.trainer.dataset import labelled_span, read_rows
 from driftloop.trainer.evaluation import fairness
@@ -34,11 +42,13 @@ from driftloop.trainer.evaluation.measuring import Measured, measure
 from driftloop.trainer.evaluation.subject import Subject
 from driftloop.trainer.fitting import Fitted
 from driftloop.trainer.folds import folds_of
+from driftloop.trainer.inheriting import heritage_of
 from driftloop.trainer.judging import Split
+from driftloop.trainer.refitting import Served
 from driftloop.trainer.request import JobRequest
 from driftloop.trainer.workshop import Part, Progress, Workshop, made
 
-READ, FIT, FINAL, EVALUATE, PACKAGE = 0.0, 0.1, 0.6, 0.8, 0.9
+READ, FIT, FINAL, EVALUATE, REFIT, PACKAGE = 0.0, 0.1, 0.6, 0.75, 0.85, 0.9
 """Done shares of a job at which its steps begin; the trials share FIT to FINAL."""
 
 
@@ -52,13 +62,14 @@ class Environment:
 
     Attributes
     ----------
+    machine : what may be used of it; a number: so many threads of the CPU.
     allowed_imports : modules, each with all below it, that own candidates come from.
     """
 
     store: ArtifactStore
     trusted: TrustedKeys
     storage_options: Mapping[str, str] | None
-    threads: int
+    machine: Machine | int
     folder: Path
     allowed_imports: tuple[str, ...] = ()
 
@@ -70,7 +81,10 @@ class Trained:
     Attributes
     ----------
     request : with the spans that the labelled rows have; see :func:`measured_spans`.
-    learned : training rows of the chosen window.
+    chosen : the model that is served.
+    learned : rows of the chosen window that it was fitted on.
+    state : files for a next training to go on from, by name.
+    is_continued : whether this one went on from the champion's.
     """
 
     request: JobRequest
@@ -80,12 +94,22 @@ class Trained:
     tried: list[CandidateResult]
     evaluation: Evaluation
     measured: Measured
+    state: Mapping[str, bytes]
+    is_continued: bool
 
     @cached_property
     def rows_sha256(self) -> str:
         """Digest of the labelled rows, in order of time."""
         parts = [self.split.training, self.split.holdout]
         return fingerprint.digest_of(pa.concat_tables(parts))
+
+    @property
+    def learned_span(self) -> Span | None:
+        """All rows, where the hold-out was learned after it had judged."""
+        if self.measured.measures.refit is None:
+            return None
+        request = self.request
+        return Span(start=request.train_span.start, end=request.holdout_span.end)
 
 
 def train(request: JobRequest, using: Environment, progress: Progress) -> Trained:
@@ -106,19 +130,49 @@ def train(request: JobRequest, using: Environment, progress: Progress) -> Traine
     span = Span(start=request.train_span.start, end=request.holdout_span.end)
     rows = read_rows(request.dataset, span, spec.data, using.storage_options)
     _check_gate(spec, rows)
+    champion = _champion_package(request, using)
+    request = refitting.with_fair_holdout(request, rows, champion)
     split = split_rows(rows, request)
     progress("fit", FIT, f"{split.training.num_rows} training rows", None)
     allowed, again = using.allowed_imports, request.searched
-    shop = Workshop(spec, using.threads, using.folder, progress, allowed, again)
+    left = heritage_of(spec, split.training, request.champion, champion)
+    shop = Workshop(
+        spec, using.machine, using.folder, progress, allowed, again, heritage=left
+    )
     part = Part("fit", FIT, FINAL, progress)
-    if request.federated is not None:
-        chosen, found = _federated(request, split)
+    if request.is_given:
+        chosen, found = _given(request, split, using.store)
     else:
         chosen, found = _chosen(request, split, shop, part)
     progress("evaluate", EVALUATE, chosen.name, None)
-    evaluation, measured = evaluate(chosen, found, split, request, using)
-    learned = found.choice.rows(split.training)
-    return Trained(request, chosen, split, learned, found.tried, evaluation, measured)
+    said = evaluate(chosen, found, split, request, using, champion)
+    if spec.train.refit and not request.is_given:
+        part = Part("refit", REFIT, PACKAGE, progress)
+        served = _refitted(chosen, found, split, said, shop, part)
+    else:
+        served = Served(chosen, found.choice.rows(split.training), *said)
+    return Trained(
+        request, served.model, split, served.learned, found.tried,
+        served.evaluation, served.measured,
+        state=found.model.state,
+        is_continued=any(r.heritage for r in found.choice.recipes),
+    )  # fmt: skip
+
+
+def _refitted(
+    judged: Fitted,
+    found: Chosen,
+    split: Split,
+    said: tuple[Evaluation, Measured],
+    shop: Workshop,
+    part: Part,
+) -> Served:
+    try:
+        return refitting.refitted(found.choice, split, judged, said, shop, part)
+    except CandidateRefused as error:
+        raise TrainingRefused(
+            f"{found.choice.name} on all rows and the hold-out (train.refit): {error}"
+        ) from error
 
 
 def _chosen(
@@ -140,15 +194,22 @@ def _chosen(
         raise TrainingRefused(f"{found.choice.name} on all rows: {error}") from error
 
 
-def _federated(request: JobRequest, split: Split) -> tuple[Fitted, Chosen]:
-    """Return the model of a federation's weights; nothing is fitted here."""
-    from driftloop.trainer.federated import candidate
+def _given(
+    request: JobRequest, split: Split, store: ArtifactStore
+) -> tuple[Fitted, Chosen]:
+    """Return a federation's model, or one that was registered; nothing is fitted."""
+    from driftloop.trainer.federated import candidate as federated
+    from driftloop.trainer.submitted import candidate as submitted
 
-    assert request.federated is not None  # noqa: S101 - the caller looked
+    spec, model = request.spec, request.submitted
+    name = federated.NAME if model is None else submitted.NAME
     try:
-        return candidate.candidate_of(request.federated, split, request.spec)
+        if model is not None:
+            return submitted.candidate_of(model, split, spec, store)
+        assert request.federated is not None  # noqa: S101 - the caller looked
+        return federated.candidate_of(request.federated, split, spec)
     except CandidateRefused as error:
-        raise TrainingRefused(f"{candidate.NAME}: {error}") from error
+        raise TrainingRefused(f"{name}: {error}") from error
 
 
 def _check_gate(spec: PipelineSpec, rows: pa.Table) -> None:
@@ -218,7 +279,12 @@ def split_rows(rows: pa.Table, request: JobRequest) -> Split:
 
 
 def evaluate(
-    chosen: Fitted, found: Chosen, split: Split, request: JobRequest, using: Environment
+    chosen: Fitted,
+    found: Chosen,
+    split: Split,
+    request: JobRequest,
+    using: Environment,
+    package: Package | None,
 ) -> tuple[Evaluation, Measured]:
     """Measure the candidate, the champion and no skill on the hold-out.
 
@@ -227,12 +293,13 @@ def evaluate(
     Parameters
     ----------
     found : how it was chosen, and the same without the validation rows.
+    package : the champion's.
     """
     spec, rows, served = request.spec, split.holdout, request.champion
     candidate = judging.subject_of(chosen.loaded(), list(chosen.classes), rows, spec)
     if candidate.predict().non_finite_count():
         raise TrainingRefused(f"{chosen.name}: not all answers are finite")
-    champion = _champion(served, rows, spec, using)
+    champion = _champion(package, rows, spec)
     scene = judging.scene_of(
         candidate,
         champion,
@@ -245,11 +312,11 @@ def evaluate(
     champions = None if champion is None else champion.losses()
 
     def refit(known: pa.Table) -> bytes:
-        if request.federated is not None:
+        if request.is_given:
             return chosen.model
         recipes = found.choice.recipes
         again = [
-            made(r, known, spec, using.threads, UNWATCHED, using.allowed_imports)
+            made(r, known, spec, using.machine, UNWATCHED, using.allowed_imports)
             for r in recipes
         ]
         return found.choice.of(again, known).model
@@ -267,6 +334,9 @@ def evaluate(
         candidate=losses.metric_value(metric, mine),
         champion=None if champions is None else losses.metric_value(metric, champions),
         champion_version=served.version if served else None,
+        champion_knows_rows=0
+        if champion is None or package is None
+        else refitting.known_rows(rows, package),
         baseline=losses.metric_value(metric, baseline),
         comparison=losses.paired_comparison(
             mine, baseline if champions is None else champions
@@ -276,17 +346,23 @@ def evaluate(
     return evaluation, measured
 
 
+def _champion_package(request: JobRequest, using: Environment) -> Package | None:
+    """Return the champion's package, with its state only where that is asked for."""
+    if request.champion is None:
+        return None
+    return read_package(
+        request.champion.package,
+        using.store,
+        using.trusted,
+        is_served=not request.spec.train.continue_from_champion,
+    )
+
+
 def _champion(
-    champion: ServedModel | None,
-    rows: pa.Table,
-    spec: PipelineSpec,
-    using: Environment,
+    package: Package | None, rows: pa.Table, spec: PipelineSpec
 ) -> Subject | None:
     """Return the champion on the hold-out; None where it cannot answer its rows."""
-    if champion is None:
-        return None
-    package = read_package(champion.package, using.store, using.trusted)
-    if package.manifest.task != spec.task:
+    if package is None or package.manifest.task != spec.task:
         return None
     try:
         subject = judging.subject_of(

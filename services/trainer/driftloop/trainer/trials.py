@@ -11,6 +11,7 @@ from driftloop.contracts.pipeline import EnsembleName, PipelineSpec
 from driftloop.trainer import blending, fitting, judging, losses
 from driftloop.trainer.blending import Shares
 from driftloop.trainer.candidates import CandidateRefused
+from driftloop.trainer.candidates.place import facts_of
 from driftloop.trainer.fitting import Fitted
 from driftloop.trainer.folds import Fold
 from driftloop.trainer.losses import Floats
@@ -50,7 +51,10 @@ class Choice:
         """
         if self.kind is None or self.shares is None:
             return members[0]
-        told = [{"name": r.name} | r.facts for r in self.recipes]
+        told = [
+            {"name": recipe.name} | recipe.facts | facts_of(member.parameters)
+            for recipe, member in zip(self.recipes, members, strict=True)
+        ]
         blend = blending.blended(self.kind, members, self.shares, told)
         tail = rows.slice(max(0, rows.num_rows - fitting.PARITY_ROWS))
         expected = mixed(self.shares, members, tail)

@@ -3,6 +3,7 @@
 import json
 import queue
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from driftloop.runtime.errors import Retry
@@ -169,6 +171,10 @@ class Worker:
         if self._child:
             self._child.end()
         self._child, self._is_ready = None, False
+
+    def forget(self, folder: Path) -> None:
+        """Remove all that a job has left."""
+        shutil.rmtree(folder, ignore_errors=True)
 
     def run(
         self,

@@ -9,7 +9,9 @@ import pyarrow as pa
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.trainer import fitting
 from driftloop.trainer.candidates import Watch
+from driftloop.trainer.candidates.machine import Machine
 from driftloop.trainer.checkpoints import FitProgress, FitWatch
+from driftloop.trainer.continuing import Heritage
 from driftloop.trainer.fitting import Fitted
 from driftloop.trainer.recipes import Recipe
 
@@ -27,14 +29,16 @@ class Workshop:
     allowed_imports : modules that a candidate of the file may be imported from.
     searched : trials of each candidate's search that are made again; None: as the
         pipeline file says.
+    heritage : of the champion, to go on from; None: nothing is.
     """
 
     spec: PipelineSpec
-    threads: int
+    machine: Machine | int
     folder: Path
     progress: Progress
     allowed_imports: tuple[str, ...] = ()
     searched: Mapping[str, int] | None = None
+    heritage: Heritage | None = None
 
     def fit(self, recipe: Recipe, stage: str, rows: pa.Table, part: "Part") -> Fitted:
         """Return a recipe's model of this stage, from its checkpoint if it has one."""
@@ -43,7 +47,7 @@ class Workshop:
             path = self.folder / f"{stage}-{recipe.name}.checkpoint"
             watch = FitWatch(recipe.name, path, part.report)
             fitted = made(
-                recipe, rows, self.spec, self.threads, watch, self.allowed_imports
+                recipe, rows, self.spec, self.machine, watch, self.allowed_imports
             )
             fitting.save(fitted, self.folder, stage)
             watch.forget()
@@ -60,14 +64,14 @@ def made(
     recipe: Recipe,
     rows: pa.Table,
     spec: PipelineSpec,
-    threads: int,
+    machine: Machine | int,
     watch: Watch,
     allowed_imports: tuple[str, ...] = (),
 ) -> Fitted:
     """Fit a recipe on rows in order of time."""
     fitted = fitting.fit(
-        recipe.name, recipe.rows(rows), spec, threads, watch, recipe.weights,
-        allowed_imports, recipe.parameters,
+        recipe.name, recipe.rows(rows), spec, machine, watch, recipe.weights,
+        allowed_imports, recipe.parameters, recipe.heritage,
     )  # fmt: skip
     return replace(fitted, parameters=fitted.parameters | recipe.facts)
 

@@ -11,9 +11,11 @@ from driftloop.runtime.payloads import open_payloads
 from driftloop.runtime.service import Parts, Runtime, Service
 from driftloop.validator.custom import CustomChecks
 from driftloop.validator.datasets import Datasets
+from driftloop.validator.erasure import ErasureRow, Tracing
 from driftloop.validator.handlers import HANDLERS, ValidatorDeps
 from driftloop.validator.settings import ValidatorSettings
 from driftloop.validator.tables import TABLES
+from sqlmodel import Session
 
 REFERENCES = (TrainingStarted.topic(), ModelTrained.topic())
 """What tells which dataset versions are in use."""
@@ -23,19 +25,27 @@ REFERENCES = (TrainingStarted.topic(), ModelTrained.topic())
 def build(runtime: Runtime[ValidatorSettings]) -> Iterator[Parts[ValidatorDeps]]:
     """Connect the handler to this process's database and datasets."""
     settings = runtime.settings
-    datasets = Datasets(partial(table_uri, settings), storage_options(settings))
+
+    def open_datasets() -> Datasets:
+        return Datasets(partial(table_uri, settings), storage_options(settings))
+
+    def are_references_known(session: Session) -> bool:
+        return has_handled(
+            session.connection(), settings.broker, REFERENCES, settings.kafka_config
+        )
+
+    tracing = Tracing(runtime, open_datasets(), are_references_known)
     yield Parts(
         ValidatorDeps(
             session=runtime.session,
             pipelines=runtime.pipelines,
-            datasets=datasets,
+            datasets=open_datasets(),
             custom=CustomChecks(settings.check_modules),
             schemas=runtime.state(SchemaAccepted),
-            are_references_known=lambda session: has_handled(
-                session.connection(), settings.broker, REFERENCES, settings.kafka_config
-            ),
+            are_references_known=are_references_known,
             payloads=open_payloads(settings),
-        )
+        ),
+        background=[tracing.run],
     )
 
 
@@ -44,7 +54,7 @@ SERVICE = Service(
     settings=ValidatorSettings,
     handlers=HANDLERS,
     build=build,
-    tables=TABLES,
+    tables=[*TABLES, ErasureRow],
     states=(SchemaAccepted,),
     driver="faust",
 )

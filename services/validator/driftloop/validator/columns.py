@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from driftloop.contracts.checks import Severity
-from driftloop.contracts.pipeline import Feature
+from driftloop.contracts.moments import EPOCH, EXAMPLE, MICROSECOND, MOMENT_TYPE
+from driftloop.contracts.pipeline import Feature, limit_text
 from driftloop.validator.values import ColumnType, Mask, text_of, text_series, typed
 
 HARMLESS = frozenset({"range", "values", "pattern"})
@@ -23,22 +24,32 @@ NO_ENDS = (nan, nan)
 FEW_VALUES = 8
 """Up to so many, comparing with each is quicker than looking up."""
 
+_FORMS = {"datetime": f" (ISO 8601 text such as {EXAMPLE})"}
+"""How a value of a type is written, where that has to be said."""
+
 ARROW_TYPES = {
     "number": pa.float64(),
     "integer": pa.int64(),
     "boolean": pa.bool_(),
     "category": pa.string(),
     "text": pa.string(),
+    "datetime": MOMENT_TYPE,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a contract and where in the pipeline file it is described."""
+    """One column of a contract and where in the pipeline file it is described.
+
+    Attributes
+    ----------
+    timezone : of its moments without an offset.
+    """
 
     name: str
     feature: Feature
     setting: str
+    timezone: str = "UTC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +90,7 @@ def check_column(
         failure = Failure("missing", column.name, every, detail, severity=severity)
         return empty, [failure]
     given = batch.column(at)
-    array, wrong_type = typed(given, feature.type)
+    array, wrong_type = typed(given, feature.type, column.timezone)
     ends = _ends(array) if feature.type in ("number", "integer") else NO_ENDS
     failures = [
         Failure(which, column.name, mask, detail, given, _severity(which, feature))
@@ -112,8 +123,8 @@ def _problems(
         yield (
             "type",
             wrong_type,
-            f"must be of type {feature.type}; correct it upstream or change "
-            f"{setting}.type",
+            f"must be of type {feature.type}{_FORMS.get(feature.type, '')}; correct it "
+            f"upstream or change {setting}.type",
         )
     if not feature.nullable:
         yield (
@@ -123,6 +134,8 @@ def _problems(
         )
     if feature.type in ("number", "integer"):
         yield from _number_problems(array, ends, column)
+    if feature.type == "datetime":
+        yield from _moment_problems(array, column)
     if feature.pattern is not None:
         yield (
             "pattern",
@@ -157,7 +170,7 @@ def _nulls(array: pa.Array, wrong_type: Mask | None, ends: Ends) -> Mask | None:
 def _number_problems(
     array: pa.Array, ends: Ends, column: Column
 ) -> Iterator[tuple[str, Mask | None, str]]:
-    low, high = column.feature.min, column.feature.max
+    low, high = column.feature.number_limits
     is_below = low is not None and not ends[0] >= low  # or may be: NaN
     is_above = high is not None and not ends[1] <= high
     is_finite = all(map(isfinite, ends))
@@ -173,16 +186,39 @@ def _number_problems(
         infinite = np.isinf(values)
         yield "non_finite", infinite, "is infinite; send a finite number or none"
         outside &= ~infinite
-    between = " and ".join(
-        f"{word} {limit:g}"
-        for word, limit in (("at least", low), ("at most", high))
-        if limit is not None
-    )
     detail = (
-        f"must be {between}; correct the unit or the sensor upstream, or change "
+        f"must be {_between(column.feature)}; correct the unit or the sensor upstream, "
+        f"or change {column.setting}.min and max"
+    )
+    yield "range", outside, detail
+
+
+def _moment_problems(
+    array: pa.Array, column: Column
+) -> Iterator[tuple[str, Mask | None, str]]:
+    """Rows whose moment is out of its range; a missing one is not."""
+    low, high = column.feature.moment_limits
+    outside = np.zeros(len(array), np.bool_)
+    values = array.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+    if low is not None:
+        outside |= values < (low - EPOCH) // MICROSECOND
+    if high is not None:
+        outside |= values > (high - EPOCH) // MICROSECOND
+    if outside.any() and array.null_count:
+        outside &= array.is_valid().to_numpy(zero_copy_only=False)
+    detail = (
+        f"must be {_between(column.feature)}; correct it upstream, or change "
         f"{column.setting}.min and max"
     )
     yield "range", outside, detail
+
+
+def _between(feature: Feature) -> str:
+    return " and ".join(
+        f"{word} {limit_text(limit)}"
+        for word, limit in (("at least", feature.min), ("at most", feature.max))
+        if limit is not None
+    )
 
 
 def _not_allowed(array: pa.Array, feature: Feature) -> Mask | None:

@@ -2,7 +2,8 @@
 
 A row that fails a check is quarantined with all its reasons; the others go on, typed
 as the contract says: numbers ``float64``, integers ``int64``, booleans ``bool``,
-categories ``string``, attachments as ``REFERENCE_TYPE``. A check of severity
+categories ``string``, datetimes ``timestamp[us, UTC]``, attachments as
+``REFERENCE_TYPE``. A check of severity
 ``reject`` takes all rows of its batch along, one of severity ``warn`` takes none.
 """
 
@@ -90,7 +91,8 @@ def contract_of(
         ),
         "data.classes",
     )
-    own = [Column(n, f, f"data.features.{n}") for n, f in features.items()]
+    zone = spec.data.timezone
+    own = [Column(n, f, f"data.features.{n}", zone) for n, f in features.items()]
     if kind == "labels":
         return Contract(kind, (target,))
     return Contract(kind, (*own, target), tuple(spec.data.attachments))

@@ -16,6 +16,7 @@ from driftloop.validator.reference import (
     CategoryProfile,
     NumberProfile,
     Reference,
+    age,
     floats,
     texts,
 )
@@ -49,7 +50,9 @@ def compared_columns(
     reference: Reference, names: Sequence[str]
 ) -> dict[str, NumberProfile | CategoryProfile]:
     """Return the profiles of ``names`` that the reference has."""
-    profiles: dict[str, Profile] = {**reference.numbers, **reference.categories}
+    profiles: dict[str, Profile] = {
+        **reference.numbers, **reference.categories, **reference.ages
+    }  # fmt: skip
     return {name: profiles[name] for name in names if name in profiles}
 
 
@@ -61,7 +64,9 @@ def counted(
     for name, profile in profiles.items():
         if name not in rows.schema.names:
             continue
-        counts = _counts(rows.column(name), profile)
+        is_moment = pa.types.is_timestamp(rows.schema.field(name).type)
+        column = age(rows, name) if is_moment else rows.column(name)
+        counts = _counts(column, profile)
         known = np.asarray(before.get(name, [0] * len(counts)))
         after[name] = (counts + known).tolist()
     return after

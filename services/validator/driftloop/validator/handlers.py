@@ -33,6 +33,7 @@ from driftloop.contracts.events import (
     RowKind,
     SchemaAccepted,
     Span,
+    SubjectErased,
     TrainingCancelled,
     TrainingFailed,
     TrainingStarted,
@@ -46,6 +47,7 @@ from driftloop.runtime.state import StateView
 from driftloop.validator.core import Checked, Contract, check, contract_of
 from driftloop.validator.custom import CustomChecks
 from driftloop.validator.datasets import Datasets, Position
+from driftloop.validator.erasure import note_erasure
 from driftloop.validator.inference import Learned, learn
 from driftloop.validator.inspecting import Inspector
 from driftloop.validator.maintenance import AreReferencesKnown, Maintenance
@@ -112,7 +114,9 @@ def on_batch_ingested(event: BatchIngested, deps: ValidatorDeps) -> Iterator[Eve
             known = known_rows(deps.session, list(dict.fromkeys(keys)))
         if checked.bad is not None:
             keys = row_keys(event.pipeline, checked.good.column("id").to_pylist())
-        versioned = _append(event, checked.good, keys, contracts, known, deps)
+        versioned = _append(
+            event, checked.good, keys, contracts, known, deps, bad_count
+        )
         yield BatchValidated(
             pipeline=event.pipeline,
             shard=event.shard,
@@ -166,6 +170,12 @@ def on_training_cancelled(
 def on_model_trained(event: ModelTrained, deps: ValidatorDeps) -> Iterator[Event]:
     """Keep the version that a model refers to for ever."""
     note_job(deps.session, event.pipeline, event.job_id, event.dataset, has_model=True)
+    yield from ()
+
+
+def on_subject_erased(event: SubjectErased, deps: ValidatorDeps) -> Iterator[Event]:
+    """Have it looked for which versions and trainings have rows of the subject."""
+    note_erasure(deps.session, event)
     yield from ()
 
 
@@ -245,6 +255,7 @@ def _append(
     contracts: dict[RowKind, Contract],
     known: dict[bytes, int],
     deps: ValidatorDeps,
+    quarantined_count: int,
 ) -> DatasetVersioned:
     meta = event.meta
     with STEPS.labels("dataset").time():
@@ -276,6 +287,9 @@ def _append(
         early_label_count=early,
         met_label_count=met,
         span=_span(rows),
+        source=event.shard,
+        quarantined_count=quarantined_count,
+        columns={column.name: str(column.type) for column in rows.schema},
     )
 
 
@@ -312,6 +326,7 @@ def _span(rows: pa.RecordBatch) -> Span:
 HANDLERS: list[EventHandler | Chunk] = [
     on_batch_ingested,
     on_maintenance_requested,
+    on_subject_erased,
     on_training_started,
     on_training_failed,
     on_training_cancelled,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 from driftloop.contracts.events import RowKind
+from driftloop.contracts.moments import are_moments
 from driftloop.contracts.pipeline import RESERVED_COLUMNS, Feature, PipelineSpec
 from driftloop.validator.values import ColumnType, text_of, typed
 
@@ -71,6 +72,8 @@ def type_of(array: pa.Array) -> ColumnType | None:
     --------
     >>> type_of(pa.array(["1", "2.5"])), type_of(pa.array(["1", "red"]))
     ('number', 'category')
+    >>> type_of(pa.array(["2011-01-01", "2011-01-02T06:30:00Z"]))
+    'datetime'
     """
     if array.null_count == len(array):
         return None
@@ -78,9 +81,11 @@ def type_of(array: pa.Array) -> ColumnType | None:
         return "boolean"
     if pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
         return "number"
-    words = set(pc.unique(array).to_pylist()) - {None}
+    words = set(map(text_of, pc.unique(array).to_pylist())) - {None}
     if words <= {"true", "false"}:
         return "boolean"
+    if are_moments(word for word in words if word is not None):
+        return "datetime"
     _, wrong = typed(array, "number")
     return "number" if wrong is None else "category"
 

@@ -80,17 +80,23 @@ class CategoryProfile(_Frozen):
 
 
 class Reference(_Frozen):
-    """The profile of the first accepted rows."""
+    """The profile of the first accepted rows.
+
+    Attributes
+    ----------
+    ages : of moments, see :func:`age`; time that passes moves them no further.
+    """
 
     row_count: int
     numbers: dict[str, NumberProfile] = {}
     categories: dict[str, CategoryProfile] = {}
+    ages: dict[str, NumberProfile] = {}
 
 
 @np.errstate(over="ignore", invalid="ignore")  # 1e308 is a value, too
 def reference_of(rows: pa.Table | pa.RecordBatch) -> Reference:
     """Describe rows, column by column; columns with too few values are left out."""
-    numbers, categories = {}, {}
+    numbers, categories, ages = {}, {}, {}
     for name in rows.schema.names:
         column = rows.column(name)
         if isinstance(column, pa.ChunkedArray):
@@ -102,10 +108,26 @@ def reference_of(rows: pa.Table | pa.RecordBatch) -> Reference:
             numbers[name] = _number(column)
         elif pa.types.is_string(kind) or pa.types.is_boolean(kind):
             categories[name] = _category(column)
-    return Reference(row_count=rows.num_rows, numbers=numbers, categories=categories)
+        elif pa.types.is_timestamp(kind):
+            ages[name] = _number(age(rows, name))
+    return Reference(
+        row_count=rows.num_rows, numbers=numbers, categories=categories, ages=ages
+    )
 
 
 _NOT_PROFILED = {field.name for field in ROW_FIELDS} | {"extra", "revision", "reason"}
+
+
+DAY_US = 86_400_000_000
+
+
+def age(rows: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
+    """Return how long before the row's event time a moment is, in days."""
+    ends = []
+    for column in (rows.column("event_time"), rows.column(name)):
+        whole = isinstance(column, pa.ChunkedArray)
+        ends.append((column.combine_chunks() if whole else column).cast(pa.int64()))
+    return pc.divide(pc.subtract(*ends).cast(pa.float64()), float(DAY_US))
 
 
 def floats(column: pa.Array) -> Floats:

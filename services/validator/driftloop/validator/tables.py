@@ -10,7 +10,7 @@ from driftloop.contracts.pipeline import Feature
 from driftloop.validator.inference import Learned
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
-from sqlmodel import Field, Session, SQLModel, select
+from sqlmodel import Field, Session, SQLModel, col, select
 
 LOOKUP_KEYS = 5_000
 """Ids asked for in one statement; SQLite takes at most 32,766."""
@@ -279,11 +279,17 @@ def referred_versions(
     session: Session, told: MaintenanceRow, kind: RowKind
 ) -> set[int]:
     """Return versions of a table that a training, or the last event, refers to."""
-    query = select(JobRow).where(JobRow.pipeline == told.pipeline)
     rows: list[JobRow | MaintenanceRow] = [told]
-    rows += [job for job in session.exec(query) if job.has_model or not job.has_failed]
+    rows += referring_jobs(session, told.pipeline)
     found = {getattr(row, kind) for row in rows}
     return {version for version in found if version is not None}
+
+
+def referring_jobs(session: Session, pipeline: str) -> list[JobRow]:
+    """Return the trainings that refer to a version: all but those that failed."""
+    query = select(JobRow).where(JobRow.pipeline == pipeline)
+    rows = session.exec(query.order_by(col(JobRow.job_id)))
+    return [job for job in rows if job.has_model or not job.has_failed]
 
 
 def note_keys(session: Session, keys: Sequence[bytes]) -> None:

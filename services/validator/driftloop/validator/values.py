@@ -1,5 +1,6 @@
 """Columns in the type that the contract wants, and the rows where that fails."""
 
+from datetime import datetime
 from typing import Any, Literal
 
 import numpy as np
@@ -7,9 +8,10 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+from driftloop.contracts.moments import MOMENT_TYPE, moment_text, moments
 
 Mask = npt.NDArray[np.bool_]
-ColumnType = Literal["number", "integer", "category", "boolean", "text"]
+ColumnType = Literal["number", "integer", "category", "boolean", "text", "datetime"]
 
 TRUE = ("true", "1")
 FALSE = ("false", "0")
@@ -29,7 +31,7 @@ def text_of(value: Any) -> str | None:
         return "true" if value else "false"
     if isinstance(value, float):
         return repr(value).removesuffix(".0")
-    return str(value)
+    return moment_text(value) if isinstance(value, datetime) else str(value)
 
 
 def text_series(array: pa.Array) -> pl.Series:
@@ -37,12 +39,15 @@ def text_series(array: pa.Array) -> pl.Series:
     return pl.Series(pl.from_arrow(pc.cast(array, pa.string_view())))
 
 
-def typed(array: pa.Array, kind: ColumnType) -> tuple[pa.Array, Mask | None]:
+def typed(
+    array: pa.Array, kind: ColumnType, timezone: str = "UTC"
+) -> tuple[pa.Array, Mask | None]:
     """Return the column as ``kind`` and the rows whose value is of no such type.
 
     Parameters
     ----------
     array : (n_rows,) of any Arrow type; text is parsed.
+    timezone : of moments without an offset.
 
     Returns
     -------
@@ -55,6 +60,9 @@ def typed(array: pa.Array, kind: ColumnType) -> tuple[pa.Array, Mask | None]:
         return array, None
     if kind in ("category", "text"):
         return _texts(array), None
+    if kind == "datetime":
+        moments_, none = moments(array, timezone)
+        return moments_, None if none is None else none.to_numpy(zero_copy_only=False)
     is_number = pa.types.is_integer(found) or pa.types.is_floating(found)
     if pa.types.is_null(found) or (kind == "number" and is_number):
         return pc.cast(array, _TARGETS[kind], safe=False), None
@@ -97,4 +105,5 @@ _TARGETS = {
     "boolean": pa.bool_(),
     "category": pa.string(),
     "text": pa.string(),
+    "datetime": MOMENT_TYPE,
 }

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from driftloop.cli.options import plain_table
+from driftloop.contracts.moments import moment_text
 from driftloop.contracts.schema import ColumnProfile
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -98,6 +99,8 @@ def version_view(found: dict[str, Any], every: bool) -> RenderableType:
 def values_text(profile: ColumnProfile) -> Text:
     """Return where a column's values lie, in one line."""
     spread = profile.spread
+    if profile.first is not None and profile.last is not None:
+        return Text(f"{moment_text(profile.first)} to {moment_text(profile.last)}")
     if spread is not None and profile.type != "payload":
         line = Text(bars(spread.histogram), style="cyan")
         return line.append(

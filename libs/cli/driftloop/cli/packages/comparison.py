@@ -19,6 +19,8 @@ ROUNDING = (
     "DRIFTLOOP_TRAINER_THREADS, that trained it), or code was changed without its "
     "version"
 )
+MACHINE_FACTS = ("device", "gpu", "precision", "processes", "began_on")
+"""What a network's parameters say of where it was fitted."""
 State = Literal["same", "different", "missing", "new"]
 
 
@@ -112,6 +114,7 @@ def reasons_of(recorded: Manifest, again: Manifest, changed: set[str]) -> list[s
         *_rows(recorded, again),
         *_code(recorded, again),
         *_libraries(recorded.environment, again.environment),
+        *_machines(recorded, again),
     ]
     if MODEL_FILE not in changed:
         found.append("the model itself is the same, byte by byte")
@@ -130,7 +133,39 @@ def _has_cause(recorded: Manifest, again: Manifest) -> bool:
         recorded.rows_sha256 != again.rows_sha256
         or recorded.code_version != again.code_version
         or recorded.environment != again.environment
+        or machines_of(recorded) != machines_of(again)
     )
+
+
+def machines_of(manifest: Manifest) -> str:
+    """Return where a model's networks were fitted, in words; none: the text is empty.
+
+    Each member of a blend says it for itself.
+    """
+    members = [manifest.parameters, *manifest.parameters.get("members", [])]
+    told = [
+        ", ".join(
+            f"{name.replace('_', ' ')} {member[name]}"
+            for name in MACHINE_FACTS
+            if name in member
+        )
+        for member in members
+        if "device" in member
+    ]
+    return "; ".join(dict.fromkeys(told))
+
+
+def _machines(recorded: Manifest, again: Manifest) -> list[str]:
+    before, now = machines_of(recorded), machines_of(again)
+    if before == now or not before or not now:
+        return []
+    return [
+        f"it was trained elsewhere: {before}; here: {now}. Only the same kind of "
+        "device, precision and number of processes round alike "
+        "(DRIFTLOOP_TRAINER_DEVICE, train.networks.precision, "
+        "DRIFTLOOP_TRAINER_PROCESSES); a fit that began in one place and went on in "
+        "another cannot be made again to the byte"
+    ]
 
 
 def _rows(recorded: Manifest, again: Manifest) -> list[str]:
@@ -138,13 +173,19 @@ def _rows(recorded: Manifest, again: Manifest) -> list[str]:
         return []
     tables = [recorded.dataset.observations, recorded.dataset.labels]
     named = " and ".join(f"{t.uri} version {t.version}" for t in tables if t)
-    before = recorded.train_row_count + recorded.evaluation.holdout_row_count
-    now = again.train_row_count + again.evaluation.holdout_row_count
+    before, now = _row_count(recorded), _row_count(again)
     counted = f"{now} rows" if now == before else f"{now} rows where {before} were"
     return [
         f"the rows are not those that the model learned from and was judged on "
         f"({counted}): what {named} holds was changed since"
     ]
+
+
+def _row_count(manifest: Manifest) -> int:
+    """Return how many rows were learned or judged on; of a refit, both are the same."""
+    if manifest.learned_span is not None:
+        return manifest.train_row_count
+    return manifest.train_row_count + manifest.evaluation.holdout_row_count
 
 
 def _code(recorded: Manifest, again: Manifest) -> list[str]:

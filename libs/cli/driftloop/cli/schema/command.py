@@ -10,7 +10,7 @@ from driftloop.cli.datasets.views import values_text
 from driftloop.cli.options import HOME, Home, Json, console, plain_table, print_json
 from driftloop.cli.schema import life, work
 from driftloop.cli.schema.life import IN_FORCE, LATEST, Columns
-from driftloop.contracts.pipeline import Feature
+from driftloop.contracts.pipeline import Feature, limit_text
 from driftloop.contracts.schema import differences, features_of
 from rich.table import Table
 from rich.text import Text
@@ -144,11 +144,11 @@ def rules_text(feature: Feature) -> str:
     if feature.values is not None:
         parts.append(", ".join(map(str, feature.values)))
     elif feature.min is not None and feature.max is not None:
-        parts.append(f"{feature.min:g} to {feature.max:g}")
+        parts.append(f"{limit_text(feature.min)} to {limit_text(feature.max)}")
     elif feature.min is not None:
-        parts.append(f"at least {feature.min:g}")
+        parts.append(f"at least {limit_text(feature.min)}")
     elif feature.max is not None:
-        parts.append(f"at most {feature.max:g}")
+        parts.append(f"at most {limit_text(feature.max)}")
     else:
         parts.append("any")
     return ", or ".join([*parts, *(["none"] if feature.nullable else [])])

@@ -145,7 +145,7 @@ def features_yaml(features: Mapping[str, Feature]) -> str:
     for name, feature in features.items():
         rules = feature.model_dump(mode="json", exclude_defaults=True)
         for key in ("min", "max"):
-            if key in rules and float(rules[key]).is_integer():
+            if isinstance(rules.get(key), float) and rules[key].is_integer():
                 rules[key] = int(rules[key])
         if feature.type != "number" or not rules:
             rules = {"type": feature.type, **rules}

@@ -12,7 +12,7 @@ from driftloop.contracts.events import PipelineApplied, SchemaAccepted
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.contracts.schema import SchemaColumn, features_of
 from driftloop.runtime.data.inference import schema_of
-from driftloop.runtime.data.profile import TECHNICAL, profiles_of
+from driftloop.runtime.data.profile import TECHNICAL, profiles_of, with_moments
 
 
 def read_life(installation: Installation, pipeline: str) -> Life:
@@ -29,7 +29,7 @@ def infer(file: Path, left_out: set[str]) -> dict[str, SchemaColumn]:
     CommandError
         When nothing is left.
     """
-    profiles = profiles_of(read_file(file), {*TECHNICAL, *left_out})
+    profiles = profiles_of(with_moments(read_file(file)), {*TECHNICAL, *left_out})
     found = schema_of(profiles)
     if not found:
         raise CommandError(f"{file}: no column with values is left for a feature")

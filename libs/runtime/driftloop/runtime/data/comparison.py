@@ -25,6 +25,7 @@ SCALE_RATIO = 1.5
 MIN_ROWS = 20
 """Of each side; below, an effect size says nothing."""
 SHOWN_VALUES = 5
+DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +114,13 @@ def compare(old: pl.DataFrame, new: pl.DataFrame, target: str) -> Difference:
 def shifts(old: pl.DataFrame, new: pl.DataFrame, columns: list[str]) -> list[Shift]:
     """Return how columns' values differ, greatest effect first.
 
-    References to payloads are compared by their media types and sizes.
+    References to payloads are compared by their media types and sizes, moments by their
+    age at event time, which does not grow by itself.
     """
     found = [
         shift(part, before, after)
         for name in columns
-        for part, before, after in _parts(old[name], new[name])
+        for part, before, after in _parts(name, old, new)
     ]
     return sorted(
         (one for one in found if one is not None), key=lambda s: (-s.effect, s.column)
@@ -126,14 +128,25 @@ def shifts(old: pl.DataFrame, new: pl.DataFrame, columns: list[str]) -> list[Shi
 
 
 def _parts(
-    old: pl.Series, new: pl.Series
+    name: str, old: pl.DataFrame, new: pl.DataFrame
 ) -> Iterator[tuple[str, pl.Series, pl.Series]]:
-    if kind_of(old) == kind_of(new) == "payload":
-        after = payload_parts(new)
-        for name, before in payload_parts(old).items():
-            yield name, before, after[name]
+    before, after = old[name], new[name]
+    kinds = {kind_of(before), kind_of(after)}
+    if kinds == {"payload"}:
+        later = payload_parts(after)
+        for part, values in payload_parts(before).items():
+            yield part, values, later[part]
+    elif isinstance(before.dtype, pl.Datetime) and "event_time" in old.columns:
+        yield f"{name}.age_days", _age_days(old, name), _age_days(new, name)
     else:
-        yield old.name, old, new
+        yield name, before, after
+
+
+def _age_days(rows: pl.DataFrame, name: str) -> pl.Series:
+    """Return how long before its row's event time a moment is."""
+    ends = (rows[column].dt.epoch("us") for column in ("event_time", name))
+    now, then = ends
+    return (now - then) / DAY_US
 
 
 def shift(name: str, old: pl.Series, new: pl.Series) -> Shift | None:

@@ -6,6 +6,7 @@ not wrong for that.
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from driftloop.contracts.pipeline import Feature
 from driftloop.contracts.schema import ColumnProfile, SchemaColumn
@@ -17,6 +18,9 @@ MIN_REPEATS = 2.0
 """Rows a value on average, from which a category's values are listed: names and
 free text have fewer."""
 DIGITS = 4
+_TYPES: dict[str, Any] = {
+    "number": "number", "integer": "integer", "boolean": "boolean", "time": "datetime",
+}  # fmt: skip
 
 
 def feature_of(profile: ColumnProfile, with_rules: bool = True) -> Feature:
@@ -40,9 +44,9 @@ def feature_of(profile: ColumnProfile, with_rules: bool = True) -> Feature:
     (0.0, 23.0)
     """
     low, high = _range(profile) if with_rules else (None, None)
-    kind = profile.type
+    kind: str = profile.type
     return Feature(
-        type="category" if kind == "time" or kind == "payload" else kind,  # noqa: PLR1714 - mypy narrows by it
+        type=_TYPES.get(kind, "category"),
         min=low,
         max=high,
         values=_values(profile) if with_rules else None,
@@ -53,11 +57,15 @@ def feature_of(profile: ColumnProfile, with_rules: bool = True) -> Feature:
 def schema_of(
     profiles: Mapping[str, ColumnProfile], with_rules: bool = True
 ) -> dict[str, SchemaColumn]:
-    """Return a schema for the columns that hold any value, no times and no payloads."""
+    """Return a schema for the columns that hold any value, but for payloads.
+
+    Moments have no range: time goes on. Times of the day and durations are left out.
+    """
     return {
         name: SchemaColumn(feature=feature_of(profile, with_rules), profile=profile)
         for name, profile in profiles.items()
-        if profile.type not in ("time", "payload")
+        if profile.type != "payload"
+        and (profile.type != "time" or profile.first is not None)
         and profile.null_count < profile.row_count
     }
 

@@ -1,9 +1,11 @@
 """Statistics of columns: what ``driftloop datasets show`` and the reports print."""
 
 from collections.abc import Iterable
+from datetime import datetime
 
 import numpy as np
 import polars as pl
+from driftloop.contracts.moments import are_moments, moment_of, moments
 from driftloop.contracts.schema import ColumnKind, ColumnProfile, Frequency, Spread
 
 BINS = 20
@@ -51,6 +53,34 @@ def profile_of(column: pl.Series) -> ColumnProfile:
         if kind in ("number", "integer")
         else None,
         frequent=_frequent(known) if kind in ("category", "boolean") else [],
+        **_ends(known),
+    )
+
+
+def _ends(known: pl.Series) -> dict[str, datetime]:
+    """Return the first and the last of moments; one without a zone is in UTC."""
+    if known.dtype == pl.Date:
+        known = known.cast(pl.Datetime("us"))
+    if not isinstance(known.dtype, pl.Datetime) or not len(known):
+        return {}
+    zone = known.dtype.time_zone
+    times = known.dt.replace_time_zone("UTC") if zone is None else known
+    ends = times.dt.convert_time_zone("UTC").dt.epoch("us")
+    return {
+        "first": moment_of(int(ends.min())),  # type: ignore[arg-type]
+        "last": moment_of(int(ends.max())),  # type: ignore[arg-type]
+    }
+
+
+def with_moments(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows with texts that are all moments, as CSV has them, as moments."""
+    found = {
+        column.name: column
+        for column in rows.select(pl.col(pl.String))
+        if are_moments(column.drop_nulls().unique().to_list())
+    }
+    return rows.with_columns(
+        pl.Series(name, moments(column.to_list())[0]) for name, column in found.items()
     )
 
 

@@ -107,7 +107,7 @@ class ConfluentDriver:
             "on_commit": self._on_commit,
             **(client_config or {}),
         }
-        self._probe = BrokerProbe(bootstrap, client_config or {})
+        self._probe = BrokerProbe(bootstrap, group, client_config or {})
         self._stopping = threading.Event()
         self._start_offset: StartOffset = lambda _topic, _partition: None
         self._positions: dict[Partition, int] = {}  # next offset to process
@@ -134,7 +134,7 @@ class ConfluentDriver:
         self._start_offset = start_offset
         consumer = Consumer(self._config)
         with (
-            self._probe.watching(lambda: tuple(self._positions)),
+            self._probe.watching(self._held, self._held),
             ThreadPoolExecutor(1, "driver-work") as worker,
         ):
             try:
@@ -166,7 +166,11 @@ class ConfluentDriver:
             assigned=frozenset(positions),
             lag=self._probe.lag(positions),
             processed=self._processed,
+            stranded=self._probe.stranded,
         )
+
+    def _held(self) -> tuple[Partition, ...]:
+        return tuple(self._positions)
 
     def _next_chunk(self, consumer: Consumer) -> list[Message]:
         """Return what is there now; wait a little when nothing is.

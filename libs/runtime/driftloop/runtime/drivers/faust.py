@@ -100,7 +100,7 @@ class FaustDriver:
             "broker_session_timeout": session_timeout_s,
             "broker_heartbeat_interval": session_timeout_s / 4,
         }
-        self._probe = BrokerProbe(bootstrap, client_config or {})
+        self._probe = BrokerProbe(bootstrap, group, client_config or {})
         self._stopping = threading.Event()
         self._start_offset: StartOffset = lambda _topic, _partition: None
         self._app: Any = None
@@ -123,7 +123,7 @@ class FaustDriver:
         with (
             tempfile.TemporaryDirectory(prefix="faust-") as folder,
             ThreadPoolExecutor(1, "driver-work") as worker,
-            self._probe.watching(self._assigned),
+            self._probe.watching(self._assigned, lambda: self._frontier.positions),
         ):
             rereads = 0
             while not self._stopping.is_set():
@@ -156,6 +156,7 @@ class FaustDriver:
             assigned=assigned,
             lag=self._probe.lag(positions) if len(positions) == len(assigned) else None,
             processed=self._processed,
+            stranded=self._probe.stranded,
         )
 
     def _assigned(self) -> list[Partition]:

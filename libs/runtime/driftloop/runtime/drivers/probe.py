@@ -2,16 +2,34 @@
 
 A consumer that has silently stopped reading does not know that it lags; so what
 the watchdog and the readiness look at does not come from it.
+
+Two ways of librdkafka 2.16 shape how it asks. An admin request that waits for a
+group's coordinator ends the process when the coordinator comes back after the
+request's time (librdkafka issue 4605): positions are asked of a consumer, and members
+only of a coordinator that has just answered. And after a restart of a broker an admin
+client goes by the old leaders until it has asked for them: each look begins there.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 logger = logging.getLogger(__name__)
@@ -27,9 +45,19 @@ MAX_WAIT_S = 2.0
 
 
 class BrokerProbe:
-    """An admin client that looks at topics and partition ends; thread-safe."""
+    """An admin client that looks at topics, partition ends and a group; thread-safe.
 
-    def __init__(self, bootstrap: str, client_config: Mapping[str, str]) -> None:
+    Parameters
+    ----------
+    bootstrap : ``host:port,…`` of the brokers.
+    group : the consumer group whose member is watched.
+    client_config : librdkafka settings for security.
+    """
+
+    def __init__(
+        self, bootstrap: str, group: str, client_config: Mapping[str, str]
+    ) -> None:
+        self._group = group
         self._client = {
             "bootstrap.servers": bootstrap,
             "reconnect.backoff.max.ms": 1000,
@@ -37,7 +65,10 @@ class BrokerProbe:
             **client_config,
         }
         self._admin = AdminClient(self._client)
+        self._topics: dict[str, int] = {}
         self._ends: dict[Partition, tuple[int, int]] = {}
+        self._stranded = 0
+        self._read: dict[Partition, int] = {}
         self._answered_at: float | None = None
         self._stop = threading.Event()
 
@@ -67,7 +98,8 @@ class BrokerProbe:
                 self._answered_at = time.monotonic()
                 missing = [t for t in topics if t not in known or known[t].error]
                 if not missing:
-                    return {topic: len(known[topic].partitions) for topic in topics}
+                    self._topics = {t: len(known[t].partitions) for t in topics}
+                    return self._topics
                 waiting_for = f"topics {', '.join(sorted(missing))}"
             if waiting_for != said:
                 logger.warning("waiting for %s", waiting_for)
@@ -115,10 +147,21 @@ class BrokerProbe:
         return None
 
     @contextmanager
-    def watching(self, assigned: Callable[[], Iterable[Partition]]) -> Iterator[None]:
-        """Ask again and again, in a thread, for the ends of what is assigned."""
+    def watching(
+        self,
+        assigned: Callable[[], Iterable[Partition]],
+        begun: Callable[[], Collection[Partition]],
+    ) -> Iterator[None]:
+        """Ask again and again, in a thread, for the ends of what is assigned.
+
+        ``begun`` tells what of it is being read.
+        """
+        bystander = self._bystander()
         thread = threading.Thread(
-            target=self._watch, args=(assigned,), name="broker-probe", daemon=True
+            target=self._watch,
+            args=(assigned, begun, bystander),
+            name="broker-probe",
+            daemon=True,
         )
         thread.start()
         try:
@@ -141,23 +184,80 @@ class BrokerProbe:
             for p, position in positions.items()
         )
 
-    def _watch(self, assigned: Callable[[], Iterable[Partition]]) -> None:
-        while not self._stop.wait(INTERVAL_S):
-            try:
-                self._look(list(assigned()))
-            except (KafkaException, FutureTimeoutError) as error:
-                logger.debug("the broker does not answer: %s", error)
-            else:
-                self._answered_at = time.monotonic()
+    @property
+    def stranded(self) -> int:
+        """See :attr:`transport.DriverStatus.stranded`."""
+        return self._stranded
 
-    def _look(self, partitions: list[Partition]) -> None:
-        if not partitions:
-            self._admin.list_topics(timeout=REQUEST_TIMEOUT_S)
-            self._ends = {}
-            return
+    def _watch(
+        self,
+        assigned: Callable[[], Iterable[Partition]],
+        begun: Callable[[], Collection[Partition]],
+        bystander: Consumer,
+    ) -> None:
+        try:
+            while not self._stop.wait(INTERVAL_S):
+                try:
+                    self._look(list(assigned()), begun(), bystander)
+                except (KafkaException, FutureTimeoutError) as error:
+                    logger.debug("the broker does not answer: %s", error)
+                else:
+                    self._answered_at = time.monotonic()
+                bystander.poll(0)  # drops what it has to say
+        finally:
+            bystander.close()
+
+    def _bystander(self) -> Consumer:
+        """Make a consumer that asks for the group's positions, and never joins."""
+        never_joined = {"group.id": self._group, "session.timeout.ms": 6000}
+        return Consumer({**self._client, **never_joined})
+
+    def _look(
+        self,
+        assigned: list[Partition],
+        begun: Collection[Partition],
+        bystander: Consumer,
+    ) -> None:
+        self._admin.list_topics(timeout=REQUEST_TIMEOUT_S)
+        partitions = assigned or self._every_partition()
         low = self._offsets(partitions, OffsetSpec.earliest())
         high = self._offsets(partitions, OffsetSpec.latest())
         self._ends = {p: (low[p], high[p]) for p in partitions}
+        idle = [p for p in partitions if p not in begun]
+        self._stranded = self._unread(idle, bystander, are_mine=bool(assigned))
+
+    def _unread(
+        self, partitions: list[Partition], bystander: Consumer, *, are_mine: bool
+    ) -> int:
+        """Count the messages of partitions that nobody reads."""
+        read_before, self._read = self._read, {}
+        if not partitions:
+            return 0
+        self._read = {
+            (at.topic, at.partition): at.offset
+            for at in bystander.committed(
+                [TopicPartition(*p) for p in partitions], REQUEST_TIMEOUT_S
+            )
+        }
+        if are_mine:
+            return self.lag(self._read) or 0  # without a commit the offset is negative
+        still = {p: at for p, at in self._read.items() if read_before.get(p) == at}
+        return self.lag(self._without_reader(still)) or 0 if self.lag(still) else 0
+
+    def _without_reader(self, positions: dict[Partition, int]) -> dict[Partition, int]:
+        """Return the partitions that no member of the group has."""
+        (future,) = self._admin.describe_consumer_groups(
+            [self._group], request_timeout=REQUEST_TIMEOUT_S
+        ).values()
+        held = {
+            (held.topic, held.partition)
+            for member in future.result(2 * REQUEST_TIMEOUT_S).members
+            for held in member.assignment.topic_partitions
+        }
+        return {p: at for p, at in positions.items() if p not in held}
+
+    def _every_partition(self) -> list[Partition]:
+        return [(t, n) for t, count in self._topics.items() for n in range(count)]
 
     def _offsets(
         self, partitions: list[Partition], spec: OffsetSpec

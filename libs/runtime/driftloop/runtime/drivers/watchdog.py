@@ -34,8 +34,9 @@ def observe(
 ) -> Progress:
     """Note whether anything moved.
 
-    A broker that is away, a changed assignment and an empty or unknown lag start
-    the clock anew: none of them is the consumer's fault.
+    A broker that is away, a changed assignment and nothing to read start the clock
+    anew: none of them is the consumer's fault. A member without partitions has
+    nothing to read, unless nobody else has them either.
 
     >>> idle = DriverStatus(True, frozenset({("t", 0)}), lag=0, processed=7)
     >>> stuck = DriverStatus(True, frozenset({("t", 0)}), lag=3, processed=7)
@@ -43,7 +44,7 @@ def observe(
     >>> observe(observe(start, stuck, 0, now_s=5.0), stuck, 0, now_s=9.0).since_s
     5.0
     """
-    waits = not status.connected or not status.lag
+    waits = not (status.connected and (status.lag or status.stranded))
     mark = (status.processed, beats, status.assigned, status.connected)
     if before is None or waits or before.mark != mark:
         # While waiting, a mark that equals no other: the clock starts at the next look.
@@ -101,9 +102,9 @@ class Watchdog:
             progress = observe(progress, status, self._beats(), now_s)
             if is_stalled(progress, now_s, self._limit_s):
                 logger.critical(
-                    "no progress in %.0f s with a lag of %s messages: the process ends",
+                    "no progress in %.0f s with %d messages to read: the process ends",
                     self._limit_s,
-                    status.lag,
+                    status.lag or status.stranded,
                 )
                 logging.shutdown()
                 self._end(EXIT_STALLED)

@@ -108,6 +108,7 @@ function headline(items) {
     "retrain-requested": "A person asked for a training",
     "federation-requested": "A person asked sites to train together",
     "rollback-requested": "A person asked for a rollback",
+    "rollout-steered": "A person stepped into a rollout",
   }[found.topic];
   const tone = found.topic === "training-skipped" && drift ? drift.tone : found.tone;
   return { tone, text: told ?? capital(found.text) };

@@ -13,7 +13,9 @@ export function drawWaiting(place, pipeline) {
 }
 
 function approval(asked) {
-  const said = asked.said.length ? ` Said so far: ${asked.said.join(", ")}.` : "";
+  const yes = asked.said.filter((one) => one.endsWith(": approve")).length;
+  const said = (asked.said.length ? ` Said so far (${yes} of ${asked.people}): ${asked.said.join(", ")}.` : "")
+    + (asked.until ? ` Open until ${day(asked.until)} ${asked.until.slice(11, 16)} UTC.` : "");
   return element("article", {},
     element("p", {}, element("strong", { textContent: `Version ${asked.version} waits for ${plural(asked.people, asked.role)}.` }), said),
     command(asked.command));

@@ -6,11 +6,10 @@ from typing import Annotated
 from driftloop.contracts.base import PipelineName
 from driftloop.contracts.events import PipelineApplied
 from driftloop.monitor.labelling import queue
-from driftloop.monitor.settings import MonitorSettings
 from driftloop.monitor.state import Watch
-from driftloop.runtime.http import require_token
+from driftloop.runtime.identity.routing import GuardedRouter, needs
 from driftloop.runtime.state import StateView
-from fastapi import APIRouter, Depends, HTTPException, Path, Query
+from fastapi import HTTPException, Path, Query
 from pydantic import BaseModel, Field
 from sqlalchemy import Engine
 from sqlmodel import Session
@@ -41,15 +40,16 @@ class LabelsQueue(BaseModel):
 
 
 def labels_router(
-    settings: MonitorSettings, engine: Engine, pipelines: StateView[PipelineApplied]
-) -> APIRouter:
-    """Return the routes; all need the token."""
-    routes = APIRouter(
+    engine: Engine, pipelines: StateView[PipelineApplied]
+) -> GuardedRouter:
+    """Return the routes, which read."""
+    routes = GuardedRouter(
         prefix="/v1",
-        dependencies=[Depends(require_token(settings))],
+        dependencies=[needs("read")],
         tags=["labels"],
         responses={
             401: {"description": "the token is missing or wrong"},
+            403: {"description": "the role is missing; title says which"},
             404: {"description": "there is no such pipeline"},
         },
     )

@@ -31,6 +31,7 @@ from driftloop.monitor.labelling.encoding import (
     points,
     smallest_gaps,
     usual_distance,
+    values_of,
 )
 from driftloop.monitor.skew import PREDICTION
 
@@ -230,8 +231,11 @@ def outside_shares(pool: Pool) -> dict[str, npt.NDArray[np.bool_]]:
     for name in pool.drifted:
         both = pool.reference.schema.names, pool.rows.schema.names
         if all(name in names for names in both):
-            known, column = pool.reference.column(name), pool.rows.column(name)
-            is_number = pool.kinds.get(name) in ("number", "integer")
+            kind = pool.kinds.get(name, "category")
+            known, column = (
+                values_of(rows, name, kind) for rows in (pool.reference, pool.rows)
+            )
+            is_number = kind in ("number", "integer", "datetime")
             found[name] = (_beyond if is_number else _rare)(known, column)
     return found
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from driftloop.monitor.columns import Column, Floats, numbers, texts
+from driftloop.monitor.columns import Column, Floats, age_column, numbers, texts
 from driftloop.monitor.feature_drift import MAX_COUNTED_VALUES, Kind
 from scipy.spatial.distance import cdist
 
@@ -30,16 +30,22 @@ def points(
     """
     parts: list[list[Floats]] = [[np.zeros((t.num_rows, 1))] for t in tables]
     for name, kind in kinds.items():
-        if any(name not in t.schema.names for t in (basis, *tables)):
+        wanted = {name, "event_time"} if kind == "datetime" else {name}
+        if any(wanted - set(t.schema.names) for t in (basis, *tables)):
             continue
-        known = basis.column(name)
+        known = values_of(basis, name, kind)
         for table, found in zip(tables, parts, strict=True):
-            column = table.column(name)
+            column = values_of(table, name, kind)
             if kind == "category":
                 found.append(_marks(known, column))
             else:
                 found.append(_scaled(known, column))
     return [np.hstack(found) for found in parts]
+
+
+def values_of(rows: pa.Table, name: str, kind: Kind) -> Column:
+    """Return a feature's values; of a datetime its age at event time."""
+    return age_column(rows, name) if kind == "datetime" else rows.column(name)
 
 
 def _scaled(known: Column, column: Column) -> Floats:

@@ -12,6 +12,7 @@ from driftloop.trainer.candidates.sample import (
     CandidateRefused,
     Checkpoint,
     Sample,
+    Start,
     Watch,
     target_unit,
 )
@@ -29,6 +30,12 @@ MODULES = {
     "gru": "neural",
     "tcn": "neural",
 }
+CONTINUED = (
+    "adaptive_forest", "hoeffding_adaptive_tree", "online_linear",
+)  # fmt: skip
+"""Those that keep a state and can go on from it."""
+WARM_STARTED = ("mlp", "gru", "tcn")
+"""Those that can begin at the champion's weights; they learn all rows from there."""
 PRELOADED = ("gradient_boosting", "random_forest", "linear")
 """Fitted once before there is a job: what most pipelines name."""
 
@@ -54,13 +61,16 @@ def space_of(name: str, task: str) -> Space:
 
 
 __all__ = [
+    "CONTINUED",
     "MODULES",
     "PRELOADED",
     "UNWATCHED",
+    "WARM_STARTED",
     "CandidateRefused",
     "Checkpoint",
     "Sample",
     "Space",
+    "Start",
     "Watch",
     "candidate",
     "space_of",

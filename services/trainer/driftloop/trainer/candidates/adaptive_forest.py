@@ -9,6 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from driftloop.trainer.candidates.river_start import (
+    begun,
+    facts_of,
+    kept,
+    learn_rows,
+)
 from driftloop.trainer.candidates.sample import Sample, refuse_weights
 from driftloop.trainer.graph import (
     RAW,
@@ -43,12 +49,12 @@ def adaptive_forest(sample: Sample) -> Core:
         model = ARFClassifier(seed=sample.seed, **FOREST, **COUNTING)
     else:
         model = ARFRegressor(seed=sample.seed, **FOREST, **AVERAGING)
+    facts = facts_of(sample, FOREST)
     medians = medians_of(sample.matrix)
-    filled = np.where(np.isnan(sample.matrix), medians, sample.matrix)
-    targets = sample.target.tolist()
-    for number, row in enumerate(filled.tolist()):
-        model.learn_one(dict(enumerate(row)), targets[number])
-        sample.watch.after(number + 1, len(targets))
+    fresh = {"model": model, "medians": medians.tolist()}
+    learned, first = begun(sample, fresh, facts)
+    model, medians = learned["model"], np.array(learned["medians"], np.float32)
+    learn_rows(sample, model.learn_one, medians, first)
 
     n_outputs = max(1, len(sample.classes))
 
@@ -77,7 +83,8 @@ def adaptive_forest(sample: Sample) -> Core:
         answers = [model.predict_proba_one(dict(enumerate(r))) for r in rows]
         return np.array([[a.get(c, 0.0) for c in range(n_outputs)] for a in answers])
 
-    return Core(nodes, constants, link, predict, dict(FOREST))
+    state = kept(sample, learned, facts)
+    return Core(nodes, constants, link, predict, dict(FOREST), state)
 
 
 def laid_out(root: Any, n_outputs: int, leaf: Callable[[Any], Floats]) -> Tree:

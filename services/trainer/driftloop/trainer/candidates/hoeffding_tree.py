@@ -9,6 +9,12 @@ from typing import Any
 
 import numpy as np
 from driftloop.trainer.candidates.adaptive_forest import laid_out
+from driftloop.trainer.candidates.river_start import (
+    begun,
+    facts_of,
+    kept,
+    learn_rows,
+)
 from driftloop.trainer.candidates.sample import Sample, refuse_weights
 from driftloop.trainer.graph import (
     RAW,
@@ -38,15 +44,16 @@ def hoeffding_adaptive_tree(sample: Sample) -> Core:
         model = HoeffdingAdaptiveTreeRegressor(
             seed=sample.seed, leaf_prediction="mean", **TREE
         )
+    facts = facts_of(sample, TREE)
     medians = medians_of(sample.matrix)
-    filled = np.where(np.isnan(sample.matrix), medians, sample.matrix)
-    targets = sample.target.tolist()
-    for number, row in enumerate(filled.tolist()):
-        model.learn_one(dict(enumerate(row)), targets[number])
-        sample.watch.after(number + 1, len(targets))
+    fresh = {"model": model, "medians": medians.tolist()}
+    learned, first = begun(sample, fresh, facts)
+    model, medians = learned["model"], np.array(learned["medians"], np.float32)
+    learn_rows(sample, model.learn_one, medians, first)
+    state = kept(sample, learned, facts)  # with the alternates, which go on as well
     _drop_alternates(model._root)
     overall = (
-        np.bincount(sample.target.astype(int), minlength=n_outputs) / len(targets)
+        np.bincount(sample.target.astype(int), minlength=n_outputs) / len(sample.target)
         if sample.classes
         else np.zeros(1)
     )
@@ -73,7 +80,7 @@ def hoeffding_adaptive_tree(sample: Sample) -> Core:
     tree = laid_out(model._root, n_outputs, leaf)
     nodes.append(ensemble_node([tree], np.zeros(n_outputs), "tree/filled", RAW))
     link: Link = "probability" if sample.classes else "identity"
-    return Core(nodes, constants, link, predict, dict(TREE))
+    return Core(nodes, constants, link, predict, dict(TREE), state)
 
 
 def _drop_alternates(root: Any) -> None:

@@ -30,6 +30,33 @@ def embedding_width(count: int) -> int:
     return min(MAX_EMBEDDING, round(1.6 * math.pow(count, 0.56)))
 
 
+class Dropout(torch.nn.Module):  # type: ignore[misc]
+    """Dropout of a batch of which this process may have only some of the rows.
+
+    The dice are thrown for the whole batch, so that several processes, each with its
+    rows, drop what one process would. They are thrown in float32 for any precision.
+
+    Attributes
+    ----------
+    share : (first row here, rows of the whole batch); None: all rows are here.
+
+    Source: Srivastava et al. (2014), Dropout, JMLR 15.
+    """
+
+    def __init__(self, ratio: float) -> None:
+        super().__init__()
+        self._ratio = ratio
+        self.share: tuple[int, int] | None = None
+
+    def forward(self, values: Any) -> Any:
+        if not self.training or not self._ratio:
+            return values
+        first, total = self.share or (0, len(values))
+        shape = (total, *values.shape[1:])
+        kept = torch.empty(shape, device=values.device).bernoulli_(1 - self._ratio)
+        return values * kept[first : first + len(values)].div_(1 - self._ratio)
+
+
 class Gru:
     """A gated recurrent unit's state after the newest step.
 
@@ -86,7 +113,7 @@ class Tcn:
         self, channel_count: int, step_count: int, width: int, dropout: float
     ) -> None:
         self.width, self._last = width, step_count - 1
-        self._dropout = torch.nn.Dropout(dropout)
+        self._dropout = Dropout(dropout)
         seen, dilation, given = 1, 1, channel_count
         self._pairs: list[Any] = []
         self._dilations: list[int] = []
@@ -167,7 +194,7 @@ class Network:
         for size in [*hidden, n_outputs]:
             self._layers.append(torch.nn.Linear(width, size))
             width = size
-        self._dropout = torch.nn.Dropout(dropout)
+        self._dropout = Dropout(dropout)
         parts = [*self._tables, *self._layers, self._dropout]
         parts += [sequence.module] if sequence else []
         self.module = torch.nn.ModuleList(parts)
@@ -176,6 +203,20 @@ class Network:
         self._bins = [torch.from_numpy(x) for x in (bins.column, bins.low)]
         self._inverse = torch.from_numpy(bins.inverse)
         self._channels = torch.from_numpy(inputs.channels)
+        self._dropouts = [x for x in self.module.modules() if isinstance(x, Dropout)]
+
+    def to(self, device: Any) -> None:
+        """Move everything to a device."""
+        self.module.to(device)
+        self._numbers = self._numbers.to(device)
+        self._bins = [x.to(device) for x in self._bins]
+        self._inverse = self._inverse.to(device)
+        self._channels = self._channels.to(device)
+
+    def share(self, first: int, total: int) -> None:
+        """Say which rows of the whole batch come next; see :class:`Dropout`."""
+        for dropout in self._dropouts:
+            dropout.share = (first, total)
 
     def __call__(self, scaled: Any) -> Any:
         """Return (n_rows, n_outputs) of (n_rows, width) of :meth:`Inputs.scaled`."""

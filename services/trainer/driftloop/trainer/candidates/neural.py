@@ -1,18 +1,23 @@
 """Neural networks: of a row alone, and of the sequences in it. Need torch."""
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from driftloop.trainer.candidates.network_input import Inputs, learn_inputs
-from driftloop.trainer.candidates.sample import CandidateRefused, Sample, target_unit
+from driftloop.runtime.telemetry import log
+from driftloop.trainer.candidates.network_input import Inputs, Positions
+from driftloop.trainer.candidates.place import Place, place_of
+from driftloop.trainer.candidates.sample import CandidateRefused, Sample, cannot_go_on
 from driftloop.trainer.candidates.space import Setting
-from driftloop.trainer.candidates.torch_fit import EPOCHS, TorchFit, batch_rows
+from driftloop.trainer.candidates.torch_fit import EPOCHS, TorchFit
 from driftloop.trainer.graph import RAW, Core, Floats, Link, Matrix
 from driftloop.trainer.preprocessing.wiring import Drawing
 
 if TYPE_CHECKING:  # imports torch
+    from driftloop.trainer.candidates.network_start import Beginning
     from driftloop.trainer.candidates.networks import Network
+    from driftloop.trainer.candidates.torch_learning import Lesson
 
 HIDDEN = [64, 64]
 SEQUENCE_WIDTH = 32
@@ -34,17 +39,17 @@ WATCHED_SHARE = 0.1
 """Newest share of the rows; the weights that do best on it are kept."""
 LEAST_WATCHED = 20
 """Fewer say too little to stop by: then all rows are learned, for all epochs."""
-ANSWERED_ROWS = 4096
-"""At once, so that what lies between the layers stays small."""
+CPU = "cpu"
+logger = log(__name__)
 
 
 def mlp(sample: Sample) -> Core:
     """Multi-layer perceptron over numbers, their bins, and vectors of categories."""
     networks = _torch_networks(sample)
-    inputs = learn_inputs(sample)
+    begin = _begun("mlp", sample)
     dropout = _settings(sample)["dropout"]
-    network = networks.Network(inputs, None, HIDDEN, dropout, _n_outputs(sample))
-    return _fitted("mlp", network, inputs, sample)
+    network = networks.Network(begin.inputs, None, HIDDEN, dropout, _n_outputs(sample))
+    return _fitted("mlp", network, begin, sample)
 
 
 def gru(sample: Sample) -> Core:
@@ -64,15 +69,17 @@ def _sequential(name: str, sample: Sample) -> Core:
             "the columns of at least one, oldest first, under train.sequences"
         )
     networks = _torch_networks(sample)
-    inputs = learn_inputs(sample, np.array(sample.channels, dtype=np.int64))
-    channels, steps = inputs.channels.shape
+    begin = _begun(name, sample, np.array(sample.channels, dtype=np.int64))
+    channels, steps = begin.inputs.channels.shape
     dropout = _settings(sample)["dropout"]
     if name == "gru":
         reader = networks.Gru(channels, SEQUENCE_WIDTH)
     else:
         reader = networks.Tcn(channels, steps, SEQUENCE_WIDTH, dropout)
-    network = networks.Network(inputs, reader, HIDDEN, dropout, _n_outputs(sample))
-    return _fitted(name, network, inputs, sample)
+    network = networks.Network(
+        begin.inputs, reader, HIDDEN, dropout, _n_outputs(sample)
+    )
+    return _fitted(name, network, begin, sample)
 
 
 def _torch_networks(sample: Sample) -> Any:
@@ -92,9 +99,19 @@ def _torch_networks(sample: Sample) -> Any:
     from driftloop.trainer.candidates import networks
 
     torch.manual_seed(sample.seed)
-    torch.set_num_threads(sample.threads)
-    torch.use_deterministic_algorithms(True)
     return networks
+
+
+def _begun(name: str, sample: Sample, channels: Positions | None = None) -> "Beginning":
+    from driftloop.trainer.candidates import network_start
+
+    begin = network_start.begun(name, sample, channels)
+    if not math.isfinite(begin.centre + begin.spread):
+        raise CandidateRefused(
+            "the target has values that are not finite, or too great to square; "
+            "bound it in the pipeline file (checks) or correct it upstream"
+        )
+    return begin
 
 
 def _settings(sample: Sample) -> dict[str, float]:
@@ -106,24 +123,19 @@ def _n_outputs(sample: Sample) -> int:
     return len(sample.classes) or 1
 
 
-def _fitted(name: str, network: "Network", inputs: Inputs, sample: Sample) -> Core:
+def _fitted(name: str, network: "Network", begin: "Beginning", sample: Sample) -> Core:
     """Train a network and return it as the served graph has it."""
     import torch
+    from driftloop.trainer.candidates import network_start
+    from driftloop.trainer.candidates.torch_learning import answers
 
-    centre, spread = 0.0, 1.0
-    if not sample.classes:
-        centre = float(np.mean(sample.target))
-        spread = target_unit(sample.target)
-        if not math.isfinite(centre + spread):
-            raise CandidateRefused(
-                "the target has values that are not finite, or too great to square; "
-                "bound it in the pipeline file (checks) or correct it upstream"
-            )
-    fit = _fit(network, inputs.scaled(sample.matrix), sample, centre, spread)
+    inputs, centre, spread = begin.inputs, begin.centre, begin.spread
+    begin.put_into(network.module)
+    fit, place = _fit(name, network, begin, sample)
 
     def predict(matrix: Matrix) -> Floats:
         scaled = torch.from_numpy(inputs.scaled(matrix))
-        raw = _answers(network, scaled)
+        raw = answers(network, scaled, CPU)
         if sample.classes:
             return np.asarray(torch.softmax(raw, dim=1).numpy(), dtype=np.float64)
         return np.asarray(raw[:, 0].numpy(), dtype=np.float64) * spread + centre
@@ -136,78 +148,111 @@ def _fitted(name: str, network: "Network", inputs: Inputs, sample: Sample) -> Co
         "max_epochs": EPOCHS,
         "epochs": fit.epoch,
         "best_epoch": fit.best_epoch or fit.epoch,
-        "batch_rows": batch_rows(len(sample.matrix)),
+        "batch_rows": fit.batch_rows,
         "embedded_categories": [end - first for first, end in inputs.embedded],
+        **place.facts,
     }
+    if fit.began_on != place.words:
+        parameters["began_on"] = fit.began_on
     if len(inputs.channels):
         count, steps = inputs.channels.shape
         parameters |= {"width": SEQUENCE_WIDTH, "channels": count, "steps": steps}
     link: Link = "softmax" if sample.classes else "identity"
-    return Core(drawing.nodes, drawing.constants, link, predict, parameters)
-
-
-def _answers(network: "Network", scaled: Any) -> Any:
-    """Return the raw answers to rows, without dropout."""
-    import torch
-
-    network.module.eval()
-    with torch.no_grad():
-        found = torch.cat([network(part) for part in scaled.split(ANSWERED_ROWS)])
-    network.module.train()
-    return found
+    state = network_start.kept(name, sample, network.module, begin)
+    return Core(drawing.nodes, drawing.constants, link, predict, parameters, state)
 
 
 def _fit(
-    network: "Network", scaled: Matrix, sample: Sample, centre: float, spread: float
-) -> TorchFit:
-    """Train in shuffled batches whose order depends on the seed only."""
-    import torch
+    name: str, network: "Network", begin: "Beginning", sample: Sample
+) -> tuple[TorchFit, Place]:
+    """Train in shuffled batches whose order depends on the seed only.
 
-    rows = torch.from_numpy(scaled)
-    if sample.classes:
-        of_each: Any = torch.nn.CrossEntropyLoss(reduction="none")
-        target = torch.from_numpy(sample.target)
-    else:
-        of_each = torch.nn.MSELoss(reduction="none")
-        normalised = (sample.target - centre) / spread
-        target = torch.from_numpy(normalised.astype(np.float32)).reshape(-1, 1)
-    watched = int(len(rows) * WATCHED_SHARE)
-    kept = len(rows) if watched < LEAST_WATCHED else len(rows) - watched
+    The network comes back to the CPU, with the weights that did best.
+    """
+    from driftloop.trainer.candidates import torch_learning, torch_place
+    from driftloop.trainer.candidates.torch_learning import Lesson
 
-    weights = torch.ones(len(rows))
-    if sample.weights is not None:
-        weights = torch.from_numpy(sample.weights.astype(np.float32))
-
-    def loss(answers: Any, some: Any) -> Any:
-        return (of_each(answers, target[some]).reshape(-1) * weights[some]).mean()
-
-    def watched_loss() -> float:
-        newest = slice(kept, None)
-        return float(loss(_answers(network, rows[newest]), newest))
-
-    settings = _settings(sample)
-    optimiser = torch.optim.AdamW(
-        network.module.parameters(),
-        lr=settings["learning_rate"],
-        weight_decay=settings["weight_decay"],
+    count, settings = len(sample.matrix), _settings(sample)
+    place = place_of(
+        sample.machine, sample.networks.precision, count, torch_place.gpus()
     )
-    is_watched = kept < len(rows)
-    fit = TorchFit(
-        network.module, optimiser, kept, sample.seed,
-        watched_loss if is_watched else None,
-    )  # fmt: skip
-    done = fit.resume(sample.watch.saved())
-    for batch in fit.batches(done):
-        optimiser.zero_grad()
-        found = loss(network(rows[batch]), batch)
-        found.backward()
-        optimiser.step()
-        fit.learned()
-        sample.watch.after(fit.done, fit.count, found.item, fit.state)
-    if is_watched and not math.isfinite(fit.best_loss):
+    logger.info("fitting a network", rows=count, **place.facts)
+    inputs, centre, spread = begin.inputs, begin.centre, begin.spread
+    weights = np.ones(count) if sample.weights is None else sample.weights
+    lesson = Lesson(
+        inputs.scaled(sample.matrix),
+        sample.target
+        if sample.classes
+        else torch_learning.target_as(sample.target, centre, spread),
+        weights.astype(np.float32),
+        _learned_rows(count, begin),
+        sample.seed,
+        settings["learning_rate"],
+        settings["weight_decay"],
+        sample.networks.batch_rows,
+    )
+    machine = replace(sample.machine, threads=sample.threads)
+    device = torch_place.prepare(place, machine)
+    if place.processes > 1:
+        fit = _fit_by_several(name, network, inputs, lesson, place, sample)
+    else:
+        fit = torch_learning.learn(network, lesson, place, device, sample.watch)
+    if torch_learning.is_lost(fit, lesson):
         raise CandidateRefused(
             "its loss was not finite after any epoch; look for values without bounds "
             "among the features and the target"
         )
     fit.finish()
-    return fit
+    network.to(CPU)
+    return fit, place
+
+
+def _learned_rows(count: int, begin: "Beginning") -> int:
+    """Return how many rows are learned; those after them say which weights are best.
+
+    They are none that the weights at the beginning have learned.
+    """
+    watched = int(count * WATCHED_SHARE)
+    if begin.weights is None:
+        return count if watched < LEAST_WATCHED else count - watched
+    newer = count - begin.first
+    if newer < LEAST_WATCHED:
+        raise cannot_go_on(
+            f"{newer} rows are newer than what it has learned, and {LEAST_WATCHED} are "
+            "needed to see when to stop"
+        )
+    return count - min(max(watched, LEAST_WATCHED), newer)
+
+
+def _fit_by_several(
+    name: str,
+    network: "Network",
+    inputs: Inputs,
+    lesson: "Lesson",
+    place: Place,
+    sample: Sample,
+) -> TorchFit:
+    """Train in several processes on this machine."""
+    from driftloop.trainer.candidates import torch_ranks
+
+    job = torch_ranks.RankJob(
+        kind=name,
+        hidden=HIDDEN,
+        width=SEQUENCE_WIDTH,
+        dropout=_settings(sample)["dropout"],
+        n_outputs=_n_outputs(sample),
+        embedded=list(inputs.embedded),
+        kept=lesson.kept,
+        seed=lesson.seed,
+        learning_rate=lesson.learning_rate,
+        weight_decay=lesson.weight_decay,
+        batch_rows=lesson.batch_rows,
+        device=place.device,
+        precision=place.precision,
+        processes=place.processes,
+        gpu=place.gpu,
+        threads=sample.threads,
+        gpu_memory_ratio=sample.machine.gpu_memory_ratio,
+        pace_s=torch_ranks.PACE_S,
+    )
+    return torch_ranks.learn(network, job, inputs, lesson, sample.machine, sample.watch)

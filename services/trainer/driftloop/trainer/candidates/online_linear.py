@@ -11,7 +11,15 @@ cannot overshoot.
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from driftloop.trainer.candidates.linear import standard_nodes
+from driftloop.trainer.candidates.river_start import (
+    begun,
+    facts_of,
+    kept,
+    learn_rows,
+    rows_of,
+)
 from driftloop.trainer.candidates.sample import (
     CandidateRefused,
     Sample,
@@ -40,9 +48,8 @@ NEVER_ZERO = 1e-12
 class _Stream:
     """A standardising scaler and a linear model behind it, as river's pipeline is."""
 
-    def __init__(self, model: Any) -> None:
-        self.scaler = preprocessing.StandardScaler()
-        self.model = model
+    def __init__(self, scaler: Any, model: Any) -> None:
+        self.scaler, self.model = scaler, model
 
     def learn_one(self, row: dict[int, float], target: Any) -> None:
         self.scaler.learn_one(row)
@@ -62,12 +69,20 @@ def online_linear(sample: Sample) -> Core:
     centre, unit = 0.0, 1.0
     if not classes:
         centre, unit = float(np.mean(sample.target)), target_unit(sample.target)
-    model, targets = _model(sample, centre, unit)
-    medians = medians_of(sample.matrix)
-    stream = _Stream(model)
-    for number, row in enumerate(_rows(sample.matrix, medians)):
-        stream.learn_one(row, targets[number])
-        sample.watch.after(number + 1, len(targets))
+    facts = facts_of(sample, {"rate": _rate(classes)})
+    fresh = {
+        "model": _model(classes),
+        "scaler": preprocessing.StandardScaler(),
+        "medians": medians_of(sample.matrix).tolist(),
+        "centre": centre,
+        "unit": unit,
+    }
+    learned, first = begun(sample, fresh, facts)
+    medians = np.array(learned["medians"], np.float32)
+    centre, unit = learned["centre"], learned["unit"]
+    stream = _Stream(learned["scaler"], learned["model"])
+    targets = _targets(sample, centre, unit)
+    learn_rows(sample, stream.learn_one, medians, first, targets)
     exact_means, exact_scales = _standard(stream, sample.matrix.shape[1])
     means = exact_means.astype(np.float32)
     scales = np.where(exact_scales > 0, exact_scales, 1).astype(np.float32)
@@ -80,7 +95,7 @@ def online_linear(sample: Sample) -> Core:
         )
 
     def predict(matrix: Matrix) -> Floats:
-        rows = [stream.scaled(row) for row in _rows(matrix, medians)]
+        rows = [stream.scaled(row) for row in rows_of(matrix, medians)]
         if not classes:
             found = np.array([stream.model.predict_one(row) for row in rows])
             return np.asarray(found * unit + centre, dtype=np.float64)
@@ -91,29 +106,33 @@ def online_linear(sample: Sample) -> Core:
     more_nodes, more_constants, link = _graph(weights, bias, classes)
     nodes += more_nodes
     constants += more_constants
-    return Core(nodes, constants, link, predict, {"rate": _rate(classes)})
+    state = kept(sample, learned, facts)
+    return Core(nodes, constants, link, predict, {"rate": _rate(classes)}, state)
 
 
 def _rate(classes: int) -> float:
     return RATE["classes" if classes else "regression"]
 
 
-def _model(sample: Sample, centre: float, unit: float) -> tuple[Any, list[Any]]:
-    """Return river's model of the task, and the targets as it wants them."""
-    rate = _rate(len(sample.classes))
+def _model(classes: int) -> Any:
+    """Return river's model of the task."""
+    rate = _rate(classes)
     how = {"optimizer": optim.SGD(rate), "intercept_lr": rate}
-    if not sample.classes:
-        targets = (sample.target - centre) / unit
-        return linear_model.LinearRegression(**how), targets.tolist()
+    if not classes:
+        return linear_model.LinearRegression(**how)
     logistic = linear_model.LogisticRegression(**how)
-    if len(sample.classes) == 2:
-        return logistic, (sample.target == 1).tolist()
-    return multiclass.OneVsRestClassifier(logistic), sample.target.tolist()
+    return logistic if classes == 2 else multiclass.OneVsRestClassifier(logistic)
 
 
-def _rows(matrix: Matrix, medians: Matrix) -> list[dict[int, float]]:
-    filled = np.where(np.isnan(matrix), medians, matrix)
-    return [dict(enumerate(row)) for row in filled.tolist()]
+def _targets(sample: Sample, centre: float, unit: float) -> list[Any]:
+    """Return the targets as the model wants them."""
+    targets: npt.NDArray[Any] = sample.target
+    if not sample.classes:
+        targets = (targets - centre) / unit
+    elif len(sample.classes) == 2:
+        targets = targets == 1
+    found: list[Any] = targets.tolist()
+    return found
 
 
 def _standard(stream: _Stream, width: int) -> tuple[Floats, Floats]:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from driftloop.contracts.networks import NetworksSection
+from driftloop.trainer.candidates.machine import Machine
 from driftloop.trainer.graph import Floats, Matrix
 
 
@@ -53,6 +55,21 @@ UNWATCHED = Watch()
 
 
 @dataclass(frozen=True)
+class Start:
+    """What the champion's training of this candidate knew, to go on from.
+
+    Attributes
+    ----------
+    state : the bytes of its :class:`graph.State`.
+    first : number of the first row that it had not learned; rows before it are those
+        that it had.
+    """
+
+    state: bytes
+    first: int
+
+
+@dataclass(frozen=True)
 class Sample:
     """Training rows in order of event time.
 
@@ -68,6 +85,10 @@ class Sample:
     metric : that decides in the end, and that a fit should lower where it can.
     weights : (n_rows,) float64 with a mean of 1; None: all rows count alike.
     parameters : instead of the candidate's usual ones, where they are named.
+    start : to go on from; None: learn from scratch.
+    keeps_state : whether a later training may want to go on from this one.
+    machine : what may be used besides threads.
+    networks : how networks are fitted, as the pipeline file says.
     """
 
     matrix: Matrix
@@ -81,6 +102,10 @@ class Sample:
     metric: str = "rmse"
     weights: Floats | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    machine: Machine = field(default_factory=Machine)
+    networks: NetworksSection = field(default_factory=NetworksSection)
+    start: Start | None = None
+    keeps_state: bool = False
 
     def predictor(self, model: Any) -> Callable[[Matrix], Floats]:
         """Return a scikit-learn model's answer in the form that ``Core`` wants."""
@@ -91,6 +116,11 @@ class Sample:
 
 class CandidateRefused(Exception):  # noqa: N818 - says what happened
     """A candidate cannot be used, and why; the training goes on with the others."""
+
+
+def cannot_go_on(why: object) -> CandidateRefused:
+    """Return the refusal of a start that a candidate cannot learn on from."""
+    return CandidateRefused(f"cannot go on from the champion's state: {why}")
 
 
 def target_unit(target: npt.NDArray[Any]) -> float:

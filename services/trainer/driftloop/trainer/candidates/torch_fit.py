@@ -15,6 +15,7 @@ BATCHES = 512
 NETWORK_PREFIX, FIRST_PREFIX, SECOND_PREFIX = "network.", "first.", "second."
 BEST_PREFIX = "best."
 STEP, ORDER, DICE, BEST = "step", "order", "dice", "best_loss_and_epoch"
+GPU_DICE, BEGAN_ON = "gpu_dice", "began_on"
 
 
 def batch_rows(row_count: int) -> int:
@@ -40,6 +41,12 @@ class TorchFit:
     row_count : to shuffle.
     watched_loss : on rows that are not learned from, after each epoch; the weights at
         its least are kept. None: those of the last epoch are.
+    rows_at_once : of a batch; None: by their number.
+    place : where it is fitted, in words.
+
+    Attributes
+    ----------
+    began_on : the same, of a checkpoint of which this fit is a continuation.
     """
 
     def __init__(
@@ -49,20 +56,27 @@ class TorchFit:
         row_count: int,
         seed: int,
         watched_loss: Callable[[], float] | None = None,
+        rows_at_once: int | None = None,
+        place: str = "",
     ) -> None:
         import torch
 
-        self._network, self._optimiser, self._row_count = network, optimiser, row_count
+        self._network, self.optimiser, self._row_count = network, optimiser, row_count
         self._watched_loss = watched_loss
         self._dice = torch.Generator().manual_seed(seed)
         self._order = self._dice.get_state()
-        self._batch_rows = batch_rows(row_count)
-        self._per_epoch = -(-row_count // self._batch_rows)
+        self.batch_rows = rows_at_once or batch_rows(row_count)
+        self._per_epoch = -(-row_count // self.batch_rows)
+        self.began_on = self._place = place
         self._rate = optimiser.param_groups[0]["lr"]
         self._best = self._weights()
         self.best_loss, self.best_epoch = math.inf, 0
         self.count = EPOCHS * self._per_epoch
         self.done = 0
+
+    @property
+    def _device(self) -> Any:
+        return next(iter(self._network.parameters())).device
 
     @property
     def epoch(self) -> int:
@@ -87,10 +101,10 @@ class TorchFit:
         while not self.is_over:
             self._order = self._dice.get_state()
             order = torch.randperm(self._row_count, generator=self._dice)
-            for batch in order.split(self._batch_rows)[self.done % self._per_epoch :]:
+            for batch in order.split(self.batch_rows)[self.done % self._per_epoch :]:
                 turn = math.cos(math.pi * self.done / self.count)
                 rate = self._rate * (1 + turn) / 2
-                for group in self._optimiser.param_groups:
+                for group in self.optimiser.param_groups:
                     group["lr"] = rate
                 yield batch
 
@@ -113,7 +127,7 @@ class TorchFit:
         return {n: v.detach().clone() for n, v in self._network.state_dict().items()}
 
     def state(self) -> bytes:
-        """Return everything as safetensors: numbers only, no code.
+        """Return everything as safetensors, on the CPU: numbers only, no code.
 
         The dice are those of the epoch's start: it is shuffled again, and the batches
         that are done are left out.
@@ -123,23 +137,27 @@ class TorchFit:
 
         tensors = _named(NETWORK_PREFIX, self._network.state_dict())
         tensors |= _named(BEST_PREFIX, self._best)
-        for number, kept in self._optimiser.state_dict()["state"].items():
+        for number, kept in self.optimiser.state_dict()["state"].items():
             tensors[f"{FIRST_PREFIX}{number}"] = kept["exp_avg"]
             tensors[f"{SECOND_PREFIX}{number}"] = kept["exp_avg_sq"]
             tensors[STEP] = kept["step"]
         is_epoch_over = self.done % self._per_epoch == 0
         tensors[ORDER] = self._dice.get_state() if is_epoch_over else self._order
         tensors[DICE] = torch.get_rng_state()
+        if self._device.type == "cuda":
+            tensors[GPU_DICE] = torch.cuda.get_rng_state(self._device)
+        tensors[BEGAN_ON] = torch.tensor([*self.began_on.encode()], dtype=torch.uint8)
         best = [self.best_loss, float(self.best_epoch)]
         tensors[BEST] = torch.tensor(best, dtype=torch.float64)
-        kept_apart = {name: value.clone() for name, value in tensors.items()}
+        kept_apart = {name: value.cpu().clone() for name, value in tensors.items()}
         data: bytes = save(kept_apart, {"batches": str(self.count)})
         return data
 
     def resume(self, checkpoint: Checkpoint | None) -> int:
         """Take over a checkpoint; return how many batches are done.
 
-        One that does not fit (of another network, or broken) is as none.
+        One that does not fit (of another network, or broken) is as none. One that was
+        made elsewhere fits: the model then depends on both places, and says so.
         """
         import torch
         from safetensors import SafetensorError
@@ -157,7 +175,7 @@ class TorchFit:
         self.best_loss = float(tensors[BEST][0])
         self.best_epoch = int(tensors[BEST][1])
         first, second = _part(tensors, FIRST_PREFIX), _part(tensors, SECOND_PREFIX)
-        plain = self._optimiser.state_dict()
+        plain = self.optimiser.state_dict()
         plain["state"] = {
             int(number): {
                 "step": tensors[STEP].clone(),
@@ -166,9 +184,12 @@ class TorchFit:
             }
             for number in first
         }
-        self._optimiser.load_state_dict(plain)
+        self.optimiser.load_state_dict(plain)
         self._dice.set_state(tensors[ORDER])
         torch.set_rng_state(tensors[DICE])
+        if self._device.type == "cuda" and GPU_DICE in tensors:
+            torch.cuda.set_rng_state(tensors[GPU_DICE], self._device)
+        self.began_on = bytes(tensors[BEGAN_ON].tolist()).decode()
         return checkpoint.iteration
 
     def _check(self, tensors: dict[str, Any]) -> None:
@@ -178,7 +199,7 @@ class TorchFit:
         names = {
             *(f"{FIRST_PREFIX}{number}" for number in moments),
             *(f"{SECOND_PREFIX}{number}" for number in moments),
-            STEP, ORDER, DICE, BEST,
+            STEP, ORDER, DICE, BEST, BEGAN_ON,
         }  # fmt: skip
         for prefix in (NETWORK_PREFIX, BEST_PREFIX):
             found = {n: v.shape for n, v in _part(tensors, prefix).items()}

@@ -11,6 +11,11 @@ from driftloop.contracts.events import Evaluation
 from driftloop.contracts.measures import Measures
 from driftloop.models.package import Manifest
 
+UNSEEN = "The newest rows, which training never saw."
+LEARNED_SINCE = (
+    "The newest rows. All of this was measured before the model learned them: it was "
+    "fitted once more on all rows after that, and is served so."
+)
 CAVEATS = [
     "Values outside of what training saw are extrapolated without a warning; the "
     "monitor reports when inputs or errors change.",
@@ -78,13 +83,15 @@ def card_of(
         },
         "training_data": {
             "rows": manifest.train_row_count,
-            "span": manifest.train_span.model_dump(mode="json"),
+            "span": (manifest.learned_span or manifest.train_span).model_dump(
+                mode="json"
+            ),
             "dataset": manifest.dataset.model_dump(mode="json"),
         },
         "evaluation_data": {
             "rows": evaluation.holdout_row_count,
             "span": manifest.holdout_span.model_dump(mode="json"),
-            "why": "The newest rows; training never saw them.",
+            "why": UNSEEN if manifest.learned_span is None else LEARNED_SINCE,
         },
         "quantitative_analyses": {
             "comparison": compared_in_words(evaluation),

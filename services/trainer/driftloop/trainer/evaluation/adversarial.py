@@ -10,6 +10,7 @@ from driftloop.trainer.evaluation.subject import (
     Scene,
     Spread,
     Subject,
+    shifted,
     two_dimensional,
 )
 from driftloop.trainer.losses import Floats
@@ -100,7 +101,7 @@ def _moved(
     places: npt.NDArray[np.int8],
 ) -> Feeds:
     return {
-        name: (feeds[name] + boxes[name] * places[:, [column]]).astype(np.float32)
+        name: shifted(feeds[name], boxes[name] * places[:, [column]])
         for column, name in enumerate(names)
     }
 

@@ -6,11 +6,13 @@ from itertools import zip_longest
 
 import numpy as np
 from driftloop.contracts.measures import SliceResult
+from driftloop.contracts.moments import moment_of, moment_text
 from driftloop.trainer.evaluation.shapley import Explained
 from driftloop.trainer.evaluation.subject import (
     Scene,
     Subject,
     Values,
+    missing,
     two_dimensional,
 )
 
@@ -30,7 +32,7 @@ class Curve:
     Attributes
     ----------
     answer : what is shown: the prediction, or the probability of one class.
-    values : of the feature, in order; text for a category.
+    values : of the feature, in order; text for a category or a datetime.
     means : role to one mean for each value.
     """
 
@@ -68,13 +70,18 @@ def _curve(scene: Scene, name: str) -> Curve:
         for role, one in subjects.items()
     }
     answer = f"probability of {classes[-1]}" if classes else "prediction"
-    return Curve(name, answer, grid.tolist(), means)
+    values = grid.tolist()
+    if grid.dtype == np.int64:
+        values = [moment_text(moment_of(value)) for value in values]
+    return Curve(name, answer, values, means)
 
 
 def _grid(feed: Values) -> Values:
     if feed.dtype == object:
         values, counts = np.unique(feed.astype(str), return_counts=True)
         return np.sort(values[np.argsort(-counts, kind="stable")][:GRID])
+    if feed.dtype == np.int64:
+        return _moment_grid(np.sort(feed[~missing(feed)]))
     known = feed[np.isfinite(feed)].astype(np.float64)
     if not len(known):
         return np.zeros(1)
@@ -82,6 +89,14 @@ def _grid(feed: Values) -> Values:
     if len(distinct) <= GRID:
         return distinct
     return np.unique(np.quantile(known, np.linspace(0.02, 0.98, GRID)))
+
+
+def _moment_grid(known: Values) -> Values:
+    """Return some of the sorted known moments, evenly over them."""
+    if not len(known):
+        return np.zeros(1, dtype=np.int64)
+    places = np.linspace(0.02, 0.98, GRID) * (len(known) - 1)
+    return np.unique(known[np.rint(places).astype(np.int64)])
 
 
 def _mean(subject: Subject, name: str, value: object, classes: Sequence[str]) -> float:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from driftloop.contracts.measures import Degradation, Robustness
+from driftloop.models.onnx_model import MISSING_MOMENT
 from driftloop.trainer import losses
 from driftloop.trainer.evaluation import adversarial
 from driftloop.trainer.evaluation.subject import (
@@ -13,6 +14,7 @@ from driftloop.trainer.evaluation.subject import (
     Spread,
     Subject,
     Values,
+    shifted,
 )
 from driftloop.trainer.losses import Floats
 
@@ -41,8 +43,9 @@ def measure(scene: Scene) -> tuple[Robustness | None, dict[str, list[Disturbed]]
 
     None for a candidate without skill: it has nothing to lose.
 
-    The same disturbances for both models. Noise: to every number that varies, normal
-    with a tenth of its standard deviation in training; integers stay whole. Missing:
+    The same disturbances for both models. Noise: to every number and datetime that
+    varies, normal with a tenth of its standard deviation in training; integers stay
+    whole. Missing:
     one feature at a time; the worst one counts of those that a row may lack, as rows
     without another one are quarantined. Outliers: one number at a time, ten standard
     deviations above or below its median in training or at the end of its range in
@@ -125,7 +128,7 @@ def noisy(feeds: Feeds, spreads: Mapping[str, Spread], seed: int) -> list[Feeds]
     draw = np.random.default_rng(seed)
     return [
         {
-            name: feeds[name] + _noise(draw, feeds[name].shape, spread)
+            name: shifted(feeds[name], _noise(draw, feeds[name].shape, spread))
             for name, spread in spreads.items()
             if name in feeds
         }
@@ -141,6 +144,8 @@ def _noise(draw: np.random.Generator, shape: tuple[int, ...], spread: Spread) ->
 def without(feeds: Feeds, name: str) -> Values:
     """Return a feature as it is where every row lacks it."""
     values = feeds[name]
+    if values.dtype == np.int64:
+        return np.full_like(values, MISSING_MOMENT)
     return np.full_like(values, "" if values.dtype == object else np.nan)
 
 

@@ -9,7 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from driftloop.contracts.measures import SliceResult
-from driftloop.models.onnx_model import category_array, number_array
+from driftloop.contracts.moments import moment_of
+from driftloop.models.onnx_model import (
+    MISSING_MOMENT,
+    category_array,
+    moment_array,
+    number_array,
+)
 from driftloop.models.package import InputColumn
 from driftloop.trainer import losses
 from driftloop.trainer.losses import Floats
@@ -20,7 +26,7 @@ MAX_SLICES = 100
 FEW_VALUES = 12
 """An integer of no more different values is a code: its values are slices."""
 BINS = 4
-"""Quartiles of a number that a file names."""
+"""Quartiles of a number, or a datetime, that a file names."""
 MISSING = "missing"
 CONFIDENCE = 0.95
 """Of the intervals that are told, both sides together; the gate has its own."""
@@ -77,6 +83,8 @@ def labels_of(
     is_named : whether a number is cut into ranges.
     """
     values = rows.column(column.name).combine_chunks()
+    if column.type == "datetime":
+        return _stretches(moment_array(values)) if is_named else None
     texts = category_array(values).astype(str)
     if column.type == "text" and not is_named:
         return None  # mostly each row's own
@@ -98,6 +106,20 @@ def _ranges(numbers: Floats) -> npt.NDArray[np.str_]:
     ]
     place = np.clip(np.searchsorted(edges[1:-1], numbers, "right"), 0, len(names) - 1)
     return np.where(np.isfinite(numbers), np.array(names)[place], MISSING)
+
+
+def _stretches(moments: npt.NDArray[np.int64]) -> npt.NDArray[np.str_]:
+    """Return the stretch of days that each moment is in: quarters of the known ones."""
+    is_there = moments != MISSING_MOMENT
+    known = np.sort(moments[is_there])
+    if not len(known):
+        return np.full(len(moments), MISSING)
+    places = (np.linspace(0, 1, BINS + 1) * (len(known) - 1)).astype(np.int64)
+    edges = np.unique(known[places])
+    days = [str(moment_of(int(edge)).date()) for edge in edges]
+    names = [f"{low} to {high}" for low, high in pairwise(days)] or [days[0]]
+    place = np.clip(np.searchsorted(edges[1:-1], moments, "right"), 0, len(names) - 1)
+    return np.where(is_there, np.array(names)[place], MISSING)
 
 
 def compare_slices(

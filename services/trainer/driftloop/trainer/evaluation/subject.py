@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from driftloop.contracts.moments import EPOCH, FIRST_US, LAST_US, MICROSECOND
 from driftloop.contracts.pipeline import Feature
-from driftloop.models.onnx_model import OnnxModel, Predictions
+from driftloop.models.onnx_model import MISSING_MOMENT, OnnxModel, Predictions
 from driftloop.models.package import InputColumn
 from driftloop.trainer import losses
 from driftloop.trainer.losses import Floats, Target
@@ -73,7 +74,9 @@ class Subject:
 
 @dataclass(frozen=True)
 class Spread:
-    """Where the training rows' values of a number lie.
+    """Where the training rows' values of a number, or a datetime, lie.
+
+    Of a datetime all is in microseconds, the graph's own unit.
 
     Attributes
     ----------
@@ -141,19 +144,45 @@ def two_dimensional(score: Floats) -> Floats:
 def spread_of(
     values: Values, feature: Feature | None, *, is_whole: bool
 ) -> Spread | None:
-    """Return where a number's values lie; None when they do not vary.
+    """Return where a number's or datetime's values lie; None when they do not vary.
 
     Parameters
     ----------
     feature : of the pipeline file; None where the schema is inferred.
     """
-    known = values[np.isfinite(values)].astype(np.float64)
+    known = values[~missing(values)].astype(np.float64)
     deviation = float(np.std(known)) if len(known) else 0.0
     if deviation == 0:
         return None
-    low = feature.min if feature and feature.min is not None else -math.inf
-    high = feature.max if feature and feature.max is not None else math.inf
+    low, high = _ends(values, feature)
     return Spread(float(np.median(known)), deviation, is_whole, low, high)
+
+
+def _ends(values: Values, feature: Feature | None) -> tuple[float, float]:
+    if values.dtype == np.int64:
+        first, last = feature.moment_limits if feature else (None, None)
+        return (
+            float(FIRST_US if first is None else (first - EPOCH) // MICROSECOND),
+            float(LAST_US if last is None else (last - EPOCH) // MICROSECOND),
+        )
+    low, high = feature.number_limits if feature else (None, None)
+    return -math.inf if low is None else low, math.inf if high is None else high
+
+
+def missing(values: Values) -> npt.NDArray[np.bool_]:
+    """Return where numbers or datetimes have no value (that counts)."""
+    found: npt.NDArray[np.bool_] = (
+        values == MISSING_MOMENT if values.dtype == np.int64 else ~np.isfinite(values)
+    )
+    return found
+
+
+def shifted(values: Values, by: Values) -> Values:
+    """Return numbers moved by so much, or datetimes by so many microseconds."""
+    if values.dtype != np.int64:
+        return (values + by).astype(np.float32)
+    moved = np.clip(values + np.rint(by).astype(np.int64), FIRST_US, LAST_US)
+    return np.where(missing(values), values, moved)
 
 
 def rounded(content: Any) -> Any:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from driftloop.contracts.preprocessing import Family, Steps
-from driftloop.models.onnx_model import category_array, number_array
+from driftloop.models.onnx_model import category_array, moment_array, number_array
 from driftloop.models.package import PreprocessingStep
-from driftloop.trainer.preprocessing import crosses
+from driftloop.trainer.preprocessing import crosses, moments
 from driftloop.trainer.preprocessing.categories import (
     ONE_HOT_CATEGORIES,
     OTHER_CATEGORIES,
@@ -46,11 +46,13 @@ class Column:
     Attributes
     ----------
     inputs : names of features; more than one: their cross.
+    is_span : whether these are two moments, and the column the days between them.
     """
 
     name: str
     family: Family
     inputs: tuple[str, ...]
+    is_span: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Block:
 
     Attributes
     ----------
-    columns : one for categories and texts, any number of them for numbers.
+    columns : any number of them for numbers, else one.
     steps : in order; none: numbers go through as they are.
     indicator : gives further columns, from the values as they came.
     """
@@ -101,7 +103,7 @@ class Block:
         steps = [*self.steps, *([self.indicator] if self.indicator else [])]
         made = [
             PreprocessingStep(
-                step="product" if column.family == "number" else "joined",
+                step=_cross_name(column),
                 columns=list(column.inputs),
             )
             for column in self.columns
@@ -111,13 +113,27 @@ class Block:
 
 
 def values_of(rows: pa.Table, columns: Sequence[Column]) -> Any:
-    """Return numbers (n_rows, k) float32, or the texts (n_rows,) of one column."""
+    """Return numbers (n_rows, k) float32, or one column's texts or moments."""
+    if columns[0].family == "datetime":
+        return _moments(rows, columns[0].inputs[0])
     if columns[0].family != "number":
         return _texts(rows, columns[0])
     return np.hstack([_numbers(rows, column) for column in columns])
 
 
+def _cross_name(column: Column) -> str:
+    if column.is_span:
+        return "days_between"
+    return "product" if column.family == "number" else "joined"
+
+
+def _moments(rows: pa.Table, name: str) -> moments.Moments:
+    return moment_array(rows.column(name).combine_chunks()).reshape(-1, 1)
+
+
 def _numbers(rows: pa.Table, column: Column) -> Matrix:
+    if column.is_span:
+        return moments.between([_moments(rows, name) for name in column.inputs])
     found = [
         number_array(rows.column(name).combine_chunks()).reshape(-1, 1)
         for name in column.inputs
@@ -133,13 +149,15 @@ def _texts(rows: pa.Table, column: Column) -> Texts:
 def _wire_column(drawing: Drawing, column: Column) -> str:
     if len(column.inputs) == 1:
         return column.inputs[0]
+    if column.is_span:
+        return moments.wire_between(drawing, column.inputs)
     if column.family == "number":
         return crosses.wire_product(drawing, column.inputs)
     return crosses.wire_joined(drawing, column.inputs)
 
 
 def grouped(columns: Mapping[Column, Steps]) -> list[tuple[list[Column], Steps]]:
-    """Put numbers with the same steps together; a category or a text stays alone.
+    """Put numbers with the same steps together; any other column stays alone.
 
     Returns
     -------
@@ -148,7 +166,7 @@ def grouped(columns: Mapping[Column, Steps]) -> list[tuple[list[Column], Steps]]
     """
     groups: dict[object, tuple[list[Column], Steps]] = {}
     for column, steps in columns.items():
-        key = steps.model_dump_json() if column.family == "number" else column
+        key = repr(steps) if column.family == "number" else column
         groups.setdefault(key, ([], steps))[0].append(column)
     return list(groups.values())
 
@@ -172,13 +190,30 @@ def fit_block(
         fitted, made = _fit_numbers(given, steps)
     elif family == "category":
         fitted, made = _fit_categories(given, steps, outcomes)
+    elif family == "datetime":
+        fitted, made = _fit_moments(given, steps)
     else:
         fitted, made = _fit_words(given, steps)
     indicator: Step | None = None
     if steps.indicator:
-        indicator = NumberIndicator() if family == "number" else TextIndicator()
+        indicator = _INDICATORS.get(family, TextIndicator)()
         made = np.hstack([made, indicator.apply(given)])
     return Block(tuple(columns), tuple(fitted), indicator), made
+
+
+_INDICATORS: dict[Family, type[Step]] = {
+    "number": NumberIndicator, "datetime": moments.MomentIndicator,
+}  # fmt: skip
+
+
+def _fit_moments(given: moments.Moments, steps: Steps) -> tuple[list[Step], Matrix]:
+    fitted: list[Step] = []
+    if steps.missing != "leave":
+        fill = moments.fit_fill_moments(given, steps.missing, steps.fill)
+        fitted.append(fill)
+        given = fill.apply(given)
+    parts = moments.fit_parts(given, steps.parts)
+    return [*fitted, parts], parts.apply(given)
 
 
 def _fit_numbers(matrix: Matrix, steps: Steps) -> tuple[list[Step], Matrix]:

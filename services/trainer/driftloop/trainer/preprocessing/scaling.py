@@ -13,6 +13,8 @@ from driftloop.trainer.preprocessing.wiring import (
     finite_columns,
 )
 
+_SINGLE = np.finfo(np.float32)
+
 
 @dataclass(frozen=True, eq=False)
 class Scale:
@@ -29,7 +31,8 @@ class Scale:
     width: Matrix
 
     def apply(self, values: Matrix) -> Matrix:
-        scaled: Matrix = (values - self.centre) / self.width
+        with np.errstate(over="ignore"):  # infinite in the graph too
+            scaled: Matrix = (values - self.centre) / self.width
         return scaled
 
     def wire(self, drawing: Drawing, source: str) -> str:
@@ -47,6 +50,9 @@ class Scale:
 def fit_scale(matrix: Matrix, how: str) -> Scale:
     """Learn centre and width; a column that never changes has width 1.
 
+    Both are held to the range of single precision: the range of a column may exceed
+    it. A width so small that single precision loses its digits is none.
+
     ``standard``: mean and standard deviation. ``robust``: median and the distance of
     the quartiles. ``min_max``: least value and range.
     """
@@ -54,8 +60,9 @@ def fit_scale(matrix: Matrix, how: str) -> Scale:
         _WAYS[how](values) if len(values) else (0.0, 1.0)
         for values in finite_columns(matrix)
     ]
-    centre, width = np.array(found, dtype=np.float32).T
-    return Scale(how, centre, np.where(width > 0, width, np.float32(1)))
+    within = np.clip(found, -_SINGLE.max, _SINGLE.max)
+    centre, width = within.astype(np.float32).T
+    return Scale(how, centre, np.where(width >= _SINGLE.tiny, width, np.float32(1)))
 
 
 def _standard(values: Floats) -> tuple[float, float]:

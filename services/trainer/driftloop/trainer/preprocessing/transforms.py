@@ -16,7 +16,6 @@ from driftloop.trainer.preprocessing.wiring import (
     readable,
 )
 from onnx import TensorProto
-from scipy import stats
 
 DOUBLE, FLOAT = int(TensorProto.DOUBLE), int(TensorProto.FLOAT)
 KNOTS = 51
@@ -168,6 +167,8 @@ def _best_power(values: Floats) -> float:
     """Return the likeliest power; 1, which changes nothing, without a spread."""
     if len(values) < 2 or np.ptp(values) == 0:
         return 1.0
+    from scipy import stats  # not above: a third of the service's start
+
     with np.errstate(all="ignore"):  # the search looks at powers that overflow
         found = float(stats.yeojohnson_normmax(values))
     return found if np.isfinite(found) else 1.0

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from driftloop.models.formats import RUNTIME_DOMAIN
 from driftloop.models.package import PreprocessingStep
-from driftloop.trainer.preprocessing.hashing import SEED
+from driftloop.trainer.preprocessing.hashing import SEED, buckets
 from driftloop.trainer.preprocessing.wiring import (
     NOTHING,
     Drawing,
@@ -23,7 +23,6 @@ from driftloop.trainer.preprocessing.wiring import (
     readable,
 )
 from onnx import TensorProto
-from sklearn.utils import murmurhash3_32
 
 LETTERS = r"\p{L}\p{N}_"
 INT64 = int(TensorProto.INT64)
@@ -106,10 +105,7 @@ class WordHashing:
     def apply(self, texts: Texts) -> Matrix:
         words, owners = words_of(texts)
         coded = words.dictionary_encode()
-        known = [
-            int(murmurhash3_32(word.encode(), SEED, positive=True)) % self.width
-            for word in coded.dictionary.to_pylist()
-        ]
+        known = buckets(coded.dictionary.to_pylist(), self.width)
         columns = np.array(known, dtype=np.int64)[coded.indices.to_numpy()]
         counts = np.zeros((len(texts), self.width), dtype=np.float32)
         np.add.at(counts, (owners, columns), 1)

@@ -4,10 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-NOT_APPLIED = "the pipeline is not applied"
 
-
-class BadRowAnswer(BaseModel):
+class Fault(BaseModel):
     """One row that cannot be taken, or one part of the request that is wrong."""
 
     row: int | None = None
@@ -21,15 +19,16 @@ class Problem(BaseModel):
     type: str
     status: int
     title: str
-    errors: list[BadRowAnswer] = []
+    errors: list[Fault] = []
     error_count: int | None = None
 
 
 def refusals(why: dict[int, str]) -> dict[int | str, dict[str, Any]]:
-    """Return the ``responses`` of routes that need the token."""
+    """Return the ``responses`` of routes that ask who it is, by status: why."""
     common = {
-        400: "not HTTP as this door reads it; a Host that is not served",
+        400: "not HTTP as it is read here; a Host that is not served",
         401: "the token is missing or wrong",
+        403: "the role is missing; title says which",
         422: "a field is missing or wrong; errors names it",
     }
     schema = {"schema": {"$ref": "#/components/schemas/Problem"}}

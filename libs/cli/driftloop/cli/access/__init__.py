@@ -1,0 +1,1 @@
+"""``driftloop tokens``, ``driftloop me`` and ``driftloop verify``."""

@@ -1,0 +1,1 @@
+"""``driftloop erasures``: what an erasure affects, and how that is settled."""

@@ -1,0 +1,1 @@
+"""The stream of changes: what happens, as it happens, to who may see it."""

@@ -1,0 +1,1 @@
+"""Comments: what people wrote on anything, and what became of it."""

@@ -1,0 +1,1 @@
+"""Models that have seen the rows of an erased subject, until each is settled."""

@@ -1,0 +1,1 @@
+"""Where everything came from, and what it went into."""

@@ -1,0 +1,1 @@
+"""MLflow's REST interface: experiments and runs, kept as events."""

@@ -1,0 +1,1 @@
+"""Registered models: the clients' own, and the pipelines beside them."""

@@ -1,0 +1,1 @@
+"""Webhooks: told on, signed, delivered at least once."""

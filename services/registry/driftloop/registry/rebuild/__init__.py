@@ -1,0 +1,1 @@
+"""A new database from the log: ``python -m driftloop.registry rebuild``."""

@@ -1,0 +1,1 @@
+"""Lists of what the loop did: data, runs, comparisons, approvals, rollouts."""

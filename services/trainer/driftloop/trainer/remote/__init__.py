@@ -1,0 +1,1 @@
+"""Trainings elsewhere: Ray or Kubernetes starts them, the store carries them."""

@@ -1,0 +1,1 @@
+"""Models that were made elsewhere: measured like candidates, then packaged."""

@@ -1,0 +1,1 @@
+"""End to end. A package, so that its installation ends with the last of these tests."""
