@@ -161,6 +161,39 @@ def test_inference(client: HttpClient, url: str) -> None:
     }
 
 
+def learned_from(loaded: Loaded, least: float, greatest: float) -> Loaded:
+    size, colour = loaded.manifest.inputs
+    inputs = [size.model_copy(update={"least": least, "greatest": greatest}), colour]
+    manifest = loaded.manifest.model_copy(update={"inputs": inputs})
+    return replace(loaded, manifest=manifest)
+
+
+def test_values_not_learned_from_are_told(
+    client: HttpClient, shelf: Shelf, versions: dict[str, Loaded]
+) -> None:
+    """By the version that answers; the answer is given all the same."""
+    before = counted_unfamiliar()
+    within, beyond = (learned_from(versions["one"], 0, most) for most in (2, 1))
+    for loaded, warned in ((within, False), (beyond, True)):
+        shelf.show(NAME, Served(1, loaded, is_settled=True))
+        answer = client.post(INFER, json=BODY)
+        rows = {"size": 1.0, "colour": "red"}, {"size": 2.0, "colour": "x"}
+        as_mlflow = client.post("/invocations", json={"dataframe_records": rows})
+        said = answer.json()["parameters"].get("warnings")
+        words = "size: 1 row not within 0 to 1, as in training"
+        assert said == (words if warned else None)
+        header = answer.headers.get("x-driftloop-unfamiliar")
+        assert header == as_mlflow.headers.get("x-driftloop-unfamiliar")
+        assert header == ("size" if warned else None)
+        assert answer.json()["outputs"][0]["data"] == [12.0, 3.0]
+    assert counted_unfamiliar() == before + 2
+
+
+def counted_unfamiliar() -> float:
+    name = "driftloop_scorer_unfamiliar_requests_total"
+    return REGISTRY.get_sample_value(name, {"pipeline": NAME}) or 0.0
+
+
 def test_nested_data_null_and_integers(client: HttpClient) -> None:
     body = without(BODY, ("data", [[1], [3]]), ("datatype", "INT64"))
     assert client.post(INFER, json=body).json()["outputs"][0]["data"] == [12.0, 4.0]

@@ -44,6 +44,20 @@ def test_the_served_model_has_learned_all_rows(place) -> None:
     assert "learned_span" not in package_files.manifest_of(before).model_dump()
 
 
+def test_an_input_says_between_what_it_was_learned(place) -> None:
+    """Of the rows that what is served has learned, and of no others."""
+    for trained in (judged_only(place), place.train()):
+        inputs = package_files.manifest_of(trained).inputs
+        for column in inputs:
+            values = trained.learned.column(column.name)
+            if column.type in {"number", "integer"}:
+                found = pc.min_max(values.cast(pa.float32())).as_py()
+                assert (column.least, column.greatest) == (found["min"], found["max"])
+            else:
+                assert "least" not in column.model_dump()
+        assert {c.type for c in inputs} > {"number"}
+
+
 def test_what_the_holdout_said_is_said_of_the_model_that_had_not_learned_it(
     place,
 ) -> None:

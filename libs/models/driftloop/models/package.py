@@ -46,6 +46,10 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class InputColumn(Part):
     """One feature, in the order of training."""
 
@@ -55,10 +59,19 @@ class InputColumn(Part):
     categories: list[str] | None = Field(
         default=None, description="values seen in training; others count as unknown"
     )
+    least: float | None = Field(
+        default=None,
+        description="of a number's or integer's values that were learned from, in "
+        "single precision; absent where there was none, and for other types",
+        exclude_if=_is_none,
+    )
+    greatest: float | None = Field(
+        default=None, description="see least", exclude_if=_is_none
+    )
     timezone: str | None = Field(
         default=None,
         description="of a datetime's values that are written without an offset",
-        exclude_if=lambda zone: zone is None,
+        exclude_if=_is_none,
     )
 
 
@@ -83,10 +96,6 @@ class OutputColumn(Part):
     name: Literal["prediction", "score"]
     type: Literal["number", "category"]
     description: str
-
-
-def _is_none(value: object) -> bool:
-    return value is None
 
 
 class TriedCandidate(Part):

@@ -18,6 +18,7 @@ from driftloop.scorer.core import is_candidates, p99
 from driftloop.scorer.feeds import BadRequest, Columns, Feeds, feeds_of
 from driftloop.scorer.metrics import count_call
 from driftloop.scorer.shelf import Loaded, Served, Shelf
+from driftloop.scorer.unfamiliar import Unfamiliar, count_unfamiliar
 from fastapi.concurrency import run_in_threadpool
 
 INLINE_SECONDS = 0.002
@@ -38,12 +39,18 @@ class NotServed(Exception):  # noqa: N818 - says what happened
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer and who gave it; predictions are (n_rows,)."""
+    """An answer and who gave it; predictions are (n_rows,).
+
+    Attributes
+    ----------
+    unfamiliar : columns with values that the version has not learned from.
+    """
 
     version: int
     role: Role
     said: Predictions
     request_id: str
+    unfamiliar: Sequence[Unfamiliar] = ()
 
 
 @dataclass
@@ -241,7 +248,9 @@ class Desk:
             (pipeline, loaded.version), loaded.manifest.inputs,
             row_ids(columns, rows, named), feeds, said,
         )  # fmt: skip
-        return Reply(loaded.version, role, said, request_id)
+        unfamiliar = loaded.familiar.unfamiliar(feeds)
+        count_unfamiliar(pipeline, unfamiliar)
+        return Reply(loaded.version, role, said, request_id, unfamiliar)
 
 
 def _predict(loaded: Loaded, feeds: Feeds, rows: int) -> Predictions:

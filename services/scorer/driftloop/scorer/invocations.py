@@ -27,6 +27,7 @@ from driftloop.scorer.door import (
     request_id_of,
 )
 from driftloop.scorer.feeds import BadRequest
+from driftloop.scorer.unfamiliar import headers_of
 from fastapi import Request, Response
 
 JSON, CSV = "application/json", "text/csv"
@@ -212,7 +213,10 @@ def invocations_router(desk: Desk, max_body_bytes: int) -> GuardedRouter:
         reply = await desk.answer(name, columns, request_id_of(request))
         return json_answer(
             {"predictions": reply.said.prediction.tolist()},
-            headers={VERSION_HEADER: str(reply.version)},
+            headers={
+                VERSION_HEADER: str(reply.version),
+                **headers_of(reply.unfamiliar),
+            },
         )
 
     @router.get("/version")

@@ -15,6 +15,11 @@ CALL_DURATION = Histogram(
     ["pipeline", "role", "door"],
     buckets=LATENCY_BUCKETS,
 )
+UNFAMILIAR = Counter(
+    "driftloop_scorer_unfamiliar_requests_total",
+    "Requests with a value that the version which answered has not learned from",
+    ["pipeline"],
+)
 SERVING_INFO = Gauge(
     "driftloop_model_serving_info",
     "1 for each version in memory that answers or is compared",

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from driftloop.models.package import Manifest
 from driftloop.runtime.telemetry import log
 from driftloop.scorer.core import Answers, finite_answers, no_answers
 from driftloop.scorer.metrics import SERVING_INFO
+from driftloop.scorer.unfamiliar import Familiar
 
 logger = log(__name__)
 
@@ -31,6 +33,11 @@ class Loaded:
     manifest: Manifest
     model: OnnxModel
     row_seconds: float
+
+    @cached_property
+    def familiar(self) -> Familiar:
+        """What it has learned from."""
+        return Familiar(self.manifest.inputs)
 
     def answer(self, rows: pa.RecordBatch) -> Answers:
         """Predict rows; a model that fails harms nobody, its rows are null."""

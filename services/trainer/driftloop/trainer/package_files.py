@@ -5,8 +5,10 @@ from importlib import metadata
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from driftloop.models.formats import MODEL_FILE
 from driftloop.models.package import (
+    InputColumn,
     Manifest,
     OutputColumn,
     TriedCandidate,
@@ -134,7 +136,7 @@ def manifest_of(trained: Trained) -> Manifest:
         pipeline=spec.name,
         task=spec.task,
         target=spec.data.target,
-        inputs=list(chosen.inputs),
+        inputs=[_with_range(column, trained.learned) for column in chosen.inputs],
         outputs=_outputs(spec.task, chosen),
         preprocessing=list(chosen.preprocessing),
         classes=list(chosen.classes),
@@ -167,6 +169,23 @@ def manifest_of(trained: Trained) -> Manifest:
         request=request.model_dump_json(exclude={"searched"}),
         rows_sha256=trained.rows_sha256,
         learned_span=trained.learned_span,
+    )
+
+
+def _with_range(column: InputColumn, learned: pa.Table) -> InputColumn:
+    """Add the least and the greatest value learned from, as the graph reads them."""
+    if column.type not in {"number", "integer"}:
+        return column
+    values = learned.column(column.name).drop_null().cast(pa.float64(), safe=False)
+    finite = values.filter(pc.is_finite(values))
+    if not len(finite):
+        return column
+    found = pc.min_max(finite).as_py()
+    return column.model_copy(
+        update={
+            "least": float(np.float32(found["min"])),
+            "greatest": float(np.float32(found["max"])),
+        }
     )
 
 

@@ -10,7 +10,7 @@ from driftloop.runtime.identity.routing import (
     guard_of,
     openly,
 )
-from driftloop.scorer.answering import Desk, NotServed
+from driftloop.scorer.answering import Desk, NotServed, Reply
 from driftloop.scorer.door import (
     VERSION_HEADER,
     DoorRoute,
@@ -32,6 +32,7 @@ from driftloop.scorer.open_inference.tensors import (
     outputs_of,
 )
 from driftloop.scorer.shelf import Loaded, Served
+from driftloop.scorer.unfamiliar import headers_of, in_words
 from fastapi import Request, Response
 
 PLATFORM = "onnxruntime_onnx"
@@ -69,6 +70,14 @@ def metadata_of(name: str, served: Served, loaded: Loaded) -> dict[str, Any]:
         ],
         "outputs": outputs,
     }
+
+
+def parameters_of(reply: Reply) -> dict[str, str]:
+    """Return what an answer says beside its outputs."""
+    told: dict[str, str] = {"role": reply.role}
+    if reply.unfamiliar:
+        told["warnings"] = in_words(reply.unfamiliar)
+    return told
 
 
 def states_of(name: str, served: Served | None) -> list[dict[str, str]]:
@@ -143,10 +152,10 @@ def open_inference_router(desk: Desk, max_body_bytes: int) -> GuardedRouter:
             "model_name": model,
             "model_version": str(reply.version),
             "id": reply.request_id,
-            "parameters": {"role": reply.role},
+            "parameters": parameters_of(reply),
         }
         body, json_length = answer_body(head, outputs_of(reply.said), asked)
-        headers = {VERSION_HEADER: str(reply.version)}
+        headers = {VERSION_HEADER: str(reply.version), **headers_of(reply.unfamiliar)}
         if json_length is None:
             return Response(body, headers=headers, media_type="application/json")
         headers[JSON_LENGTH_HEADER] = str(json_length)

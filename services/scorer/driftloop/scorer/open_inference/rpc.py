@@ -16,8 +16,15 @@ from driftloop.scorer.door import REQUEST_ID_HEADER, VERSION_HEADER
 from driftloop.scorer.feeds import BadRequest
 from driftloop.scorer.open_inference import open_inference_pb2 as pb
 from driftloop.scorer.open_inference.messages import answer_message, tensors_in
-from driftloop.scorer.open_inference.rest import SERVER, found, metadata_of, number_of
+from driftloop.scorer.open_inference.rest import (
+    SERVER,
+    found,
+    metadata_of,
+    number_of,
+    parameters_of,
+)
 from driftloop.scorer.open_inference.tensors import columns_of, outputs_of
+from driftloop.scorer.unfamiliar import headers_of
 
 SERVICE = "inference.GRPCInferenceService"
 STOP_GRACE_S = 5.0
@@ -75,14 +82,16 @@ class Methods:
         number = number_of(version, name) if version else None
         request_id = request.id or metadata.get(REQUEST_ID_HEADER)
         reply = await self._desk.answer(name, columns, request_id, number, fits)
-        context.set_trailing_metadata(((VERSION_HEADER, str(reply.version)),))
+        told = {VERSION_HEADER: str(reply.version), **headers_of(reply.unfamiliar)}
+        context.set_trailing_metadata(tuple(told.items()))
         head = {
             "model_name": name,
             "model_version": str(reply.version),
             "id": reply.request_id,
         }
         answer = answer_message(head, outputs_of(reply.said), request)
-        answer.parameters["role"].string_param = reply.role
+        for key, value in parameters_of(reply).items():
+            answer.parameters[key].string_param = value
         return answer
 
     async def _admit(self, context: Any, pipeline: str | None) -> dict[str, str]:

@@ -1,0 +1,100 @@
+"""Which values of a request a version has not learned from.
+
+A model answers whatever it is asked. Outside of what it has seen, trees go on with
+their last leaf and lines go on for ever: the answer is worth less, and the caller is
+told. Moments are left out: each new one lies after those of training.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+import numpy as np
+from driftloop.models.package import InputColumn
+from driftloop.scorer.feeds import Feeds
+from driftloop.scorer.metrics import UNFAMILIAR
+
+UNFAMILIAR_HEADER = "x-driftloop-unfamiliar"
+
+
+@dataclass(frozen=True, slots=True)
+class Unfamiliar:
+    """A column with values that the version has not learned from.
+
+    Attributes
+    ----------
+    row_count : rows of the request with such a value.
+    learned : what it has learned from, in words.
+    """
+
+    column: str
+    row_count: int
+    learned: str
+
+    def __str__(self) -> str:
+        rows = "1 row" if self.row_count == 1 else f"{self.row_count} rows"
+        return f"{self.column}: {rows} not {self.learned}"
+
+
+class Familiar:
+    """What a version has learned from, ready for the test of each request."""
+
+    def __init__(self, inputs: Sequence[InputColumn]) -> None:
+        ranged = [c for c in inputs if c.least is not None and c.greatest is not None]
+        self._names = [column.name for column in ranged]
+        self._least = np.array([c.least for c in ranged], dtype=np.float32)
+        self._greatest = np.array([c.greatest for c in ranged], dtype=np.float32)
+        self._known = {
+            column.name: frozenset(column.categories)
+            for column in inputs
+            if column.type == "category" and column.categories
+        }
+
+    def unfamiliar(self, feeds: Feeds) -> list[Unfamiliar]:
+        """Return columns with values outside; a missing value is none.
+
+        Parameters
+        ----------
+        feeds : each feature as (n_rows, 1).
+        """
+        found = list(self._outside(feeds)) if self._names else []
+        for name, known in self._known.items():
+            values = feeds[name].ravel().tolist()
+            if not known.issuperset(values):
+                count = sum(value not in known and value != "" for value in values)
+                if count:
+                    found.append(Unfamiliar(name, count, "a value seen in training"))
+        return found
+
+    def _outside(self, feeds: Feeds) -> list[Unfamiliar]:
+        values = np.concatenate([feeds[name] for name in self._names], axis=1)
+        is_outside = (values < self._least) | (values > self._greatest)
+        if not is_outside.any():
+            return []
+        return [
+            Unfamiliar(
+                self._names[position],
+                int(is_outside[:, position].sum()),
+                f"within {self._least[position]:g} to "
+                f"{self._greatest[position]:g}, as in training",
+            )
+            for position in np.flatnonzero(is_outside.any(axis=0))
+        ]
+
+
+def in_words(found: Sequence[Unfamiliar]) -> str:
+    """Return all of it as one text."""
+    return "; ".join(map(str, found))
+
+
+def headers_of(found: Sequence[Unfamiliar]) -> dict[str, str]:
+    """Return the header of an answer: the columns' names, percent-encoded."""
+    if not found:
+        return {}
+    names = ", ".join(quote(one.column, safe="") for one in found)
+    return {UNFAMILIAR_HEADER: names}
+
+
+def count_unfamiliar(pipeline: str, found: Sequence[Unfamiliar]) -> None:
+    if found:
+        UNFAMILIAR.labels(pipeline).inc()
