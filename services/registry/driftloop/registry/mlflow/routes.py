@@ -86,7 +86,16 @@ CALLS: tuple[tuple[str, str, Function], ...] = (
     ("POST", "model-versions/set-tag", versions.set_tag),
     ("DELETE", "model-versions/delete-tag", versions.delete_tag),
 )
-QUICK = frozenset({experiments.get, experiments.get_by_name, runs.get})
+QUICK = frozenset(
+    {
+        experiments.get,
+        experiments.get_by_name,
+        runs.get,
+        aliases.get,
+        versions.get,
+        versions.download_uri,
+    }
+)
 """Calls that read some rows by their key. On SQLite they are answered in place: to hand
 one to a thread takes longer than to answer it."""
 LIKE_MLFLOW: dict[int | str, dict[str, Any]] = {
