@@ -26,7 +26,7 @@ class CallsByPath(BaseRoute):
             (method, route.path): (route, route.get_route_handler())
             for route in routes
             if isinstance(route, CallRoute) and "{" not in route.path
-            for method in route.methods
+            for method in route.methods or ()
         }
         if not self.calls:
             raise ValueError(f"{router!r} has no call to be found by its path")
