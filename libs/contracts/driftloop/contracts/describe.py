@@ -185,7 +185,7 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
     e.BatchValidated: _validated,
     e.BatchScored: lambda x: f"{_rows(x)} by v{x.champion_version}",
     e.RequestsAnswered: lambda x: (
-        f"{x.row_count} of {x.asked_count:,} rows asked of v{x.version}"
+        f"{x.row_count:,} of {x.asked_count:,} rows asked of v{x.version} ({x.role})"
     ),
     e.BatchRejected: _rejected,
     e.DatasetVersioned: lambda x: (

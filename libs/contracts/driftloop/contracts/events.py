@@ -286,15 +286,22 @@ class BatchScored(RowsEvent):
 
 
 class RequestsAnswered(RowsEvent):
-    """A sample of what was asked at a scorer's doors, as the model got it.
+    """What was asked at a scorer's doors, as the model got it, and its answers.
 
     Row columns: ``id`` (null: the caller named none), ``event_time`` (when it was
-    asked), the features, and ``prediction``. Columns with a rule under
-    ``data.privacy`` are left out.
+    answered), ``request_id``, the features, ``prediction`` and for classification
+    ``score``, with the labels in its order as in ``batch-scored``. Columns with a rule
+    under ``data.privacy`` are left out. All requests, or a sample, or none, by
+    ``serving.log`` of the pipeline.
     """
 
     version: int
-    asked_count: int = Field(ge=1, description="rows that the sample was taken from")
+    role: Role = Field(default="champion", description="in which the version answered")
+    asked_count: int = Field(
+        ge=1,
+        description="rows answered since the last event of this version and replica; "
+        "row_count of them are here",
+    )
 
 
 # ── privacy ─────────────────────────────────────────────────────────────────

@@ -55,6 +55,7 @@ from pydantic import (
 
 Task = Literal["regression", "binary", "multiclass"]
 Ratio = Annotated[float, Field(ge=0, le=1)]
+AnswersLogged = Literal["all", "sample", "none"]
 DEFAULT_PROJECT = "default"
 RESERVED_COLUMNS = frozenset(
     {"id", "event_time", "source", "reason", "revision", "extra"}
@@ -579,6 +580,17 @@ class RolloutSection(Section):
         return value
 
 
+class ServingSection(Section):
+    """How requests are answered."""
+
+    log: AnswersLogged = Field(
+        default="all",
+        description="which answered requests are published, features and answers: "
+        "[serving](serving.md#the-log-of-answers); sample: 500 rows a minute and "
+        "version",
+    )
+
+
 class MonitorSection(Section):
     """What is watched and who is told."""
 
@@ -626,6 +638,7 @@ class PipelineSpec(Section):
     train: TrainSection = TrainSection()
     gate: GateSection = GateSection()
     rollout: RolloutSection = RolloutSection()
+    serving: ServingSection = ServingSection()
     monitor: MonitorSection = MonitorSection()
     retrain: RetrainSection = RetrainSection()
     labelling: LabellingSection = LabellingSection()

@@ -32,7 +32,11 @@ MIN_NO_SKILL = 0.25
 target which hardly changes for a while does not blow up the level."""
 MAX_TOLD_COLUMNS = 5
 MAX_DOUBLINGS = 3
-_NOTHING_TOLD: dict[str, tuple[str, ...]] = {"told_columns": (), "told_skew": ()}
+_NOTHING_TOLD: dict[str, tuple[str, ...]] = {
+    "told_columns": (),
+    "told_skew": (),
+    "minute_versions": (),
+}
 
 
 def deployed(watch: Watch, version: int, evaluation: Evaluation) -> Watch:

@@ -73,8 +73,13 @@ def on_batch_scored(event: BatchScored, deps: MonitorDeps) -> Iterator[Event]:
 
 def on_requests_answered(event: RequestsAnswered, deps: MonitorDeps) -> Iterator[Event]:
     turn = turn_of(event, deps)
-    doors.keep(turn, event)
-    yield from doors.compare(turn)
+    room = doors.room_for(turn, event)
+    if not room:
+        raise Skip("enough_asked_rows")
+    is_first = doors.is_first_look(turn, event)
+    doors.keep(turn, event, room)
+    if is_first:
+        yield from doors.compare(turn)
     if turn.watch.asked_rows >= turn.spec.monitor.window_rows:
         yield from doors.compare_distributions(turn)
     turn.save()

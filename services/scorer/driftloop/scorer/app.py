@@ -5,7 +5,9 @@ from contextlib import contextmanager
 from functools import partial
 
 from driftloop.contracts.events import ServingDesired
+from driftloop.contracts.pipeline import AnswersLogged
 from driftloop.runtime.service import Parts, Runtime, Service
+from driftloop.scorer.answer_log import AnswerLog
 from driftloop.scorer.answering import Desk, Traffic, traffic_reporter
 from driftloop.scorer.api import routers
 from driftloop.scorer.asked import ROW_ID, Asked
@@ -29,7 +31,12 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
         runtime.stopping,
     )
     desired.on_change(loader.wish)
-    traffic, asked = Traffic(), Asked()
+
+    def log_mode(pipeline: str) -> AnswersLogged | None:
+        applied = runtime.pipelines.get(pipeline)
+        return None if applied is None else applied.spec.serving.log
+
+    traffic, asked = Traffic(), Asked(log_mode, settings.log_memory_bytes)
     desk = Desk(shelf, traffic, asked)
 
     def hidden(pipeline: str) -> set[str] | None:
@@ -38,6 +45,11 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
             return None
         rules, row_id = applied.spec.data.privacy, applied.spec.data.id
         return {ROW_ID if name == row_id else name for name in rules}
+
+    answer_log = AnswerLog(
+        asked, runtime.publisher, runtime.store, settings.replica, hidden,
+        runtime.stopping,
+    )  # fmt: skip
 
     def is_ready() -> bool:
         return desired.caught_up.is_set() and loader.is_settled()
@@ -55,13 +67,9 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
         background=[
             partial(loader.run, desired.caught_up),
             traffic_reporter(
-                traffic,
-                asked,
-                runtime.outbox,
-                settings.replica,
-                hidden,
-                runtime.stopping,
+                traffic, runtime.outbox, settings.replica, runtime.stopping
             ),
+            answer_log.run,
         ],
         ready={"models": loader.is_settled},
         servers={
@@ -75,6 +83,7 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
             )
         },
     )
+    answer_log.close()
 
 
 SERVICE = Service(

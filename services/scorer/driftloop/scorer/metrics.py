@@ -15,6 +15,18 @@ CALL_DURATION = Histogram(
     ["pipeline", "role", "door"],
     buckets=LATENCY_BUCKETS,
 )
+LOGGED_ROWS = Counter(
+    "driftloop_scorer_logged_rows_total",
+    "Rows of answered requests that are on requests-answered",
+    ["pipeline"],
+)
+LEFT_OUT_ROWS = Counter(
+    "driftloop_scorer_left_out_rows_total",
+    "Rows of answered requests that are not on requests-answered, by reason: no_room "
+    "(the broker is away or slow), sampled (serving.log), rules_unknown (the pipeline "
+    "is), stopped (the broker was away at the end)",
+    ["pipeline", "reason"],
+)
 SERVING_INFO = Gauge(
     "driftloop_model_serving_info",
     "1 for each version in memory that answers or is compared",
