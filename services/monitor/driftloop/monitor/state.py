@@ -4,10 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from driftloop.contracts.events import RowKind, Span
+from driftloop.models.losses import Target
 from pydantic import BaseModel, ConfigDict
-
-Target = float | str
-"""A number for regression, else the label as text."""
 
 
 class Frozen(BaseModel):

@@ -7,7 +7,7 @@ is away they wait, as far as there is room; answers never do.
 import json
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -19,6 +19,7 @@ from driftloop.contracts.events import RequestsAnswered, Span
 from driftloop.contracts.rows import EVENT_TIME_FIELD, ID_FIELD
 from driftloop.models.onnx_model import MISSING_MOMENT
 from driftloop.models.package import STRINGS, ColumnType, InputColumn, Manifest
+from driftloop.models.pairing import CLASSES_METADATA_KEY, as_time
 from driftloop.models.samples import ARROW_TYPES
 from driftloop.runtime import metrics
 from driftloop.runtime.artifacts import ArtifactStore
@@ -27,7 +28,6 @@ from driftloop.runtime.errors import Retry
 from driftloop.runtime.telemetry import log
 from driftloop.runtime.transport import Publisher, PublishError, Record
 from driftloop.scorer.asked import ROW_ID, Asked, Call, Kept, Key
-from driftloop.scorer.core import CLASSES_METADATA_KEY
 from driftloop.scorer.metrics import LEFT_OUT_ROWS, LOGGED_ROWS
 
 WRITE_S = 0.5
@@ -35,7 +35,6 @@ RETRY_S = 1.0
 LAST_TIMEOUT_S = 5.0
 EVENT_BYTES = 512 * 1024
 """Of values in one event, estimated: below the size from which rows travel apart."""
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 logger = log(__name__)
 
 Hidden = Callable[[str], Collection[str] | None]
@@ -55,18 +54,14 @@ def events_of(
             shard=replica,
             row_count=rows.num_rows,
             span=Span(
-                start=_time(min(call.at_us for call in calls)),
-                end=_time(max(call.at_us for call in calls)),
+                start=as_time(min(call.at_us for call in calls)),
+                end=as_time(max(call.at_us for call in calls)),
             ),
             version=version,
             role=role,
             asked_count=rows.num_rows + left_out,
         ).with_rows(rows)
         left_out = 0
-
-
-def _time(at_us: int) -> datetime:
-    return EPOCH + timedelta(microseconds=at_us)
 
 
 def _parts(calls: Sequence[Call]) -> Iterator[list[Call]]:

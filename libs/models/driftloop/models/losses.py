@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from driftloop.contracts.events import PairedComparison
-from driftloop.monitor.columns import Floats
-from driftloop.monitor.state import Target
+from driftloop.models.columns import Floats
 
+Target = float | str
+"""A number for regression, else the label as text."""
 MIN_PROBABILITY = 1e-15
 """A sure and wrong answer costs 34.5, not infinity (as scikit-learn clips)."""
 
