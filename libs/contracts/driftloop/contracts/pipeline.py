@@ -546,6 +546,10 @@ class GateSection(Section):
         return self
 
 
+KEPT_HOURS = 168
+"""Hours for which the log keeps rows: ``topics.ROWS_RETENTION``."""
+
+
 class RolloutSection(Section):
     """How a version goes into service."""
 
@@ -555,6 +559,17 @@ class RolloutSection(Section):
     )
     shadow_rows: int = Field(
         default=100, ge=1, description="labelled rows compared before any exposure"
+    )
+    shadow_from: Literal["live", "replay"] = Field(
+        default="live",
+        description="replay: recorded rows and their labels are compared "
+        "[at once](serving.md#shadow-by-replay); live rows count too",
+    )
+    replay_hours: float = Field(
+        default=KEPT_HOURS,
+        gt=0,
+        le=KEPT_HOURS,
+        description="of the log that is replayed, by its clock; it keeps 168",
     )
     steps: list[Ratio] = Field(default=[0.1, 0.5], description="canary shares")
     step_rows: int = Field(default=100, ge=1, description="labelled rows a step")
@@ -578,6 +593,15 @@ class RolloutSection(Section):
                 "added by themselves), for example [0.1, 0.5]"
             )
         return value
+
+    @model_validator(mode="after")
+    def _replay_has_a_shadow(self) -> "RolloutSection":
+        if self.shadow_from == "replay" and self.strategy != "shadow_then_canary":
+            raise ValueError(
+                f"shadow_from: replay asks for a shadow step, which strategy "
+                f"{self.strategy} has not; use shadow_then_canary or shadow_from: live"
+            )
+        return self
 
 
 class ServingSection(Section):

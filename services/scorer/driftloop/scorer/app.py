@@ -14,9 +14,15 @@ from driftloop.scorer.asked import ROW_ID, Asked
 from driftloop.scorer.handlers import HANDLERS, ScorerDeps
 from driftloop.scorer.loader import Loader, announcer, model_opener
 from driftloop.scorer.open_inference.rpc import grpc_server
+from driftloop.scorer.replay import Replays
 from driftloop.scorer.settings import ScorerSettings
 from driftloop.scorer.shelf import Shelf
-from driftloop.scorer.tables import ScorerAnnounced, ScorerTally, ScorerTried
+from driftloop.scorer.tables import (
+    ScorerAnnounced,
+    ScorerReplayed,
+    ScorerTally,
+    ScorerTried,
+)
 
 
 @contextmanager
@@ -51,6 +57,11 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
         runtime.stopping,
     )  # fmt: skip
 
+    replays = Replays(
+        shelf, desired, runtime.pipelines, settings, runtime.store, runtime.engine,
+        runtime.outbox, runtime.stopping,
+    )  # fmt: skip
+
     def is_ready() -> bool:
         return desired.caught_up.is_set() and loader.is_settled()
 
@@ -70,6 +81,7 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
                 traffic, runtime.outbox, settings.replica, runtime.stopping
             ),
             answer_log.run,
+            replays.run,
         ],
         ready={"models": loader.is_settled},
         servers={
@@ -91,6 +103,6 @@ SERVICE = Service(
     settings=ScorerSettings,
     handlers=HANDLERS,
     build=build,
-    tables=[ScorerTally, ScorerAnnounced, ScorerTried],
+    tables=[ScorerTally, ScorerAnnounced, ScorerTried, ScorerReplayed],
     states=[ServingDesired],
 )

@@ -5,8 +5,8 @@ from prometheus_client import Counter, Gauge, Histogram
 
 ROWS = Counter(
     "driftloop_scorer_rows_total",
-    "Rows given to a version, by its role, where they came from (stream or requests) "
-    "and whether it had a finite answer (answered or failed)",
+    "Rows given to a version, by its role, where they came from (stream, requests "
+    "or replay) and whether it had a finite answer (answered or failed)",
     ["pipeline", "role", "door", "outcome"],
 )
 CALL_DURATION = Histogram(

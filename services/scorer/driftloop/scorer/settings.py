@@ -19,6 +19,9 @@ class ScorerSettings(PackageSettings):
         gt=0,
         description="for answered requests that are not written to the log yet",
     )
+    replay_max_rows: int = Field(
+        default=1_000_000, ge=1, description="scored in one shadow by replay"
+    )
     trial_timeout_seconds: float = Field(
         default=60, gt=0, description="for loading a model and running its samples"
     )
