@@ -28,6 +28,7 @@ from tests.unit.deployer.story import (
     meta,
     of,
     package,
+    replayed,
     reported,
     rollback,
     spec,
