@@ -30,8 +30,8 @@ from driftloop.contracts.events import (
     Span,
 )
 from driftloop.contracts.pipeline import PipelineSpec
+from driftloop.models.losses import paired
 from driftloop.monitor.handlers import HANDLERS
-from driftloop.monitor.losses import paired
 from driftloop.monitor.turn import Packaged
 from driftloop.runtime.handlers import event_of
 from pyarrow import csv

@@ -6,10 +6,12 @@ import pytest
 from driftloop.contracts.checks import Expression, active_checks
 from driftloop.contracts.events import PipelineApplied
 from driftloop.contracts.pipeline import (
+    KEPT_HOURS,
     PipelineFileError,
     PipelineSpec,
     parse_pipeline,
 )
+from driftloop.contracts.topics import ROWS_RETENTION
 
 LEAST = "{name: churn, task: binary, data: {target: left}}"
 CHECK = "{{name: a, task: binary, data: {{target: b}}, checks: [{}]}}"
@@ -83,6 +85,19 @@ def test_people_are_reminded_while_a_request_is_open(
         (
             "{name: a, task: binary, data: {target: b}, rollout: {steps: [0.5, 0.1]}}",
             "steps must grow",
+        ),
+        (
+            "{name: a, task: binary, data: {target: b}, "
+            "rollout: {strategy: canary, shadow_from: replay}}",
+            "strategy canary has not; use shadow_then_canary or shadow_from: live",
+        ),
+        (
+            "{name: a, task: binary, data: {target: b}, rollout: {replay_hours: 200}}",
+            "rollout.replay_hours: .*less than or equal to 168",
+        ),
+        (
+            "{name: a, task: binary, data: {target: b}, serving: {log: some}}",
+            "serving.log: .*'all', 'sample' or 'none'",
         ),
         (
             "{name: a, task: binary, data: {target: b}, "
@@ -216,3 +231,7 @@ def test_steps_mean_the_same_after_their_way_over_kafka() -> None:
     assert again == spec
     steps = again.train.preprocessing.steps_of("x", "number")
     assert (steps.indicator, steps.scaling) == (True, "robust")
+
+
+def test_a_replay_asks_for_no_more_than_the_log_keeps() -> None:
+    assert timedelta(hours=KEPT_HOURS) == ROWS_RETENTION

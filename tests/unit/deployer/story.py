@@ -16,6 +16,7 @@ from driftloop.contracts.events import (
     RolloutSteered,
     ScorerReported,
     ServingDesired,
+    ShadowReplayed,
     Span,
     VersionReport,
 )
@@ -82,6 +83,40 @@ def measured(
         comparison=PairedComparison(
             mean_difference=loss * (ratio - 1), standard_error=error, row_count=rows
         ),
+    )
+
+
+def replayed(
+    generation: int,
+    candidate: int,
+    champion: int,
+    *,
+    rows: int = 24,
+    failed: int = 0,
+    **fields: Any,
+) -> ShadowReplayed:
+    """Return a replay of ``rows`` labelled rows; other fields as of `measured`."""
+    seen = measured(candidate, champion, rows=max(rows, 1), **fields)
+    return ShadowReplayed(
+        pipeline=NAME,
+        generation=generation,
+        replica="0",
+        champion_version=champion,
+        candidate_version=candidate,
+        since=START,
+        until=START + timedelta(days=7),
+        learned_until=START,
+        learned_count=10,
+        row_count=rows + failed,
+        span=seen.span if rows else None,
+        labelled_count=rows,
+        wanted_count=100,
+        is_enough=rows >= 100,
+        error_count=failed,
+        champion_error_count=0,
+        different_count=rows,
+        measurements=seen.measurements if rows else [],
+        comparison=seen.comparison if rows else None,
     )
 
 

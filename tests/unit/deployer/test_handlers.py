@@ -28,6 +28,7 @@ from tests.unit.deployer.story import (
     meta,
     of,
     package,
+    replayed,
     reported,
     rollback,
     spec,
@@ -70,6 +71,18 @@ def test_what_changes_nothing_is_skipped(deps: DeployerDeps) -> None:
         list(handlers.on_model_approved(approved(1), deps))
     with pytest.raises(Skip, match="stale_generation"):
         list(handlers.on_scorer_reported(reported(0, 1), deps))
+
+
+def test_a_replay_that_an_earlier_generation_asked_for_is_skipped(
+    deps: DeployerDeps,
+) -> None:
+    list(handlers.on_model_approved(approved(1), deps))
+    list(handlers.on_model_approved(approved(2), deps))
+    with pytest.raises(Skip, match="changes_nothing"):
+        list(handlers.on_shadow_replayed(replayed(1, 2, 1), deps))
+    stale = replayed(1, 2, 1).model_copy(update={"generation": 0})
+    with pytest.raises(Skip, match="stale_generation"):
+        list(handlers.on_shadow_replayed(stale, deps))
 
 
 def test_a_pipeline_that_is_not_applied_is_waited_for(deps: DeployerDeps) -> None:

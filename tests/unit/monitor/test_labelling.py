@@ -23,7 +23,7 @@ from driftloop.contracts.events import (
 )
 from driftloop.contracts.pipeline import PipelineFileError, PipelineSpec, parse_pipeline
 from driftloop.contracts.topics import BY_NAME
-from driftloop.monitor.joining import CLASSES_METADATA_KEY
+from driftloop.models.pairing import CLASSES_METADATA_KEY
 from driftloop.monitor.labelling import queue
 from driftloop.monitor.labelling.api import labels_router, queue_page
 from driftloop.monitor.settings import MonitorSettings

@@ -163,3 +163,19 @@ def test_asked_rows_are_not_waited_for_without_end(
     for number in range(14):
         monitor.take(shop.observed(number))
     assert store.load_watch(monitor.session, shop.name).awaited_rows == 0
+
+
+def test_busy_doors_cost_no_more_than_quiet_ones(
+    monitor: InProcess, shop: Shop
+) -> None:
+    """Of one minute of requests a thousand rows are kept, of the next one again."""
+    from driftloop.monitor import doors, store
+
+    busy = 3 * doors.MAX_ROWS // ROWS
+    for _ in range(busy):
+        monitor.take(asked(shop, 0))
+    assert store.load_watch(monitor.session, shop.name).minute_rows == doors.MAX_ROWS
+    kept = store.newest_slices(monitor.session, shop.name, store.ASKED, 10**6)
+    assert sum(row.row_count for row in kept) <= doors.MAX_ROWS
+    monitor.take(asked(shop, 1))
+    assert store.load_watch(monitor.session, shop.name).minute_rows == ROWS

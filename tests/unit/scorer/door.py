@@ -1,15 +1,17 @@
-"""A scorer's doors in process, with what they keep for the skew check."""
+"""A scorer's doors in process, with what they keep for the log of answers."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from driftloop.contracts.events import RequestsAnswered
+from driftloop.contracts.pipeline import AnswersLogged
 from driftloop.runtime.http import http_app
+from driftloop.scorer.answer_log import events_of
 from driftloop.scorer.answering import Desk, Traffic
 from driftloop.scorer.api import routers
 from driftloop.scorer.asked import Asked
-from driftloop.scorer.settings import ScorerSettings
+from driftloop.scorer.settings import MIB, ScorerSettings
 from driftloop.scorer.shelf import Loaded, Served, Shelf
 
 from tests.unit.scorer.packages import NAME
@@ -22,8 +24,10 @@ INVOKE = f"/pipelines/{NAME}/invocations"
 class Door:
     """A scorer's HTTP interface with one version, and what it keeps."""
 
-    def __init__(self, loaded: Loaded) -> None:
-        shelf, self.asked = Shelf(), Asked()
+    def __init__(
+        self, loaded: Loaded, log: AnswersLogged = "all", memory_bytes: int = MIB
+    ) -> None:
+        shelf, self.asked = Shelf(), Asked(lambda _: log, memory_bytes)
         shelf.show(NAME, Served(1, loaded, is_settled=True))
         settings = ScorerSettings.model_validate({"api_token": TOKEN})
         app = http_app("scorer", settings, lambda: {"live": True, "ready": True})
@@ -33,9 +37,17 @@ class Door:
             app.include_router(router)
         self.client = HttpClient(app, {"Authorization": f"Bearer {TOKEN}"})
 
-    def invoke(self, *records: dict[str, Any]) -> None:
-        reply = self.client.post(INVOKE, json={"dataframe_records": list(records)})
+    def invoke(self, *records: dict[str, Any], request_id: str | None = None) -> None:
+        reply = self.client.post(
+            INVOKE,
+            json={"dataframe_records": list(records)},
+            headers={"x-request-id": request_id} if request_id else None,
+        )
         assert reply.status_code == 200, reply.text
 
     def told(self, *hidden: str) -> list[RequestsAnswered]:
-        return list(self.asked.drain("scorer-0", lambda _: hidden))
+        events = []
+        for key, kept in self.asked.take(is_last=True).items():
+            events += events_of(key, kept, "scorer-0", hidden)
+            self.asked.release(kept.size_bytes)
+        return events

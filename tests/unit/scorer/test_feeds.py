@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 from driftloop.models.package import InputColumn
-from driftloop.scorer import asked
+from driftloop.scorer import answer_log
 from driftloop.scorer.feeds import BadRequest, feeds_of
 from driftloop.scorer.open_inference.bodies import request_in
 from driftloop.scorer.open_inference.tensors import columns_of
@@ -150,6 +150,6 @@ def test_moments_of_the_open_inference_protocol(tensor, says):
 
 def test_moments_are_told_to_the_monitor_as_such():
     values = np.array([0, np.iinfo(np.int64).min])
-    assert asked._column(values, "datetime").to_pylist() == [
+    assert answer_log._column(values, "datetime").to_pylist() == [
         datetime(1970, 1, 1, tzinfo=UTC), None,
     ]  # fmt: skip

@@ -109,6 +109,17 @@ def _desired(event: e.ServingDesired) -> str:
     return f"champion {champion}, candidate v{event.candidate.version} ({role})"
 
 
+def _replayed(event: e.ShadowReplayed) -> str:
+    parts = [f"v{m.version} {m.metric} {m.value:.4g}" for m in event.measurements]
+    count, wanted = event.labelled_count, event.wanted_count
+    left_out = f"{event.learned_count:,} rows left out as learned"
+    enough = "" if event.is_enough else f", too few of {wanted:,}: live shadow goes on"
+    return (
+        f"{', '.join([*parts, f'{count:,} recorded rows with a label'])}{enough}; "
+        f"{left_out}, {event.error_count:,} of {event.row_count:,} failed"
+    )
+
+
 def _progress(event: e.TrainingProgressed) -> str:
     parts = [f"{percent(event.done_ratio)} {event.step}"]
     if event.candidate:
@@ -185,7 +196,7 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
     e.BatchValidated: _validated,
     e.BatchScored: lambda x: f"{_rows(x)} by v{x.champion_version}",
     e.RequestsAnswered: lambda x: (
-        f"{x.row_count} of {x.asked_count:,} rows asked of v{x.version}"
+        f"{x.row_count:,} of {x.asked_count:,} rows asked of v{x.version} ({x.role})"
     ),
     e.BatchRejected: _rejected,
     e.DatasetVersioned: lambda x: (
@@ -245,6 +256,7 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
     e.ScorerReported: lambda x: ", ".join(
         f"v{v.version} {v.state}" for v in x.versions
     ),
+    e.ShadowReplayed: _replayed,
     e.ErasureProposed: lambda x: f"{x.subject} by {x.proposed_by}: {x.reason}",
     e.ErasureRequested: lambda x: (
         f"{x.subject} by {' and '.join(filter(None, (x.requested_by, x.confirmed_by)))}"

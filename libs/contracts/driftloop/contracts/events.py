@@ -286,15 +286,22 @@ class BatchScored(RowsEvent):
 
 
 class RequestsAnswered(RowsEvent):
-    """A sample of what was asked at a scorer's doors, as the model got it.
+    """What was asked at a scorer's doors, as the model got it, and its answers.
 
     Row columns: ``id`` (null: the caller named none), ``event_time`` (when it was
-    asked), the features, and ``prediction``. Columns with a rule under
-    ``data.privacy`` are left out.
+    answered), ``request_id``, the features, ``prediction`` and for classification
+    ``score``, with the labels in its order as in ``batch-scored``. Columns with a rule
+    under ``data.privacy`` are left out. All requests, or a sample, or none, by
+    ``serving.log`` of the pipeline.
     """
 
     version: int
-    asked_count: int = Field(ge=1, description="rows that the sample was taken from")
+    role: Role = Field(default="champion", description="in which the version answered")
+    asked_count: int = Field(
+        ge=1,
+        description="rows answered since the last event of this version and replica; "
+        "row_count of them are here",
+    )
 
 
 # ── privacy ─────────────────────────────────────────────────────────────────
@@ -985,6 +992,13 @@ class ServedModel(Value):
     package: PackageRef
 
 
+class ReplayWanted(Value):
+    """Recorded rows that a scorer is to put before both versions."""
+
+    hours: float = Field(gt=0, description="of the log, up to the serving-desired")
+    labelled_rows: int = Field(ge=1, description="that the shadow step compares")
+
+
 class ServingDesired(Event):
     """What every scorer should serve; the last one of a pipeline holds."""
 
@@ -994,6 +1008,48 @@ class ServingDesired(Event):
     candidate_share: float = Field(
         default=0.0, ge=0, le=1, description="of rows answered by it; 0: shadow"
     )
+    replay: ReplayWanted | None = Field(
+        default=None, description="a shadow from the log; None: live only"
+    )
+
+
+class ShadowReplayed(Event):
+    """What a candidate and the champion say of recorded rows, against their labels.
+
+    As live shadow would, but on rows of the last hours. Rows that one of the two has
+    learned, by the span of its training, are left out.
+    """
+
+    generation: int = Field(ge=1, description="of the serving-desired that asked")
+    replica: str
+    champion_version: int
+    candidate_version: int
+    since: UtcTime = Field(description="begin of the stretch of the log that was read")
+    until: UtcTime = Field(description="end of that: when it was asked for")
+    learned_until: UtcTime = Field(
+        description="event time up to which one of the versions has learned"
+    )
+    learned_count: int = Field(ge=0, description="rows left out as they are before")
+    row_count: int = Field(ge=0, description="rows that both versions were given")
+    beyond_count: int = Field(
+        default=0, ge=0, description="rows left out, as a replay has its limits"
+    )
+    span: Span | None = Field(
+        default=None,
+        description="event time of the compared rows; None: there are none",
+    )
+    labelled_count: int = Field(
+        ge=0, description="rows compared: with a label, answered by both"
+    )
+    wanted_count: int = Field(ge=1, description="labelled rows that the step compares")
+    is_enough: bool = Field(description="no: live shadow goes on from here")
+    error_count: int = Field(ge=0, description="rows on which the candidate failed")
+    champion_error_count: int = Field(ge=0)
+    different_count: int = Field(ge=0, description="rows that the two answer otherwise")
+    measurements: list[Measurement] = Field(
+        default_factory=list, description="of champion and candidate; empty: no labels"
+    )
+    comparison: PairedComparison | None = None
 
 
 class VersionReport(Value):

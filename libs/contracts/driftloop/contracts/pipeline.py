@@ -55,6 +55,7 @@ from pydantic import (
 
 Task = Literal["regression", "binary", "multiclass"]
 Ratio = Annotated[float, Field(ge=0, le=1)]
+AnswersLogged = Literal["all", "sample", "none"]
 DEFAULT_PROJECT = "default"
 RESERVED_COLUMNS = frozenset(
     {"id", "event_time", "source", "reason", "revision", "extra"}
@@ -545,6 +546,10 @@ class GateSection(Section):
         return self
 
 
+KEPT_HOURS = 168
+"""Hours for which the log keeps rows: ``topics.ROWS_RETENTION``."""
+
+
 class RolloutSection(Section):
     """How a version goes into service."""
 
@@ -554,6 +559,17 @@ class RolloutSection(Section):
     )
     shadow_rows: int = Field(
         default=100, ge=1, description="labelled rows compared before any exposure"
+    )
+    shadow_from: Literal["live", "replay"] = Field(
+        default="live",
+        description="replay: recorded rows and their labels are compared "
+        "[at once](serving.md#shadow-by-replay); live rows count too",
+    )
+    replay_hours: float = Field(
+        default=KEPT_HOURS,
+        gt=0,
+        le=KEPT_HOURS,
+        description="of the log that is replayed, by its clock; it keeps 168",
     )
     steps: list[Ratio] = Field(default=[0.1, 0.5], description="canary shares")
     step_rows: int = Field(default=100, ge=1, description="labelled rows a step")
@@ -577,6 +593,26 @@ class RolloutSection(Section):
                 "added by themselves), for example [0.1, 0.5]"
             )
         return value
+
+    @model_validator(mode="after")
+    def _replay_has_a_shadow(self) -> "RolloutSection":
+        if self.shadow_from == "replay" and self.strategy != "shadow_then_canary":
+            raise ValueError(
+                f"shadow_from: replay asks for a shadow step, which strategy "
+                f"{self.strategy} has not; use shadow_then_canary or shadow_from: live"
+            )
+        return self
+
+
+class ServingSection(Section):
+    """How requests are answered."""
+
+    log: AnswersLogged = Field(
+        default="all",
+        description="which answered requests are published, features and answers: "
+        "[serving](serving.md#the-log-of-answers); sample: 500 rows a minute and "
+        "version",
+    )
 
 
 class MonitorSection(Section):
@@ -626,6 +662,7 @@ class PipelineSpec(Section):
     train: TrainSection = TrainSection()
     gate: GateSection = GateSection()
     rollout: RolloutSection = RolloutSection()
+    serving: ServingSection = ServingSection()
     monitor: MonitorSection = MonitorSection()
     retrain: RetrainSection = RetrainSection()
     labelling: LabellingSection = LabellingSection()

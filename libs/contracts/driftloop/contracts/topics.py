@@ -125,6 +125,7 @@ TOPICS: tuple[Topic, ...] = (
     # serving
     Topic(e.ServingDesired, ("deployer",), ("scorer", "deployer"), compacted=True),
     Topic(e.ScorerReported, ("scorer",), ("deployer",), ROWS_RETENTION),
+    Topic(e.ShadowReplayed, ("scorer",), ("deployer",)),
     Topic(e.RollbackRequested, ("registry",), ("deployer",), readers=("registry",)),
     Topic(e.RolloutSteered, ("registry",), ("deployer",), readers=("registry",)),
     Topic(e.RolloutAdvanced, ("deployer",), ("registry",)),

@@ -11,6 +11,7 @@ import binascii
 import hashlib
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from driftloop.contracts.events import DatasetRef, Evaluation, PackageRef, Span
@@ -178,6 +179,11 @@ class Manifest(Part):
     rows_sha256: str | None = None
     learned_span: Span | None = Field(default=None, exclude_if=_is_none)
     files: dict[str, FileEntry] = {}
+
+    @property
+    def learned_until(self) -> datetime:
+        """Time of the newest row that the served model may have learned."""
+        return (self.learned_span or self.train_span).end
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from confluent_kafka import (
@@ -116,13 +117,58 @@ def bounds_of(
         consumer.close()
 
 
+def bounds_between(
+    bootstrap: str,
+    topic: str,
+    since: datetime,
+    until: datetime,
+    config: Mapping[str, str] | None = None,
+) -> dict[Partition, tuple[int, int]]:
+    """Return what a topic got in a stretch of time, as bounds of its partitions.
+
+    By the records' timestamps; where they are not in order, a later one may be among
+    them.
+
+    Raises
+    ------
+    LogSilentError
+        When the broker is away, or the topic is not there.
+    """
+    whole = bounds_of(bootstrap, [topic], config)
+    consumer = Consumer(_client_config(bootstrap, config), logger=client_logger)
+
+    def firsts(moment: datetime) -> dict[Partition, int]:
+        """Return the first offset at or after a moment; none: the next one."""
+        at_ms = math.ceil(moment.timestamp() * 1000)
+        asked = [TopicPartition(*partition, at_ms) for partition in whole]
+        found = consumer.offsets_for_times(asked, METADATA_TIMEOUT_S)
+        ends = {(p.topic, p.partition): p.offset for p in found}
+        return {p: whole[p][1] if at < 0 else at for p, at in ends.items()}
+
+    try:
+        starts, ends = firsts(since), firsts(until + timedelta(milliseconds=1))
+    except KafkaException as error:
+        text = error.args[0].str()
+        raise LogSilentError(f"the broker at {bootstrap}: {text}") from error
+    else:
+        return {p: (starts[p], min(ends[p], whole[p][1])) for p in whole}
+    finally:
+        consumer.close()
+
+
 def read_part(
     bootstrap: str,
     bounds: Mapping[Partition, tuple[int, int]],
     config: Mapping[str, str] | None = None,
     patience_s: float = 30.0,
+    chunk: int = CHUNK,
 ) -> Iterator[list[Message]]:
     """Yield what partitions hold within bounds, in chunks of one partition, in order.
+
+    Parameters
+    ----------
+    patience_s : for the next record.
+    chunk : most messages at a time, of all partitions.
 
     Raises
     ------
@@ -136,7 +182,7 @@ def read_part(
         heard = time.monotonic()
         while open_ends:
             chunks: dict[Partition, list[Message]] = {}
-            for raw in consumer.consume(CHUNK, POLL_S):
+            for raw in consumer.consume(chunk, POLL_S):
                 heard = time.monotonic()
                 partition = raw.topic(), raw.partition()
                 end = open_ends.get(partition)
@@ -150,7 +196,9 @@ def read_part(
                     continue
                 if error is not None or raw.offset() + 1 >= end:
                     del open_ends[partition]
-            yield from chunks.values()
+            if chunks:
+                yield from chunks.values()
+                heard = time.monotonic()  # the reader's own time is not the broker's
             if time.monotonic() - heard > patience_s:
                 raise LogSilentError(f"nothing came for {patience_s:g} s")
     finally:

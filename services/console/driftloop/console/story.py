@@ -40,6 +40,7 @@ DECISIONS: dict[type[Event], str] = {
     e.ModelRejected: "bad",
     e.RollbackRequested: "person",
     e.RolloutSteered: "person",
+    e.ShadowReplayed: "plain",
     e.RolloutAdvanced: "quiet",
     e.ModelDeployed: "good",
     e.ModelRolledBack: "bad",

@@ -18,6 +18,7 @@ from driftloop.contracts.events import (
     RolloutSteered,
     ScorerReported,
     ServingDesired,
+    ShadowReplayed,
 )
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.deployer.judgement import (
@@ -28,6 +29,7 @@ from driftloop.deployer.judgement import (
     judge,
     plan,
     with_performance,
+    with_replay,
     with_report,
 )
 from driftloop.deployer.state import (
@@ -80,6 +82,19 @@ def measure(serving: Serving, event: PerformanceMeasured, spec: PipelineSpec) ->
     if rollout is None or rollout.previous is None or rollout.step.kind == "full":
         return Change(serving, [])
     figures = with_performance(
+        rollout.figures, event, rollout.release.version, rollout.previous.version
+    )
+    if figures is None:
+        return Change(serving, [])
+    return _judged(serving, rollout, figures, spec)
+
+
+def replay(serving: Serving, event: ShadowReplayed, spec: PipelineSpec) -> Change:
+    """Judge a shadow step by recorded rows; too few are where live rows go on."""
+    rollout = serving.rollout
+    if rollout is None or rollout.previous is None or rollout.step.kind != "shadow":
+        return Change(serving, [])
+    figures = with_replay(
         rollout.figures, event, rollout.release.version, rollout.previous.version
     )
     if figures is None:
@@ -316,7 +331,7 @@ def _settled(
         started = step_told(after.pipeline, rollout, "started", aim(rollout))
         told.append(started.following(origin))
     if wanted(after) != wanted(before):
-        champion, candidate, share = wanted(after)
+        champion, candidate, share, recorded = wanted(after)
         after = after.model_copy(update={"generation": before.generation + 1})
         told.append(
             ServingDesired(
@@ -325,6 +340,7 @@ def _settled(
                 champion=champion,
                 candidate=candidate,
                 candidate_share=share,
+                replay=recorded,
             ).following(origin)
         )
     return Change(after, told)

@@ -11,6 +11,7 @@ from driftloop.contracts.events import (
     RolloutSteered,
     ScorerReported,
     ServingDesired,
+    ShadowReplayed,
 )
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.deployer import core
@@ -51,6 +52,14 @@ def on_scorer_reported(event: ScorerReported, deps: DeployerDeps) -> Iterator[Ev
     yield from _stored(before, core.report(before, event, spec), deps)
 
 
+def on_shadow_replayed(event: ShadowReplayed, deps: DeployerDeps) -> Iterator[Event]:
+    spec = deps.pipeline(event.pipeline)
+    before = _serving(spec, deps)
+    if is_stale(before, event):
+        raise Skip("stale_generation")
+    yield from _stored(before, core.replay(before, event, spec), deps)
+
+
 def on_rollback_requested(
     event: RollbackRequested, deps: DeployerDeps
 ) -> Iterator[Event]:
@@ -86,6 +95,7 @@ HANDLERS: list[EventHandler] = [
     on_model_approved,
     on_performance_measured,
     on_scorer_reported,
+    on_shadow_replayed,
     on_rollback_requested,
     on_rollout_steered,
 ]

@@ -9,7 +9,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from driftloop.contracts.events import PerformanceMeasured, ScorerReported
+from driftloop.contracts.events import (
+    PerformanceMeasured,
+    ScorerReported,
+    ShadowReplayed,
+)
 from driftloop.contracts.pipeline import RolloutSection
 from pydantic import BaseModel, ConfigDict
 
@@ -178,7 +182,10 @@ def with_report(
 
 
 def with_performance(
-    figures: Figures, event: PerformanceMeasured, version: int, rival: int
+    figures: Figures,
+    event: PerformanceMeasured | ShadowReplayed,
+    version: int,
+    rival: int,
 ) -> Figures | None:
     """Add a paired measurement; None when it is not one of these two versions.
 
@@ -207,6 +214,24 @@ def with_performance(
             "variance_sum": (figures.variance_sum + (rows * pair.standard_error) ** 2),
         }
     )
+
+
+def with_replay(
+    figures: Figures, event: ShadowReplayed, version: int, rival: int
+) -> Figures | None:
+    """Add recorded rows; None when they are not of these two versions.
+
+    Without labels there is still something to see: on how many rows it failed.
+    """
+    if (event.candidate_version, event.champion_version) != (version, rival):
+        return None
+    figures = figures.model_copy(
+        update={
+            "scored_rows": figures.scored_rows + event.row_count,
+            "error_count": figures.error_count + event.error_count,
+        }
+    )
+    return with_performance(figures, event, version, rival) or figures
 
 
 def judge(figures: Figures, step: Step, rules: RolloutSection) -> Verdict:

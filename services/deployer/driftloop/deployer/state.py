@@ -6,9 +6,11 @@ from typing import NamedTuple
 from driftloop.contracts.base import Meta, derived_id
 from driftloop.contracts.events import (
     PackageRef,
+    ReplayWanted,
     ScorerReported,
     ServedModel,
     ServingDesired,
+    ShadowReplayed,
 )
 from driftloop.contracts.pipeline import PipelineSpec, RolloutSection
 from driftloop.deployer.judgement import Figures, Frozen, Step, plan
@@ -83,6 +85,7 @@ class Wanted(NamedTuple):
     champion: ServedModel | None
     candidate: ServedModel | None
     share: float
+    replay: ReplayWanted | None = None
 
 
 def wanted(serving: Serving) -> Wanted:
@@ -96,9 +99,17 @@ def wanted(serving: Serving) -> Wanted:
         return Wanted(old, None, 0.0)
     new, previous = rollout.release.served(), rollout.previous
     if not rollout.is_in_front:
-        return Wanted(old, new, rollout.step.share)
+        return Wanted(old, new, rollout.step.share, replay_of(rollout))
     is_watched = previous is not None and rollout.steps[-1].kind == "watching"
     return Wanted(new, previous.served() if previous and is_watched else None, 0.0)
+
+
+def replay_of(rollout: Rollout) -> ReplayWanted | None:
+    """Return what of the log a shadow step is judged by as well; None: nothing."""
+    rules, step = rollout.rules, rollout.step
+    if step.kind != "shadow" or rules.shadow_from != "replay":
+        return None
+    return ReplayWanted(hours=rules.replay_hours, labelled_rows=step.rows)
 
 
 def rollout_id(release: Release) -> str:
@@ -106,7 +117,7 @@ def rollout_id(release: Release) -> str:
     return derived_id(release.origin.id, "rollout", 0)
 
 
-def is_stale(serving: Serving, report: ScorerReported) -> bool:
+def is_stale(serving: Serving, report: ScorerReported | ShadowReplayed) -> bool:
     """Whether a report is about an earlier generation than the present one."""
     return report.generation < serving.generation
 

@@ -10,7 +10,7 @@ from driftloop.contracts.events import (
     ScorerReported,
 )
 from driftloop.contracts.pipeline import PipelineSpec
-from driftloop.deployer.state import Release, Rollout, Serving, rollout_id
+from driftloop.deployer.state import Release, Rollout, Serving, replay_of, rollout_id
 
 
 def step_told(
@@ -35,7 +35,9 @@ def aim(rollout: Rollout) -> str:
     if rollout.step.kind == "full":
         return "until a scorer serves it as champion"
     against = f"version {previous.version}" if previous else "nothing"
-    return f"{rollout.step.rows} labelled rows against {against}"
+    recorded = replay_of(rollout)
+    first = f", first of {recorded.hours:g} recorded hours" if recorded else ""
+    return f"{rollout.step.rows} labelled rows against {against}{first}"
 
 
 def superseded(serving: Serving, old: Release, new: Release) -> Event:

@@ -20,11 +20,11 @@ from driftloop.contracts.events import (
     Span,
 )
 from driftloop.contracts.pipeline import PipelineSpec
+from driftloop.models.losses import measured, paired
+from driftloop.models.pairing import Labelled, as_time
 from driftloop.monitor.error_drift import MAX_BLOCKS, Rise, error_rise
 from driftloop.monitor.faults import Conclusion
 from driftloop.monitor.feature_drift import MIN_EFFECT, Movement
-from driftloop.monitor.labelled import Labelled, as_time
-from driftloop.monitor.losses import measured, paired
 from driftloop.monitor.state import Block, Reference, Verdict, Watch
 
 MIN_NO_SKILL = 0.25
@@ -32,7 +32,11 @@ MIN_NO_SKILL = 0.25
 target which hardly changes for a while does not blow up the level."""
 MAX_TOLD_COLUMNS = 5
 MAX_DOUBLINGS = 3
-_NOTHING_TOLD: dict[str, tuple[str, ...]] = {"told_columns": (), "told_skew": ()}
+_NOTHING_TOLD: dict[str, tuple[str, ...]] = {
+    "told_columns": (),
+    "told_skew": (),
+    "minute_versions": (),
+}
 
 
 def deployed(watch: Watch, version: int, evaluation: Evaluation) -> Watch:

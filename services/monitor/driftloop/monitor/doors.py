@@ -1,6 +1,7 @@
 """Rows that were asked at doors, against the stream and against training."""
 
 from collections.abc import Iterator
+from datetime import datetime
 
 import pyarrow as pa
 from driftloop.contracts.base import Event
@@ -9,13 +10,34 @@ from driftloop.monitor import skew, store
 from driftloop.monitor.turn import Turn, kinds_of, newest_rows
 
 MAX_ROWS = 1000
-"""Newest rows of each side that are compared, id by id."""
+"""Newest rows of each side that are compared, id by id; and the most that are kept of
+one minute of requests, so that busy doors cost no more than quiet ones."""
 
 
-def keep(turn: Turn, event: RequestsAnswered) -> None:
-    """Store asked rows; those with ids wait for the same rows in the stream."""
-    version = pa.repeat(event.version, event.row_count)
-    rows = event.rows.append_column(skew.VERSION, version)
+def room_for(turn: Turn, event: RequestsAnswered) -> int:
+    """Return how many rows of an event are still kept of its minute."""
+    minute, watch = _minute(event), turn.watch
+    is_new = watch.asked_minute is None or minute > watch.asked_minute
+    if is_new:
+        turn.watch = watch.model_copy(
+            update={"asked_minute": minute, "minute_rows": 0, "minute_versions": ()}
+        )
+    return min(event.row_count, MAX_ROWS - turn.watch.minute_rows)
+
+
+def is_first_look(turn: Turn, event: RequestsAnswered) -> bool:
+    """Whether nothing of the version was kept of this minute."""
+    return event.version not in turn.watch.minute_versions
+
+
+def _minute(event: RequestsAnswered) -> datetime:
+    return event.span.start.replace(second=0, microsecond=0)
+
+
+def keep(turn: Turn, event: RequestsAnswered, row_count: int) -> None:
+    """Store the first asked rows; those with ids wait for the same in the stream."""
+    version = pa.repeat(event.version, row_count)
+    rows = event.rows.slice(0, row_count).append_column(skew.VERSION, version)
     store.add_slice(turn.deps.session, event.pipeline, store.ASKED, event.span, rows)
     watch = turn.watch
     has_ids = rows.column(skew.ID).null_count < rows.num_rows
@@ -23,7 +45,9 @@ def keep(turn: Turn, event: RequestsAnswered) -> None:
     turn.watch = watch.model_copy(
         update={
             "awaited_rows": wait if has_ids else watch.awaited_rows,
-            "asked_rows": watch.asked_rows + event.row_count,
+            "asked_rows": watch.asked_rows + row_count,
+            "minute_rows": watch.minute_rows + row_count,
+            "minute_versions": tuple(sorted({*watch.minute_versions, event.version})),
         }
     )
 

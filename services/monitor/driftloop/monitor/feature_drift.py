@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from driftloop.monitor.columns import Column, Floats, age_column, numbers, texts
+from driftloop.models.columns import Column, Floats, numbers, texts
+from driftloop.monitor.columns import age_column
 from scipy import special
 
 Kind = Literal["number", "integer", "category", "boolean", "datetime"]

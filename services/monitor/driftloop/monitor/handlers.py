@@ -17,10 +17,11 @@ from driftloop.contracts.events import (
     Span,
 )
 from driftloop.contracts.pipeline import PipelineSpec
+from driftloop.models import pairing
+from driftloop.models.pairing import Pair
 from driftloop.monitor import core, doors, faults, joining, metrics, skew, store
 from driftloop.monitor.error_drift import MAX_BLOCK_ROWS, MAX_BLOCKS, block_rows
 from driftloop.monitor.feature_drift import MIN_ROWS, Kind, Movement, movements
-from driftloop.monitor.joining import Pair
 from driftloop.monitor.labelled import with_labelled
 from driftloop.monitor.labelling import asking, queue
 from driftloop.monitor.sensors import jumps
@@ -60,7 +61,7 @@ def on_batch_scored(event: BatchScored, deps: MonitorDeps) -> Iterator[Event]:
     is_rolling_out = event.candidate_version is not None
     turn.watch = turn.watch.model_copy(update={"is_rolling_out": is_rolling_out})
     _keep_predictions(turn, event)
-    rows = joining.predictions_of(
+    rows = pairing.predictions_of(
         event.rows, event.champion_version, event.candidate_version
     )
     met = joining.meet_predictions(deps.session, event.pipeline, rows)
@@ -73,8 +74,13 @@ def on_batch_scored(event: BatchScored, deps: MonitorDeps) -> Iterator[Event]:
 
 def on_requests_answered(event: RequestsAnswered, deps: MonitorDeps) -> Iterator[Event]:
     turn = turn_of(event, deps)
-    doors.keep(turn, event)
-    yield from doors.compare(turn)
+    room = doors.room_for(turn, event)
+    if not room:
+        raise Skip("enough_asked_rows")
+    is_first = doors.is_first_look(turn, event)
+    doors.keep(turn, event, room)
+    if is_first:
+        yield from doors.compare(turn)
     if turn.watch.asked_rows >= turn.spec.monitor.window_rows:
         yield from doors.compare_distributions(turn)
     turn.save()
@@ -246,7 +252,7 @@ def _keep_predictions(turn: Turn, event: BatchScored) -> None:
 def _labels(turn: Turn, event: RowsEvent) -> Iterator[Event]:
     spec = turn.spec
     is_number = spec.task == "regression"
-    labels = joining.labels_of(event.rows, spec.data.target, is_number=is_number)
+    labels = pairing.labels_of(event.rows, spec.data.target, is_number=is_number)
     asking.labelled(turn, labels)
     met = joining.meet_labels(turn.deps.session, event.pipeline, labels)
     yield from _labelled(turn, met)
@@ -254,14 +260,14 @@ def _labels(turn: Turn, event: RowsEvent) -> Iterator[Event]:
 
 def _labelled(turn: Turn, pairs: list[Pair]) -> Iterator[Event]:
     """Report rows whose label and prediction have met, and judge the error."""
-    timely = joining.within(pairs, _horizon(turn.spec))
+    timely = pairing.within(pairs, _horizon(turn.spec))
     metrics.LATE_LABELS.labels(turn.spec.name).inc(len(pairs) - len(timely))
     pairs = timely
     if not pairs:
         return
     spec, session = turn.spec, turn.deps.session
     has_closed = False
-    for rows in joining.labelled(pairs, spec.metric):
+    for rows in pairing.labelled(pairs, spec.metric):
         performance = core.performance(spec.name, spec.metric, rows)
         for measurement in performance.measurements:
             metrics.LOSS.labels(spec.name, measurement.role).set(measurement.value)

@@ -1,43 +1,13 @@
 """From labelled rows to blocks of one version, closed in event time."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-
 import numpy as np
-import numpy.typing as npt
-from driftloop.monitor.columns import Floats
+from driftloop.models.losses import measured, no_skill_loss
+from driftloop.models.pairing import Labelled, as_time
 from driftloop.monitor.error_drift import block_rows
-from driftloop.monitor.losses import measured, no_skill_loss
-from driftloop.monitor.state import Block, OpenBlock, Target, Watch
+from driftloop.monitor.state import Block, OpenBlock, Watch
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_TARGETS = 2000
 """Newest targets from which a guess without skill is made."""
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Rows of one version whose target has come, in order of event time.
-
-    Attributes
-    ----------
-    times_us : (n_rows,) event times, microseconds since 1970.
-    champion, candidate : (n_rows,) losses of the versions; no candidate: None.
-    targets : (n_rows,) float or text.
-    """
-
-    champion_version: int
-    candidate_version: int | None
-    times_us: npt.NDArray[np.int64]
-    champion: Floats
-    candidate: Floats | None
-    targets: Sequence[Target]
-
-
-def as_time(time_us: int) -> datetime:
-    """Return microseconds since 1970 as a time in UTC."""
-    return EPOCH + timedelta(microseconds=int(time_us))
 
 
 def with_labelled(

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-from driftloop.monitor.columns import Floats
+from driftloop.models.columns import Floats
 from driftloop.monitor.feature_drift import MIN_ROWS, Kind, finite
 
 MIN_SCALE_GAP = 2.0

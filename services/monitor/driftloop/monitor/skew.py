@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from driftloop.contracts.base import Event
 from driftloop.contracts.events import AlertRaised
 from driftloop.contracts.pipeline import PipelineSpec
-from driftloop.monitor.columns import Column, numbers, texts
+from driftloop.models.columns import Column, numbers, texts
 from driftloop.monitor.faults import Conclusion
 from driftloop.monitor.feature_drift import Kind, movements
 from driftloop.monitor.state import Watch

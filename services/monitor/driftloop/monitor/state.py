@@ -4,10 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from driftloop.contracts.events import RowKind, Span
+from driftloop.models.losses import Target
 from pydantic import BaseModel, ConfigDict
-
-Target = float | str
-"""A number for regression, else the label as text."""
 
 
 class Frozen(BaseModel):
@@ -129,6 +127,8 @@ class Watch(Frozen):
     told_columns : columns whose movement was told for the version in service.
     told_skew : checks and columns of serving skew that were told for it.
     asked_rows : rows asked at doors since their distribution was looked at.
+    asked_minute : newest one of requests, with the rows kept of it (``minute_rows``)
+        and the versions that gave them (``minute_versions``).
     awaited_rows : of the stream, in which such rows are still looked for by id.
     window_after : number of the newest slice of inputs in a closed window.
     window_rows : rows in slices since then.
@@ -150,6 +150,9 @@ class Watch(Frozen):
     told_columns: tuple[str, ...] = ()
     told_skew: tuple[str, ...] = ()
     asked_rows: int = 0
+    asked_minute: datetime | None = None
+    minute_rows: int = 0
+    minute_versions: tuple[int, ...] = ()
     awaited_rows: int = 0
     window_after: int = 0
     window_rows: int = 0

@@ -13,7 +13,7 @@ from driftloop.models.onnx_model import Predictions
 from driftloop.models.package import InputColumn
 from driftloop.runtime.outbox import Cause, OutboxRelay
 from driftloop.runtime.telemetry import log
-from driftloop.scorer.asked import Asked, Hidden, row_ids
+from driftloop.scorer.asked import Asked, row_ids
 from driftloop.scorer.core import is_candidates, p99
 from driftloop.scorer.feeds import BadRequest, Columns, Feeds, feeds_of
 from driftloop.scorer.metrics import count_call
@@ -109,12 +109,7 @@ class Traffic:
 
 
 def traffic_reporter(
-    traffic: Traffic,
-    asked: Asked,
-    outbox: OutboxRelay,
-    replica: str,
-    hidden: Hidden,
-    stopping: threading.Event,
+    traffic: Traffic, outbox: OutboxRelay, replica: str, stopping: threading.Event
 ) -> Callable[[], None]:
     """Return the loop that reports requests: errors at once, else rarely.
 
@@ -139,10 +134,6 @@ def traffic_reporter(
                             versions=versions,
                         )
                     )
-            for sample in asked.drain(replica, hidden):
-                name = f"asked/{uuid4()}"
-                with outbox.unit(Cause(name, Chain(name))) as (_, events):
-                    events.append(sample)
 
     return run
 
@@ -155,7 +146,7 @@ class Desk:
     ) -> None:
         self.shelf = shelf
         self._traffic = traffic
-        self._kept = asked or Asked()
+        self._log = asked or Asked(lambda _: "none", most_bytes=0)
 
     async def answer(
         self,
@@ -244,8 +235,8 @@ class Desk:
             self._traffic.add(key, role, rows, seconds, error)
             failed = 0 if error is None else rows
             count_call(pipeline, role, "requests", rows, failed, seconds)
-        self._kept.add(
-            (pipeline, loaded.version), loaded.manifest.inputs,
+        self._log.add(
+            (pipeline, loaded.version, role), loaded.manifest, request_id,
             row_ids(columns, rows, named), feeds, said,
         )  # fmt: skip
         unfamiliar = loaded.familiar.unfamiliar(feeds)

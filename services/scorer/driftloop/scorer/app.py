@@ -5,16 +5,24 @@ from contextlib import contextmanager
 from functools import partial
 
 from driftloop.contracts.events import ServingDesired
+from driftloop.contracts.pipeline import AnswersLogged
 from driftloop.runtime.service import Parts, Runtime, Service
+from driftloop.scorer.answer_log import AnswerLog
 from driftloop.scorer.answering import Desk, Traffic, traffic_reporter
 from driftloop.scorer.api import routers
 from driftloop.scorer.asked import ROW_ID, Asked
 from driftloop.scorer.handlers import HANDLERS, ScorerDeps
 from driftloop.scorer.loader import Loader, announcer, model_opener
 from driftloop.scorer.open_inference.rpc import grpc_server
+from driftloop.scorer.replay import Replays
 from driftloop.scorer.settings import ScorerSettings
 from driftloop.scorer.shelf import Shelf
-from driftloop.scorer.tables import ScorerAnnounced, ScorerTally, ScorerTried
+from driftloop.scorer.tables import (
+    ScorerAnnounced,
+    ScorerReplayed,
+    ScorerTally,
+    ScorerTried,
+)
 
 
 @contextmanager
@@ -29,7 +37,12 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
         runtime.stopping,
     )
     desired.on_change(loader.wish)
-    traffic, asked = Traffic(), Asked()
+
+    def log_mode(pipeline: str) -> AnswersLogged | None:
+        applied = runtime.pipelines.get(pipeline)
+        return None if applied is None else applied.spec.serving.log
+
+    traffic, asked = Traffic(), Asked(log_mode, settings.log_memory_bytes)
     desk = Desk(shelf, traffic, asked)
 
     def hidden(pipeline: str) -> set[str] | None:
@@ -38,6 +51,16 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
             return None
         rules, row_id = applied.spec.data.privacy, applied.spec.data.id
         return {ROW_ID if name == row_id else name for name in rules}
+
+    answer_log = AnswerLog(
+        asked, runtime.publisher, runtime.store, settings.replica, hidden,
+        runtime.stopping,
+    )  # fmt: skip
+
+    replays = Replays(
+        shelf, desired, runtime.pipelines, settings, runtime.store, runtime.engine,
+        runtime.outbox, runtime.stopping,
+    )  # fmt: skip
 
     def is_ready() -> bool:
         return desired.caught_up.is_set() and loader.is_settled()
@@ -55,13 +78,10 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
         background=[
             partial(loader.run, desired.caught_up),
             traffic_reporter(
-                traffic,
-                asked,
-                runtime.outbox,
-                settings.replica,
-                hidden,
-                runtime.stopping,
+                traffic, runtime.outbox, settings.replica, runtime.stopping
             ),
+            answer_log.run,
+            replays.run,
         ],
         ready={"models": loader.is_settled},
         servers={
@@ -75,6 +95,7 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
             )
         },
     )
+    answer_log.close()
 
 
 SERVICE = Service(
@@ -82,6 +103,6 @@ SERVICE = Service(
     settings=ScorerSettings,
     handlers=HANDLERS,
     build=build,
-    tables=[ScorerTally, ScorerAnnounced, ScorerTried],
+    tables=[ScorerTally, ScorerAnnounced, ScorerTried, ScorerReplayed],
     states=[ServingDesired],
 )

@@ -14,12 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from driftloop.contracts.events import Role, VersionReport
+from driftloop.models.pairing import CLASSES_METADATA_KEY
 from pydantic import BaseModel, ConfigDict
 
 HASH_BYTES = 8
 HASH_RANGE = 1 << (8 * HASH_BYTES)
-CLASSES_METADATA_KEY = b"classes"
-"""On score columns: the labels that the score belongs to, as a JSON list."""
 
 
 def is_candidates(row_id: str, version: int, share: float) -> bool:

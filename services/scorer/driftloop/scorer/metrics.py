@@ -5,8 +5,8 @@ from prometheus_client import Counter, Gauge, Histogram
 
 ROWS = Counter(
     "driftloop_scorer_rows_total",
-    "Rows given to a version, by its role, where they came from (stream or requests) "
-    "and whether it had a finite answer (answered or failed)",
+    "Rows given to a version, by its role, where they came from (stream, requests "
+    "or replay) and whether it had a finite answer (answered or failed)",
     ["pipeline", "role", "door", "outcome"],
 )
 CALL_DURATION = Histogram(
@@ -19,6 +19,18 @@ UNFAMILIAR = Counter(
     "driftloop_scorer_unfamiliar_requests_total",
     "Requests with a value that the version which answered has not learned from",
     ["pipeline"],
+)
+LOGGED_ROWS = Counter(
+    "driftloop_scorer_logged_rows_total",
+    "Rows of answered requests that are on requests-answered",
+    ["pipeline"],
+)
+LEFT_OUT_ROWS = Counter(
+    "driftloop_scorer_left_out_rows_total",
+    "Rows of answered requests that are not on requests-answered, by reason: no_room "
+    "(the broker is away or slow), sampled (serving.log), rules_unknown (the pipeline "
+    "is), stopped (the broker was away at the end)",
+    ["pipeline", "reason"],
 )
 SERVING_INFO = Gauge(
     "driftloop_model_serving_info",

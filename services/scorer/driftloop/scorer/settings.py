@@ -14,6 +14,14 @@ class ScorerSettings(PackageSettings):
     )
     grpc_port: int = Field(default=0, ge=0, le=65535, description="0: a free one")
     max_body_bytes: int = Field(default=16 * MIB, gt=0)
+    log_memory_bytes: int = Field(
+        default=64 * MIB,
+        gt=0,
+        description="for answered requests that are not written to the log yet",
+    )
+    replay_max_rows: int = Field(
+        default=1_000_000, ge=1, description="scored in one shadow by replay"
+    )
     trial_timeout_seconds: float = Field(
         default=60, gt=0, description="for loading a model and running its samples"
     )

@@ -1,4 +1,4 @@
-"""The scorer's tables: figures not yet reported, and what was announced."""
+"""The scorer's tables: figures not yet reported, and what was told already."""
 
 from driftloop.scorer.core import Tally
 from sqlmodel import Field, Session, SQLModel
@@ -29,6 +29,17 @@ class ScorerTried(SQLModel, table=True):
     __tablename__ = "scorer_tried"
     digest: str = Field(primary_key=True)
     onnx_runtime: str = Field(primary_key=True, description="its version")
+
+
+class ScorerReplayed(SQLModel, table=True):
+    """The last ``serving-desired`` of a pipeline whose replay was told, by any replica.
+
+    A replay is told once; see ``replay.py``.
+    """
+
+    __tablename__ = "scorer_replayed"
+    pipeline: str = Field(primary_key=True)
+    wish_id: str
 
 
 def load_tally(session: Session, replica: str, pipeline: str) -> Tally:

@@ -46,12 +46,6 @@ class Served:
     measured: Measured
 
 
-def learned_until(package: Package) -> datetime:
-    """Return the time of the newest row that a package's model may have learned."""
-    manifest = package.manifest
-    return (manifest.learned_span or manifest.train_span).end
-
-
 def with_fair_holdout(
     request: JobRequest, rows: pa.Table, champion: Package | None
 ) -> JobRequest:
@@ -61,9 +55,9 @@ def with_fair_holdout(
     Where too few rows would be left to judge, the spans stay: the champion is
     favoured then, and :func:`known_rows` says by how many rows.
     """
-    if champion is None or learned_until(champion) <= request.train_span.end:
+    if champion is None or champion.manifest.learned_until <= request.train_span.end:
         return request
-    until = learned_until(champion)
+    until = champion.manifest.learned_until
     newer = rows.filter(pc.greater(rows["event_time"], _moment(until)))
     if newer.num_rows < MIN_FAIR_ROWS:
         return request
@@ -74,7 +68,7 @@ def with_fair_holdout(
 
 def known_rows(holdout: pa.Table, champion: Package) -> int:
     """Return how many rows of the hold-out a champion may have learned."""
-    until = _moment(learned_until(champion))
+    until = _moment(champion.manifest.learned_until)
     known = holdout.filter(pc.less_equal(holdout["event_time"], until))
     return len(known)
 

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 from driftloop.contracts.base import Event
 from driftloop.contracts.events import BatchScored, LabelsWanted, Span, WantedLabel
+from driftloop.models.columns import Floats
+from driftloop.models.pairing import EPOCH, Label
 from driftloop.monitor import metrics, store
-from driftloop.monitor.columns import Floats
 from driftloop.monitor.feature_drift import movements
-from driftloop.monitor.joining import EPOCH, Label
 from driftloop.monitor.labelling import queue
 from driftloop.monitor.labelling.choosing import Choice, Pool, choose
 from driftloop.monitor.labelling.queue import Said

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from driftloop.contracts.labelling import Strategy
-from driftloop.monitor.columns import Column, Floats, numbers, texts
+from driftloop.models.columns import Column, Floats, numbers, texts
 from driftloop.monitor.feature_drift import Kind
 from driftloop.monitor.labelling.clusters import representatives
 from driftloop.monitor.labelling.encoding import (

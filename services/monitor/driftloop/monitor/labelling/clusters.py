@@ -6,7 +6,7 @@ Vassilvitskii (2007), k-means++, SODA.
 """
 
 import numpy as np
-from driftloop.monitor.columns import Floats
+from driftloop.models.columns import Floats
 from scipy.spatial.distance import cdist
 
 MAX_ROUNDS = 15

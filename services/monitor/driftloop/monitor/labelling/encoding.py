@@ -9,7 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from driftloop.monitor.columns import Column, Floats, age_column, numbers, texts
+from driftloop.models.columns import Column, Floats, numbers, texts
+from driftloop.monitor.columns import age_column
 from driftloop.monitor.feature_drift import MAX_COUNTED_VALUES, Kind
 from scipy.spatial.distance import cdist
 

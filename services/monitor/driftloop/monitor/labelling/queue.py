@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from driftloop.contracts.events import LabelsWanted, WantedLabel
 from driftloop.contracts.labelling import MAX_BUDGET_ROWS
-from driftloop.monitor.joining import EPOCH, IDS_A_QUERY
+from driftloop.models.pairing import EPOCH
+from driftloop.monitor.joining import IDS_A_QUERY
 from driftloop.monitor.tables import MonitorPrediction, MonitorWanted, MonitorWatch
 from sqlalchemy import Select, Table, delete, func, insert, select, update
 from sqlmodel import Session, SQLModel

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from driftloop.monitor.joining import (
+from driftloop.models.losses import no_skill_loss, paired
+from driftloop.models.pairing import (
     Label,
     labelled,
     labels_of,
     predictions_of,
     within,
 )
-from driftloop.monitor.losses import no_skill_loss, paired
 
 MICROSECOND = timedelta(microseconds=1)
 TIMES = pa.array(
