@@ -1005,8 +1005,21 @@ class VersionReport(Value):
     detail: str = ""
     row_count: int = Field(default=0, ge=0)
     error_count: int = Field(default=0, ge=0)
+    call_count: int = Field(default=0, ge=0)
+    latency_p50_seconds: float | None = Field(
+        default=None, description="of one scoring call"
+    )
     latency_p99_seconds: float | None = Field(
         default=None, description="of one scoring call"
+    )
+    compared_count: int = Field(
+        default=0, ge=0, description="rows that the champion answered too"
+    )
+    differing_count: int = Field(
+        default=0,
+        ge=0,
+        description="of them, those with another class, or a number further away than "
+        "rollout.prediction_tolerance",
     )
 
 

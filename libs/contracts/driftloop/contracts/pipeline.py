@@ -563,6 +563,23 @@ class RolloutSection(Section):
         gt=0,
         description="candidate's loss to champion's above which it is taken back",
     )
+    max_latency_ratio: float | None = Field(
+        default=20.0,
+        gt=0,
+        description="candidate's usual time of a call to champion's above which it is "
+        "taken back, where that is more than 50 ms; null: off",
+    )
+    max_prediction_shift: Ratio | None = Field(
+        default=None,
+        description="share of rows on which candidate and champion may differ, known "
+        "without labels; empty: any, as after a drift the right one differs much",
+    )
+    prediction_tolerance: float = Field(
+        default=0.0,
+        ge=0,
+        description="how far two numbers may lie apart, in the target's unit, before "
+        "they differ; classes differ when they are not the same",
+    )
     watch_rows: int = Field(
         default=200, ge=0, description="labelled rows watched after full"
     )
@@ -696,6 +713,21 @@ class PipelineSpec(Section):
             types = {name: f.type for name, f in self.data.features.items()}
             check_preprocessing(self.train.preprocessing, types)
             check_sequences(self.train.sequences, types)
+        return self
+
+    @model_validator(mode="after")
+    def _shift_of_numbers_has_a_tolerance(self) -> "PipelineSpec":
+        rollout = self.rollout
+        if (
+            self.task == "regression"
+            and rollout.max_prediction_shift is not None
+            and not rollout.prediction_tolerance
+        ):
+            raise ValueError(
+                "rollout.max_prediction_shift counts numbers that differ, and two "
+                "models hardly ever say the very same one; set "
+                "rollout.prediction_tolerance, in the target's unit"
+            )
         return self
 
     @model_validator(mode="after")

@@ -9,7 +9,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from driftloop.contracts.events import PerformanceMeasured, ScorerReported
+from driftloop.contracts.events import (
+    PerformanceMeasured,
+    ScorerReported,
+    VersionReport,
+)
 from driftloop.contracts.pipeline import RolloutSection
 from pydantic import BaseModel, ConfigDict
 
@@ -21,7 +25,17 @@ constant solves 2 (1 - Phi(z)) = 0.025, the reflection principle for a Brownian
 path watched all the time.
 """
 MIN_EARLY_ROWS = 20
-"""Labelled rows before which a standard error means too little to stop early."""
+"""Rows before which a standard error means too little to stop early."""
+MIN_TIMED_CALLS = 5
+"""Calls of both versions before their usual times are compared."""
+UNNOTICED_S = 0.05
+"""A call this short is not too slow, whatever the other version takes.
+
+Source: half of the 0.1 s within which an answer seems immediate, J. Nielsen,
+Usability Engineering (1993), section 5.5; the other half is left to the network.
+"""
+MOST_VARIANCE = 0.25
+"""Of a yes or no, whatever its share."""
 
 
 class Frozen(BaseModel):
@@ -59,6 +73,10 @@ class Figures(Frozen):
     loss_sum, rival_loss_sum : of the version and of the one it is compared with.
     difference_sum, difference_square_sum : of the mean paired differences.
     variance_sum : sum of (rows x standard error) squared.
+    timed_call_count : calls in reports that time both versions; the sums below weigh
+        each report's median (seconds of a call) by them.
+    compared_rows, differing_rows : rows that both versions answered, and those on
+        which they differ; known without labels.
     """
 
     is_ready: bool = False
@@ -73,6 +91,11 @@ class Figures(Frozen):
     difference_sum: float = 0.0
     difference_square_sum: float = 0.0
     variance_sum: float = 0.0
+    timed_call_count: int = 0
+    seconds_sum: float = 0.0
+    rival_seconds_sum: float = 0.0
+    compared_rows: int = 0
+    differing_rows: int = 0
 
     @property
     def loss_ratio(self) -> float:
@@ -174,7 +197,28 @@ def with_report(
         elif said.version == rival and reason:
             update = {"rival_failure": reason}
         figures = figures.model_copy(update=update)
-    return figures
+    by_version = {said.version: said for said in report.versions}
+    mine, other = by_version.get(version), by_version.get(rival or 0)
+    if mine is None or other is None:
+        return figures
+    return figures.model_copy(update=_compared(figures, mine, other))
+
+
+def _compared(
+    figures: Figures, mine: VersionReport, other: VersionReport
+) -> dict[str, float]:
+    """Return what a report on both versions adds; either may be the candidate."""
+    calls = min(mine.call_count, other.call_count)
+    usual, others = mine.latency_p50_seconds or 0.0, other.latency_p50_seconds or 0.0
+    compared = mine.compared_count + other.compared_count
+    differing = mine.differing_count + other.differing_count
+    return {
+        "timed_call_count": figures.timed_call_count + calls,
+        "seconds_sum": figures.seconds_sum + calls * usual,
+        "rival_seconds_sum": figures.rival_seconds_sum + calls * others,
+        "compared_rows": figures.compared_rows + compared,
+        "differing_rows": figures.differing_rows + differing,
+    }
 
 
 def with_performance(
@@ -219,11 +263,48 @@ def judge(figures: Figures, step: Step, rules: RolloutSection) -> Verdict:
             f"it failed on {figures.error_count} of {figures.scored_rows} rows; "
             f"max_error_ratio is {rules.max_error_ratio:g}"
         )
+    if reason := _too_slow(figures, rules) or _too_different(figures, step, rules):
+        return RollBack(reason)
     if step.kind == "full":
         return Advance("a scorer serves it") if figures.is_ready else Hold()
     if step.kind == "watching" and figures.rival_failure:
         return Advance(f"nothing to compare with any more: {figures.rival_failure}")
     return _judge_comparison(figures, step, rules)
+
+
+def _too_slow(figures: Figures, rules: RolloutSection) -> str:
+    """Return why the version is too slow beside its rival, or nothing."""
+    calls = figures.timed_call_count
+    if rules.max_latency_ratio is None or calls < MIN_TIMED_CALLS:
+        return ""
+    usual, others = figures.seconds_sum / calls, figures.rival_seconds_sum / calls
+    if usual <= UNNOTICED_S or usual <= rules.max_latency_ratio * others:
+        return ""
+    return (
+        f"too slow: a call takes {usual * 1000:.0f} ms, the other version's "
+        f"{others * 1000:.2g} ms, over {calls} calls; "
+        f"max_latency_ratio is {rules.max_latency_ratio:g}"
+    )
+
+
+def _too_different(figures: Figures, step: Step, rules: RolloutSection) -> str:
+    """Return why the version differs too much from its rival, or nothing.
+
+    Before the step's rows are seen, only what is clear: the bound is that of
+    :data:`CLEARLY_WORSE_Z`, with the greatest variance that a share can have.
+    """
+    rows, allowed = figures.compared_rows, rules.max_prediction_shift
+    if allowed is None or rows < MIN_EARLY_ROWS:
+        return ""
+    margin = 0.0
+    if rows < step.rows:
+        margin = CLEARLY_WORSE_Z * math.sqrt(MOST_VARIANCE * step.rows) / rows
+    if figures.differing_rows / rows <= allowed + margin:
+        return ""
+    return (
+        f"its predictions differ on {figures.differing_rows} of {rows} rows; "
+        f"max_prediction_shift is {allowed:g}"
+    )
 
 
 def _judge_comparison(figures: Figures, step: Step, rules: RolloutSection) -> Verdict:
@@ -236,6 +317,8 @@ def _judge_comparison(figures: Figures, step: Step, rules: RolloutSection) -> Ve
     ):
         return RollBack(f"clearly worse: {seen}")
     if rows < step.rows:
+        return Hold()
+    if rules.max_prediction_shift is not None and figures.compared_rows < step.rows:
         return Hold()
     if ratio > rules.max_loss_ratio:
         return RollBack(f"worse: {seen}; max_loss_ratio is {rules.max_loss_ratio:g}")
