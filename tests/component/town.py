@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import httpx
 import pyarrow as pa
@@ -40,7 +40,7 @@ from tests.unit.scorer.packages import Factory
 
 E = TypeVar("E", bound=Event)
 ROWS = 24
-PAUSE_S = 0.005
+PAUSE_S = 0.03
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 
 
@@ -157,9 +157,14 @@ class Town:
         )
 
     def has_reported(self) -> bool:
-        """Whether the scorer has settled on what is wanted last."""
-        wanted = self.of(ServingDesired)[-1].generation
-        return any(r.generation == wanted for r in self.of(ScorerReported))
+        """Whether a scorer has settled on what is wanted last."""
+        wanted = self.of(ServingDesired)[-1]
+        models = {m.version for m in (wanted.champion, wanted.candidate) if m}
+        return any(
+            report.generation == wanted.generation
+            and models <= {said.version for said in report.versions}
+            for report in self.of(ScorerReported)
+        )
 
     def wait_for(self, *desired: Any) -> None:
         wait_until(
@@ -181,6 +186,13 @@ class Town:
         ]
 
 
+class Replica(Protocol):
+    """Whoever answers at an address."""
+
+    @property
+    def url(self) -> str: ...
+
+
 class Clients:
     """Ask all the time, over connections that stay open, behind a load balancer.
 
@@ -196,14 +208,14 @@ class Clients:
     def __init__(
         self,
         pipeline: str,
-        replicas: Sequence[ServiceProcess],
+        replicas: Sequence[Replica],
         connections: int = 1,
         size: float = 1.0,
     ) -> None:
         self._size = size
         self._path = f"/v2/models/{pipeline}/infer"
         self._replicas = replicas
-        self._down: set[ServiceProcess] = set()
+        self._down: set[Replica] = set()
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=[number])
@@ -213,7 +225,7 @@ class Clients:
         self.failed: list[str] = []
 
     @contextmanager
-    def without(self, replica: ServiceProcess) -> Iterator[None]:
+    def without(self, replica: Replica) -> Iterator[None]:
         """Meanwhile the replica is killed and started: nobody is sent there."""
         self._down.add(replica)
         try:

@@ -994,6 +994,9 @@ class ServingDesired(Event):
     candidate_share: float = Field(
         default=0.0, ge=0, le=1, description="of rows answered by it; 0: shadow"
     )
+    ahead: list[str] = Field(
+        default=[], description="replicas on which the candidate answers everything"
+    )
 
 
 class VersionReport(Value):
@@ -1030,6 +1033,12 @@ class ScorerReported(Event):
     generation: int
     versions: list[VersionReport]
     watermark: UtcTime | None = None
+    lease_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="set in a sign of life, whose versions are all that the replica "
+        "has in memory: not heard of for so long, it is taken for gone",
+    )
 
 
 class RollbackRequested(Event):

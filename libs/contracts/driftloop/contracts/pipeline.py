@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from driftloop.contracts.approval import Approval
@@ -22,8 +21,9 @@ from driftloop.contracts.checks import (
     is_pattern,
     kind_of,
 )
+from driftloop.contracts.freeze import FreezeWindow
 from driftloop.contracts.labelling import LabellingSection
-from driftloop.contracts.moments import fixed_moment, moment_text
+from driftloop.contracts.moments import check_timezone, fixed_moment, moment_text
 from driftloop.contracts.networks import NetworksSection
 from driftloop.contracts.own_candidates import (
     OWN_KEYS,
@@ -280,13 +280,7 @@ class DataSection(Section):
     @field_validator("timezone")
     @classmethod
     def _timezone_exists(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise ValueError(
-                "no time zone of this name; use one such as Europe/Berlin or UTC"
-            ) from error
-        return value
+        return check_timezone(value)
 
     @field_validator("features")
     @classmethod
@@ -548,9 +542,12 @@ class GateSection(Section):
 class RolloutSection(Section):
     """How a version goes into service."""
 
-    strategy: Literal["shadow_then_canary", "canary", "immediate"] = Field(
+    strategy: Literal[
+        "shadow_then_canary", "canary", "blue_green", "rolling", "immediate"
+    ] = Field(
         default="shadow_then_canary",
-        description="shadow: it answers nobody, its answers are compared",
+        description="shadow: it answers nobody, its answers are compared; "
+        "[which one when](serving.md#strategies)",
     )
     shadow_rows: int = Field(
         default=100, ge=1, description="labelled rows compared before any exposure"
@@ -582,6 +579,10 @@ class RolloutSection(Section):
     )
     watch_rows: int = Field(
         default=200, ge=0, description="labelled rows watched after full"
+    )
+    freeze: list[FreezeWindow] = Field(
+        default_factory=list,
+        description="when no step forward is taken; going back always is",
     )
     approval: Approval = Approval()
 
@@ -800,6 +801,10 @@ def _explain(problem: Any) -> str:
     return f"{where or 'file'}: {message} (got {problem['input']!r:.80})"
 
 
+_INNER: dict[str, type[Section]] = {
+    "columns": Steps, "crosses": Cross, "freeze": FreezeWindow,
+}  # fmt: skip
+"""What stands in lists and mappings of sections."""
 _CHECKS = {kind_of(check): check for check in CHECKS}
 
 
@@ -815,7 +820,7 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
             return sorted(inner.model_fields)
         if model is TrainSection and part == "candidates":
             return sorted(OWN_KEYS)
-        if model is PreprocessingSection and part in ("columns", "crosses"):
-            return sorted((Steps if part == "columns" else Cross).model_fields)
+        if model in (PreprocessingSection, RolloutSection) and part in _INNER:
+            return sorted(_INNER[str(part)].model_fields)
         model = model.model_fields[str(part)].annotation
     return sorted(model.model_fields)

@@ -6,6 +6,7 @@ one: looking often does not make a false alarm likelier.
 """
 
 import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,12 +52,14 @@ class Step(Frozen):
     ----------
     share : of rows answered by the new version, 0 to 1.
     rows : labelled rows to compare before the step is judged.
+    ahead : replicas on which the new version answers everything.
     """
 
     name: str
-    kind: Literal["shadow", "canary", "full", "watching"]
+    kind: Literal["shadow", "warming", "canary", "rolling", "full", "watching"]
     share: float = 0.0
     rows: int = 0
+    ahead: tuple[str, ...] = ()
 
 
 class Figures(Frozen):
@@ -65,6 +68,7 @@ class Figures(Frozen):
     Attributes
     ----------
     is_ready : a scorer serves the version as this step wants it.
+    ready_on : replicas that have it in memory.
     failure : why a scorer cannot serve it.
     rival_failure : why a scorer cannot serve the version it is compared with.
     scored_rows, error_count : rows given to the version, and those it failed on.
@@ -80,6 +84,7 @@ class Figures(Frozen):
     """
 
     is_ready: bool = False
+    ready_on: tuple[str, ...] = ()
     failure: str | None = None
     rival_failure: str | None = None
     scored_rows: int = 0
@@ -153,6 +158,8 @@ def plan(rules: RolloutSection, *, has_champion: bool) -> tuple[Step, ...]:
     ['shadow', 'canary 10 %', 'canary 50 %', 'full', 'watching']
     >>> [step.name for step in plan(RolloutSection(), has_champion=False)]
     ['full']
+
+    Rolling goes on as :func:`replica_by_replica` once all have the version in memory.
     """
     full = Step(name="full", kind="full", share=1.0)
     if not has_champion:
@@ -160,7 +167,9 @@ def plan(rules: RolloutSection, *, has_champion: bool) -> tuple[Step, ...]:
     steps: list[Step] = []
     if rules.strategy == "shadow_then_canary":
         steps.append(Step(name="shadow", kind="shadow", rows=rules.shadow_rows))
-    if rules.strategy != "immediate":
+    if rules.strategy in {"blue_green", "rolling"}:
+        steps.append(Step(name="warming", kind="warming"))
+    if rules.strategy in {"shadow_then_canary", "canary"}:
         steps += [
             Step(
                 name=f"canary {share:.0%}".replace("%", " %"),
@@ -176,6 +185,27 @@ def plan(rules: RolloutSection, *, has_champion: bool) -> tuple[Step, ...]:
             Step(name="watching", kind="watching", share=1.0, rows=rules.watch_rows)
         )
     return tuple(steps)
+
+
+def replica_by_replica(
+    replicas: Sequence[str], rules: RolloutSection
+) -> tuple[Step, ...]:
+    """Return the steps of a rolling rollout; the last replica follows with full.
+
+    >>> steps = replica_by_replica(["a", "b", "c"], RolloutSection())
+    >>> [(step.name, step.ahead) for step in steps]
+    [('replica 1 of 3', ('a',)), ('replica 2 of 3', ('a', 'b'))]
+    """
+    count = len(replicas)
+    return tuple(
+        Step(
+            name=f"replica {number} of {count}",
+            kind="rolling",
+            rows=rules.step_rows,
+            ahead=tuple(replicas[:number]),
+        )
+        for number in range(1, count)
+    )
 
 
 def with_report(
@@ -199,6 +229,11 @@ def with_report(
         figures = figures.model_copy(update=update)
     by_version = {said.version: said for said in report.versions}
     mine, other = by_version.get(version), by_version.get(rival or 0)
+    if report.lease_seconds is not None:  # tells of all that the replica has loaded
+        ready = set(figures.ready_on) - {report.replica}
+        if mine is not None and mine.state == "ready":
+            ready.add(report.replica)
+        figures = figures.model_copy(update={"ready_on": tuple(sorted(ready))})
     if mine is None or other is None:
         return figures
     return figures.model_copy(update=_compared(figures, mine, other))
@@ -253,23 +288,48 @@ def with_performance(
     )
 
 
-def judge(figures: Figures, step: Step, rules: RolloutSection) -> Verdict:
-    """Return what the figures of a step mean under the pipeline's rules."""
-    if figures.failure:
-        return RollBack(f"a scorer cannot serve it: {figures.failure}")
-    allowed_errors = rules.max_error_ratio * max(step.rows, figures.scored_rows)
-    if figures.error_count > allowed_errors:
-        return RollBack(
-            f"it failed on {figures.error_count} of {figures.scored_rows} rows; "
-            f"max_error_ratio is {rules.max_error_ratio:g}"
-        )
-    if reason := _too_slow(figures, rules) or _too_different(figures, step, rules):
+def judge(
+    figures: Figures,
+    step: Step,
+    rules: RolloutSection,
+    replicas: Collection[str] | None = None,
+) -> Verdict:
+    """Return what the figures of a step mean under the pipeline's rules.
+
+    Parameters
+    ----------
+    replicas : that live; None: not all of them are known yet.
+    """
+    if reason := _fault(figures, step, rules):
         return RollBack(reason)
+    if step.kind == "warming":
+        return _judge_warming(figures, replicas)
     if step.kind == "full":
         return Advance("a scorer serves it") if figures.is_ready else Hold()
     if step.kind == "watching" and figures.rival_failure:
         return Advance(f"nothing to compare with any more: {figures.rival_failure}")
     return _judge_comparison(figures, step, rules)
+
+
+def _fault(figures: Figures, step: Step, rules: RolloutSection) -> str:
+    """Return what is wrong with the version, without labels, or nothing."""
+    if figures.failure:
+        return f"a scorer cannot serve it: {figures.failure}"
+    if figures.error_count > rules.max_error_ratio * max(
+        step.rows, figures.scored_rows
+    ):
+        return (
+            f"it failed on {figures.error_count} of {figures.scored_rows} rows; "
+            f"max_error_ratio is {rules.max_error_ratio:g}"
+        )
+    return _too_slow(figures, rules) or _too_different(figures, step, rules)
+
+
+def _judge_warming(figures: Figures, replicas: Collection[str] | None) -> Verdict:
+    """Hold until each replica that lives has the version in memory."""
+    if not replicas or not set(replicas) <= set(figures.ready_on):
+        return Hold()
+    return Advance(f"in memory on every replica: {', '.join(sorted(replicas))}")
 
 
 def _too_slow(figures: Figures, rules: RolloutSection) -> str:

@@ -34,8 +34,12 @@ def aim(rollout: Rollout) -> str:
     previous = rollout.previous
     if rollout.step.kind == "full":
         return "until a scorer serves it as champion"
+    if rollout.step.kind == "warming":
+        return "until every replica has it in memory"
     against = f"version {previous.version}" if previous else "nothing"
-    return f"{rollout.step.rows} labelled rows against {against}"
+    ahead = ", ".join(rollout.step.ahead)
+    where = f", with {ahead} ahead" if ahead else ""
+    return f"{rollout.step.rows} labelled rows against {against}{where}"
 
 
 def superseded(serving: Serving, old: Release, new: Release) -> Event:

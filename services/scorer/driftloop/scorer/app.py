@@ -10,7 +10,7 @@ from driftloop.scorer.answering import Desk, Traffic, traffic_reporter
 from driftloop.scorer.api import routers
 from driftloop.scorer.asked import ROW_ID, Asked
 from driftloop.scorer.handlers import HANDLERS, ScorerDeps
-from driftloop.scorer.loader import Loader, announcer, model_opener
+from driftloop.scorer.loader import Loader, announcer, heartbeat, model_opener
 from driftloop.scorer.open_inference.rpc import grpc_server
 from driftloop.scorer.settings import ScorerSettings
 from driftloop.scorer.shelf import Shelf
@@ -25,8 +25,9 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
     loader = Loader(
         shelf,
         model_opener(runtime.store, settings, runtime.engine),
-        announcer(runtime.outbox, settings.replica),
+        announcer(runtime.outbox, settings.replica, settings.lease_seconds),
         runtime.stopping,
+        settings.replica,
     )
     desired.on_change(loader.wish)
     traffic, asked = Traffic(), Asked()
@@ -54,6 +55,9 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
         routers=routers(desk, settings, is_ready),
         background=[
             partial(loader.run, desired.caught_up),
+            heartbeat(
+                loader, desired.caught_up, runtime.outbox, settings, runtime.stopping
+            ),
             traffic_reporter(
                 traffic,
                 asked,
