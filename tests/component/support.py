@@ -50,7 +50,7 @@ class ServiceProcess:
     def __init__(self, name: str, broker: str, home: Path, **settings: str) -> None:
         self.name = name
         self.broker = broker
-        self._log = home / f"{name}.log"
+        self._log = home / f"{name}{settings.get('replica', '')}.log"
         self._env = {
             key: value for key, value in os.environ.items() if "DRIFTLOOP" not in key
         } | {

@@ -206,6 +206,34 @@ def test_versions_come_and_go(factory: Factory, stage: Stage) -> None:
     assert stage.loader.is_settled()
 
 
+def test_a_replica_that_is_ahead_answers_everything_by_the_candidate(
+    factory: Factory, stage: Stage
+) -> None:
+    one, two = (1, factory.package(1.0)), (2, factory.package(2.0))
+    for ahead, share in ((["1"], 0.0), (["0", "1"], 1.0)):
+        wish = desired(len(ahead), one, two).model_copy(update={"ahead": ahead})
+        stage.wish(wish.with_meta(META))
+        assert stage.now() == (1, 2, share)
+
+
+def test_a_sign_of_life_names_what_is_in_memory(factory: Factory, stage: Stage) -> None:
+    one = (1, factory.package(1.0))
+    bad = (2, factory.package(samples={"prediction": [0.0, 0.0]}))
+    stage.wish(desired(1, one, bad))
+    ((wish, told),) = stage.loader.in_memory()
+    assert wish.generation == 1
+    assert [(v.version, v.state) for v in told] == [(1, "ready"), (2, "failed")]
+
+
+def test_a_sign_of_life_names_nothing_that_is_not_loaded_yet(
+    factory: Factory, open_model: OpenModel
+) -> None:
+    stage = Stage(open_model)  # nobody runs its loader
+    stage.loader.wish(desired(1, (1, factory.package(1.0))))
+    ((wish, told),) = stage.loader.in_memory()
+    assert (wish.generation, told) == (1, [])
+
+
 def test_a_bad_candidate_harms_nobody(factory: Factory, stage: Stage) -> None:
     one = (1, factory.package(1.0))
     bad = (2, factory.package(samples={"prediction": [0.0, 0.0]}))

@@ -3,43 +3,27 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
-from typing import Any, Self, TypeVar
 
 import grpc
 import httpx
-import pyarrow as pa
 import pytest
-from driftloop.contracts.base import Event
 from driftloop.contracts.events import (
     AlertRaised,
     BatchScored,
-    BatchValidated,
-    Measurement,
-    ModelApproved,
     ModelDeployed,
     ModelRolledBack,
     PackageRef,
-    PairedComparison,
-    PerformanceMeasured,
-    PipelineApplied,
     RollbackRequested,
     RolloutAdvanced,
     RolloutSteered,
-    ScorerReported,
     ServingDesired,
-    Span,
     SteeringAction,
 )
-from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.local.kafka import KafkaNode
-from driftloop.scorer.door import VERSION_HEADER
 from driftloop.scorer.open_inference import open_inference_pb2 as pb
 
 from tests.component.support import (
@@ -49,146 +33,11 @@ from tests.component.support import (
     open_events,
     wait_until,
 )
+from tests.component.town import ROWS, Clients, Town
 from tests.unit.scorer import packages
 from tests.unit.scorer.packages import Factory
 
 pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(300)]
-
-E = TypeVar("E", bound=Event)
-ROWS = 24
-
-
-@dataclass
-class Town:
-    """A broker, the two services, and the rest of the loop played by the test."""
-
-    name: str
-    all_events: Events
-    factory: Factory
-    deployer: ServiceProcess
-    scorer: ServiceProcess
-    batches: int = 0
-    measurements: int = 0
-    deliveries: int = 1
-
-    def of(self, kind: type[E]) -> list[E]:
-        """Events of this pipeline."""
-        return [e for e in self.all_events.of(kind) if e.pipeline == self.name]
-
-    def once(self, kind: type[E]) -> list[E]:
-        """Events of this pipeline as a consumer with an inbox handles them.
-
-        After a crash an event may be on the topic again, with the same id; then it
-        must say the same.
-        """
-        by_id: dict[str, E] = {}
-        for event in self.of(kind):
-            first = by_id.setdefault(event.meta.id, event)
-            assert first.model_dump_json() == event.model_dump_json()
-        return list(by_id.values())
-
-    def publish(self, event: Event, stem: str, times: int = 1) -> None:
-        self.all_events.publish(event, f"{self.name}-{stem}", times)
-
-    def package(self, plus: float = 0.0, **fields: Any) -> PackageRef:
-        return self.factory.package(plus, pipeline=self.name, **fields)
-
-    def apply(self, **rollout: Any) -> None:
-        spec = PipelineSpec.model_validate(
-            {
-                "name": self.name,
-                "task": "regression",
-                "owner": "ada",
-                "data": {"target": "cnt"},
-                "rollout": {"shadow_rows": 48, "step_rows": 48, "watch_rows": 48}
-                | rollout,
-            }
-        )
-        applied = PipelineApplied(pipeline=self.name, spec=spec, applied_by="ada")
-        self.publish(applied, f"applied-{rollout}")
-
-    def approve(self, version: int, package: PackageRef) -> None:
-        approved = ModelApproved(
-            pipeline=self.name, version=version, package=package, approved_by=["gate"]
-        )
-        self.publish(approved, f"approved-{version}", self.deliveries)
-
-    def validate(self, size: float = 1.0, count: int = 1) -> None:
-        """Publish validated batches of one day each."""
-        for _ in range(count):
-            number, self.batches = self.batches, self.batches + 1
-            start = packages.START + timedelta(days=number)
-            rows = pa.RecordBatch.from_arrays(
-                [
-                    pa.array([f"{number}-{row}" for row in range(ROWS)]),
-                    pa.array(
-                        [start + timedelta(hours=row) for row in range(ROWS)],
-                        pa.timestamp("us", "UTC"),
-                    ),
-                    pa.array(["upstream"] * ROWS),
-                    pa.array([size] * ROWS, pa.float64()),
-                    pa.array(["red"] * ROWS),
-                ],
-                names=["id", "event_time", "source", "size", "colour"],
-            )
-            event = BatchValidated(
-                pipeline=self.name, shard="upstream", row_count=ROWS,
-                span=Span(start=start, end=start + timedelta(hours=23)),
-                watermark=start + timedelta(hours=23),
-            )  # fmt: skip
-            self.publish(event.with_rows(rows), f"batch-{number}", self.deliveries)
-
-    def measure(self, candidate: int, champion: int, ratio: float) -> None:
-        """Publish what a monitor says of a day on which both versions predicted."""
-        number, self.measurements = self.measurements, self.measurements + 1
-        event = PerformanceMeasured(
-            pipeline=self.name,
-            span=packages.MONTH,
-            row_count=ROWS,
-            measurements=[
-                Measurement(version=v, role=role, metric="mae", value=value)
-                for v, role, value in (
-                    (champion, "champion", 10.0),
-                    (candidate, "candidate", 10.0 * ratio),
-                )
-            ],
-            comparison=PairedComparison(
-                mean_difference=10.0 * (ratio - 1), standard_error=1.0, row_count=ROWS
-            ),
-        )
-        self.publish(event, f"measured-{number}", self.deliveries)
-
-    def desired(self) -> tuple[int | None, int | None, float]:
-        last = self.of(ServingDesired)[-1]
-        return (
-            last.champion.version if last.champion else None,
-            last.candidate.version if last.candidate else None,
-            last.candidate_share,
-        )
-
-    def has_reported(self) -> bool:
-        """Whether the scorer has settled on what is wanted last."""
-        wanted = self.of(ServingDesired)[-1].generation
-        return any(r.generation == wanted for r in self.of(ScorerReported))
-
-    def wait_for(self, *desired: Any) -> None:
-        wait_until(
-            lambda: self.of(ServingDesired) and self.desired() == desired,
-            f"{desired} is not what scorers should serve",
-        )
-        wait_until(self.has_reported, "no scorer reported that")
-
-    def first_version(self) -> None:
-        self.apply()
-        self.approve(1, self.package(1.0))
-        wait_until(lambda: self.of(ModelDeployed), "no first version")
-
-    def steps(self, version: int) -> list[tuple[str, str]]:
-        return [
-            (e.step, e.verdict)
-            for e in self.of(RolloutAdvanced)
-            if e.version == version
-        ]
 
 
 @pytest.fixture(scope="module")
@@ -283,7 +132,7 @@ def test_bad_versions_never_answer_and_rows_go_on(town: Town) -> None:
         town.approve(version, package)
         if version in (6, 7):  # good on the samples, bad on rows above 100
             town.wait_for(1, version, 0.0)
-            town.validate(size=200.0)
+            town.validate(200.0)
         wait_until(
             lambda version=version: (
                 version in {e.version for e in town.of(ModelRolledBack)}
@@ -393,45 +242,12 @@ def test_kills_at_any_moment_change_nothing(town: Town) -> None:
     assert [e.version for e in town.once(ModelDeployed)] == [1, 2]
 
 
-class Caller:
-    """Asks the scorer again and again, as a light load does."""
-
-    def __init__(self, town: Town) -> None:
-        self._url = f"{town.scorer.url}/v2/models/{town.name}/infer"
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self.statuses: Counter[int] = Counter()
-        self.versions: list[str] = []
-
-    def _run(self) -> None:
-        body = {
-            "inputs": [
-                {"name": "size", "shape": [1], "datatype": "FP64", "data": [1.0]},
-                {"name": "colour", "shape": [1], "datatype": "BYTES", "data": ["red"]},
-            ]
-        }
-        headers = {"Authorization": f"Bearer {TOKEN}"}
-        with httpx.Client(headers=headers, timeout=30) as client:
-            while not self._stopping.wait(0.005):
-                response = client.post(self._url, json=body)
-                self.statuses[response.status_code] += 1
-                self.versions.append(response.headers[VERSION_HEADER])
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self._thread.join(30)
-
-
 def test_no_request_fails_while_versions_change(town: Town) -> None:
     """A switch, a bad version and a dead deployer: each request is answered."""
     town.apply(strategy="immediate")
     town.approve(1, town.package(1.0))
     wait_until(lambda: town.of(ModelDeployed), "no first version")
-    with Caller(town) as caller:
+    with Clients(town.name, [town.scorer]) as caller:
         wait_until(lambda: "1" in caller.versions, "no answers")
         town.approve(2, town.package(samples={"prediction": [0.0, 0.0]}))
         town.wait_for(1, None, 0.0)
@@ -441,7 +257,7 @@ def test_no_request_fails_while_versions_change(town: Town) -> None:
         answered = len(caller.versions)
         wait_until(lambda: len(caller.versions) > answered + 20, "no answers")
         town.deployer.start()
-    assert set(caller.statuses) == {200}
+    assert caller.failed == []
     assert list(dict.fromkeys(caller.versions)) == ["1", "3"]
     assert version_by_grpc(town) == "3"
 

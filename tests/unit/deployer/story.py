@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -41,6 +41,11 @@ def spec(**rollout: Any) -> PipelineSpec:
     )
 
 
+def heard(event: E, at: datetime = START) -> E:
+    """Return an event as one that was sent at a time."""
+    return event.with_meta(Meta("e", at, "/driftloop/test", Chain("c")))
+
+
 def package(version: int) -> PackageRef:
     digest = f"{version:064x}"
     return PackageRef(uri=f"artifact:sha256/{digest}", digest=digest, signer="k")
@@ -67,10 +72,11 @@ def measured(
     rows: int = 24,
     error: float = 0.5,
     loss: float = 10.0,
+    at: datetime = START,
 ) -> PerformanceMeasured:
     """Return a measurement; ``error`` is the standard error of the difference."""
     span = Span(start=START, end=START + timedelta(days=1))
-    return PerformanceMeasured(
+    event = PerformanceMeasured(
         pipeline=NAME,
         span=span,
         row_count=rows,
@@ -84,6 +90,7 @@ def measured(
             mean_difference=loss * (ratio - 1), standard_error=error, row_count=rows
         ),
     )
+    return heard(event, at)
 
 
 def replayed(
@@ -97,7 +104,7 @@ def replayed(
 ) -> ShadowReplayed:
     """Return a replay of ``rows`` labelled rows; other fields as of `measured`."""
     seen = measured(candidate, champion, rows=max(rows, 1), **fields)
-    return ShadowReplayed(
+    event = ShadowReplayed(
         pipeline=NAME,
         generation=generation,
         replica="0",
@@ -114,16 +121,23 @@ def replayed(
         is_enough=rows >= 100,
         error_count=failed,
         champion_error_count=0,
+        compared_count=rows,
         different_count=rows,
         measurements=seen.measurements if rows else [],
         comparison=seen.comparison if rows else None,
     )
+    return heard(event)
 
 
 def reported(
-    generation: int, *versions: int, replica: str = "0", **fields: Any
+    generation: int,
+    *versions: int,
+    replica: str = "0",
+    at: datetime = START,
+    lease: float | None = None,
+    **fields: Any,
 ) -> ScorerReported:
-    return ScorerReported(
+    event = ScorerReported(
         pipeline=NAME,
         replica=replica,
         generation=generation,
@@ -133,12 +147,19 @@ def reported(
             )
             for version in versions
         ],
+        lease_seconds=lease,
     )
+    return heard(event, at)
 
 
 def rollback(to_version: int | None = None) -> RollbackRequested:
-    return RollbackRequested(
-        pipeline=NAME, requested_by="bob", reason="odd numbers", to_version=to_version
+    return heard(
+        RollbackRequested(
+            pipeline=NAME,
+            requested_by="bob",
+            reason="odd numbers",
+            to_version=to_version,
+        )
     )
 
 
@@ -155,8 +176,12 @@ class Story:
         self.told += change.events
         return change.events
 
-    def approve(self, version: int) -> list[Event]:
-        return self.then(core.approve(self.serving, release(version), self.spec))
+    def approve(self, version: int, at: datetime = START) -> list[Event]:
+        approved = release(version)
+        approved = approved.model_copy(
+            update={"origin": replace(approved.origin, time=at)}
+        )
+        return self.then(core.approve(self.serving, approved, self.spec))
 
     def measure(self, event: PerformanceMeasured) -> list[Event]:
         return self.then(core.measure(self.serving, event, self.spec))
@@ -168,7 +193,7 @@ class Story:
     def roll_back(self, to_version: int | None = None) -> list[Event]:
         return self.then(core.roll_back(self.serving, rollback(to_version), self.spec))
 
-    def steer(self, action: Any, version: int) -> list[Event]:
+    def steer(self, action: Any, version: int, at: datetime = START) -> list[Event]:
         event = RolloutSteered(
             pipeline=NAME,
             action=action,
@@ -176,7 +201,7 @@ class Story:
             requested_by="bob",
             reason="month's end",
         )
-        return self.then(core.steer(self.serving, event, self.spec))
+        return self.then(core.steer(self.serving, heard(event, at), self.spec))
 
     def deploy(self, version: int) -> None:
         """Bring a version all the way into service, watching included."""

@@ -467,3 +467,13 @@ def test_a_held_version_waits_with_its_replay(recorded):
     assert recorded.desired() == (1, 2, 0.0)
     recorded.steer("resume", 2)
     assert recorded.desired() == (1, 2, 0.1)
+
+
+def test_recorded_rows_that_differ_too_much_are_a_verdict_without_labels():
+    for allowed, is_taken_back in ((0.5, True), (1.0, False)):
+        rules = {"max_prediction_shift": allowed, "prediction_tolerance": 1.0}
+        story = Story(spec(shadow_from="replay", replay_hours=24, **rules))
+        story.deploy(1)
+        story.approve(2)
+        events = replay(story, rows=100)
+        assert bool(of(events, ModelRolledBack)) is is_taken_back, allowed

@@ -1,6 +1,7 @@
 """What holds whatever comes, in whatever order."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from driftloop.contracts.events import (
@@ -12,10 +13,11 @@ from driftloop.contracts.events import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.deployer.story import Story, measured, of, spec
+from tests.unit.deployer.story import START, Story, measured, of, spec
 from tests.unit.support import examples
 
 VERSIONS = st.integers(1, 6)
+STRATEGIES = ["immediate", "canary", "shadow_then_canary", "blue_green", "rolling"]
 STEPS = st.one_of(
     st.tuples(st.just("approve"), VERSIONS),
     st.tuples(
@@ -24,6 +26,9 @@ STEPS = st.one_of(
     st.tuples(
         st.just("report"), VERSIONS, st.sampled_from(["ready", "failed"]),
         st.sampled_from([0, 0, 0, 5]),
+    ),
+    st.tuples(
+        st.just("beat"), st.sampled_from("abc"), st.lists(VERSIONS, max_size=3)
     ),
     st.tuples(st.just("roll_back"), st.one_of(st.none(), VERSIONS)),
     st.tuples(
@@ -34,7 +39,7 @@ STEPS = st.one_of(
 
 def told_by(steps: Sequence[tuple[Any, ...]], strategy: str) -> Story:
     story = Story(spec(strategy=strategy, shadow_rows=50, step_rows=50, watch_rows=50))
-    for name, *arguments in steps:
+    for number, (name, *arguments) in enumerate(steps):
         if name == "measure":
             candidate, champion, ratio = arguments
             if candidate != champion:
@@ -42,6 +47,10 @@ def told_by(steps: Sequence[tuple[Any, ...]], strategy: str) -> Story:
         elif name == "report":
             version, state, errors = arguments
             story.report(version, state=state, row_count=50, error_count=errors)
+        elif name == "beat":
+            replica, versions = arguments
+            at = START + number * timedelta(seconds=30)
+            story.report(*sorted(set(versions)), replica=replica, at=at, lease=60.0)
         else:
             getattr(story, name)(*arguments)
     return story
@@ -50,7 +59,7 @@ def told_by(steps: Sequence[tuple[Any, ...]], strategy: str) -> Story:
 @settings(max_examples=examples(300))
 @given(
     st.lists(STEPS, max_size=60),
-    st.sampled_from(["immediate", "canary", "shadow_then_canary"]),
+    st.sampled_from(STRATEGIES),
 )
 def test_no_exposure_without_approval_and_generations_grow(steps, strategy):
     story = told_by(steps, strategy)
@@ -86,7 +95,7 @@ def test_no_share_before_the_shadow_is_passed(steps):
 @settings(max_examples=examples(300))
 @given(
     st.lists(STEPS, max_size=60),
-    st.sampled_from(["immediate", "canary", "shadow_then_canary"]),
+    st.sampled_from(STRATEGIES),
 )
 def test_one_rollout_at_a_time_and_each_ends_once(steps, strategy):
     story = told_by(steps, strategy)
@@ -126,6 +135,26 @@ def test_a_held_rollout_takes_no_step_but_back(steps):
             case RolloutAdvanced(verdict="passed") if event.version == held:
                 assert event.detail.startswith("promoted by")
                 held = None
+
+
+@settings(max_examples=examples(300))
+@given(st.lists(STEPS, max_size=60), st.sampled_from(["blue_green", "rolling"]))
+def test_nobody_is_answered_before_every_replica_that_lives_is_ready(steps, strategy):
+    story = told_by(steps, strategy)
+    ready: set[int] = set()
+    has_champion = False
+    for event in story.told:
+        match event:
+            case RolloutAdvanced(step="warming", verdict="passed"):
+                ready.add(event.version)
+            case ModelDeployed():
+                has_champion = True
+            case ServingDesired() if event.ahead:
+                assert event.candidate is not None
+                assert event.candidate.version in ready
+            case ServingDesired() if event.champion and event.candidate:
+                assert has_champion
+                assert event.candidate_share == 0
 
 
 def strategy_has_no_rival(event: ModelDeployed) -> bool:

@@ -152,3 +152,87 @@ def test_looking_after_each_measurement_seldom_takes_back_an_equal_version():
                 alarms += 1
                 break
     assert alarms / 2000 < 0.03
+
+
+def timed(candidate_s: float, champion_s: float, calls: int = 5, **fields: int):
+    """Return a report on version 2, the candidate, and version 1."""
+    both = reported(1, 1, 2, call_count=calls).versions
+    seconds = {1: champion_s, 2: candidate_s}
+    said = [
+        one.model_copy(
+            update={"latency_p50_seconds": seconds[one.version]}
+            | (fields if one.version == 2 else {})
+        )
+        for one in both
+    ]
+    return reported(1).model_copy(update={"versions": said})
+
+
+def verdict_of(report, rules=RULES, step=SHADOW):
+    return judge(with_report(Figures(), report, 2, 1), step, rules)
+
+
+def test_a_version_far_slower_than_the_other_is_taken_back():
+    verdict = verdict_of(timed(0.3, 0.01))
+    assert isinstance(verdict, RollBack)
+    assert "a call takes 300 ms, the other version's 10 ms" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("report", "rules"),
+    [
+        (timed(0.3, 0.02), RULES),  # within the ratio
+        (timed(0.04, 0.0001), RULES),  # nobody notices
+        (timed(0.3, 0.01, calls=4), RULES),  # too few calls
+        (timed(0.3, 0.01), RolloutSection(max_latency_ratio=None)),
+    ],
+)
+def test_a_version_not_clearly_slower_is_not_taken_back(report, rules):
+    assert verdict_of(report, rules) == Hold()
+
+
+def test_one_slow_report_among_many_is_no_verdict():
+    figures = Figures()
+    for report in (timed(0.3, 0.01), *[timed(0.01, 0.01)] * 9):
+        figures = with_report(figures, report, 2, 1)
+    assert judge(figures, SHADOW, RULES) == Hold()
+
+
+SHIFT = RolloutSection(max_prediction_shift=0.3)
+
+
+def test_predictions_that_differ_too_often_are_taken_back_without_labels():
+    many = timed(0.01, 0.01, compared_count=60, differing_count=60)
+    verdict = verdict_of(many, SHIFT)
+    assert isinstance(verdict, RollBack)
+    assert "differ on 60 of 60 rows" in verdict.reason
+    assert verdict_of(many) == Hold()  # off by default
+    few = timed(0.01, 0.01, compared_count=19, differing_count=19)
+    assert verdict_of(few, SHIFT) == Hold()
+
+
+def test_a_share_just_above_the_bound_waits_for_the_whole_step():
+    half = timed(0.01, 0.01, compared_count=50, differing_count=16)
+    assert verdict_of(half, SHIFT) == Hold()
+    whole = timed(0.01, 0.01, compared_count=100, differing_count=32)
+    assert isinstance(verdict_of(whole, SHIFT), RollBack)
+    allowed = timed(0.01, 0.01, compared_count=100, differing_count=30)
+    assert verdict_of(allowed, SHIFT) == Hold()
+
+
+def test_a_step_is_not_passed_before_its_predictions_are_compared():
+    labelled = after(*[measured(2, 1) for _ in range(5)])
+    assert isinstance(judge(labelled, SHADOW, RULES), Advance)
+    assert judge(labelled, SHADOW, SHIFT) == Hold()
+    seen = timed(0.01, 0.01, compared_count=100, differing_count=10)
+    both = with_report(labelled, seen, 2, 1)
+    assert isinstance(judge(both, SHADOW, SHIFT), Advance)
+
+
+def test_the_older_version_may_be_the_candidate_while_the_new_one_is_watched():
+    report = reported(1, 1, compared_count=100, differing_count=90)
+    report = report.model_copy(
+        update={"versions": [*report.versions, *reported(1, 2).versions]}
+    )
+    verdict = judge(with_report(Figures(), report, 2, 1), WATCHING, SHIFT)
+    assert isinstance(verdict, RollBack)

@@ -9,6 +9,7 @@ from driftloop.contracts.rows import read_rows, write_rows
 from driftloop.scorer.core import (
     Plan,
     Tally,
+    differing,
     finite_answers,
     is_candidates,
     no_answers,
@@ -149,3 +150,30 @@ def test_a_new_generation_begins_anew():
 )
 def test_what_answers_while_versions_are_loaded(wanted, loaded, before, expected):
     assert plan(wanted, frozenset(loaded), before) == expected
+
+
+def test_a_candidate_is_told_of_sooner_than_a_champion_alone():
+    alone = both = Tally()
+    for _ in range(5):
+        alone = alone.added(1, {1: ("champion", numbers(1.0))})
+        both = both.added(
+            1, {1: ("champion", numbers(1.0)), 2: ("candidate", numbers(1.0))}
+        )
+    assert both.is_due(24)
+    assert not alone.is_due(24)
+
+
+def test_rows_on_which_versions_differ_are_counted_for_the_candidate():
+    tally = Tally()
+    for said in ([1.0, 2.0], [5.0, np.nan]):
+        champion, candidate = numbers(1.0, 2.0), numbers(*said)
+        tally = tally.added(
+            1,
+            {1: ("champion", champion), 2: ("candidate", candidate)},
+            compared=differing(champion, candidate, 0.5),
+        )
+    old, new = tally.report()
+    assert (old.compared_count, old.differing_count) == (0, 0)
+    assert (new.compared_count, new.differing_count) == (3, 1)
+    assert new.call_count == 2
+    assert new.latency_p50_seconds == pytest.approx(new.latency_p99_seconds)

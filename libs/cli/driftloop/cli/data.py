@@ -35,7 +35,7 @@ from driftloop.cli.publish import (
 )
 from driftloop.cli.publish import Progress as FileProgress
 from driftloop.contracts.base import Chain, Event, Meta
-from driftloop.contracts.events import PipelineApplied
+from driftloop.contracts.events import PipelineApplied, ScorerReported
 from driftloop.contracts.pipeline import PipelineSpec, load_pipeline
 from driftloop.runtime.drivers.confluent import ConfluentPublisher
 from driftloop.runtime.envelope import encode
@@ -282,6 +282,15 @@ def watch(
         When there is no such pipeline.
     """
     started = datetime.now(UTC)
+    alive: dict[tuple[str, str], str] = {}
+
+    def is_nothing_new(event: Event) -> bool:
+        """Whether a scorer only says that it still lives."""
+        if not isinstance(event, ScorerReported) or event.lease_seconds is None:
+            return False
+        key, state = (event.pipeline, event.replica), describe(event)
+        before, alive[key] = alive.get(key), state
+        return before == state
 
     def show(entry: Entry) -> None:
         if pipeline and entry.event.pipeline != pipeline:
@@ -291,6 +300,8 @@ def watch(
         if as_json:
             sys.stdout.write(json.dumps(entry_json(entry), default=str) + "\n")
             sys.stdout.flush()
+            return
+        if is_nothing_new(entry.event):
             return
         line = Text(f"{entry.meta.time:%H:%M:%S} ", style="dim")
         line.append(f"{entry.event.pipeline} ")

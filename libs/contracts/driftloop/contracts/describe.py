@@ -106,6 +106,8 @@ def _desired(event: e.ServingDesired) -> str:
     if event.candidate is None:
         return f"champion {champion}"
     role = percent(event.candidate_share) if event.candidate_share else "shadow"
+    if event.ahead:
+        role = f"on {', '.join(event.ahead)}"
     return f"champion {champion}, candidate v{event.candidate.version} ({role})"
 
 
@@ -253,8 +255,9 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
     e.ModelApproved: lambda x: f"v{x.version} by {', '.join(x.approved_by)}",
     e.ModelRejected: _refused,
     e.ServingDesired: _desired,
-    e.ScorerReported: lambda x: ", ".join(
-        f"v{v.version} {v.state}" for v in x.versions
+    e.ScorerReported: lambda x: (
+        ", ".join(f"v{v.version} {v.state}" for v in x.versions)
+        or f"{x.replica} has no version in memory"
     ),
     e.ShadowReplayed: _replayed,
     e.ErasureProposed: lambda x: f"{x.subject} by {x.proposed_by}: {x.reason}",

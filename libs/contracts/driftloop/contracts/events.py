@@ -1011,6 +1011,9 @@ class ServingDesired(Event):
     replay: ReplayWanted | None = Field(
         default=None, description="a shadow from the log; None: live only"
     )
+    ahead: list[str] = Field(
+        default=[], description="replicas on which the candidate answers everything"
+    )
 
 
 class ShadowReplayed(Event):
@@ -1045,7 +1048,12 @@ class ShadowReplayed(Event):
     is_enough: bool = Field(description="no: live shadow goes on from here")
     error_count: int = Field(ge=0, description="rows on which the candidate failed")
     champion_error_count: int = Field(ge=0)
-    different_count: int = Field(ge=0, description="rows that the two answer otherwise")
+    compared_count: int = Field(ge=0, description="rows that both answered")
+    different_count: int = Field(
+        ge=0,
+        description="of those, where they differ by more than "
+        "rollout.prediction_tolerance",
+    )
     measurements: list[Measurement] = Field(
         default_factory=list, description="of champion and candidate; empty: no labels"
     )
@@ -1061,8 +1069,21 @@ class VersionReport(Value):
     detail: str = ""
     row_count: int = Field(default=0, ge=0)
     error_count: int = Field(default=0, ge=0)
+    call_count: int = Field(default=0, ge=0)
+    latency_p50_seconds: float | None = Field(
+        default=None, description="of one scoring call"
+    )
     latency_p99_seconds: float | None = Field(
         default=None, description="of one scoring call"
+    )
+    compared_count: int = Field(
+        default=0, ge=0, description="rows that the champion answered too"
+    )
+    differing_count: int = Field(
+        default=0,
+        ge=0,
+        description="of them, those with another class, or a number further away than "
+        "rollout.prediction_tolerance",
     )
 
 
@@ -1073,6 +1094,12 @@ class ScorerReported(Event):
     generation: int
     versions: list[VersionReport]
     watermark: UtcTime | None = None
+    lease_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="set in a sign of life, whose versions are all that the replica "
+        "has in memory: not heard of for so long, it is taken for gone",
+    )
 
 
 class RollbackRequested(Event):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,6 +27,23 @@ _WRITTEN = re.compile(
     r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d:?\d\d)?)?", re.ASCII
 )
 _UNIT_US = {"s": 1_000_000, "ms": 1_000, "us": 1}
+
+
+def check_timezone(name: str) -> str:
+    """Return the name of a time zone.
+
+    Raises
+    ------
+    ValueError
+        When there is none of this name.
+    """
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(
+            "no time zone of this name; use one such as Europe/Berlin or UTC"
+        ) from error
+    return name
 
 
 def moments(

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from driftloop.contracts.approval import Approval
@@ -22,8 +21,9 @@ from driftloop.contracts.checks import (
     is_pattern,
     kind_of,
 )
+from driftloop.contracts.freeze import FreezeWindow
 from driftloop.contracts.labelling import LabellingSection
-from driftloop.contracts.moments import fixed_moment, moment_text
+from driftloop.contracts.moments import check_timezone, fixed_moment, moment_text
 from driftloop.contracts.networks import NetworksSection
 from driftloop.contracts.own_candidates import (
     OWN_KEYS,
@@ -281,13 +281,7 @@ class DataSection(Section):
     @field_validator("timezone")
     @classmethod
     def _timezone_exists(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise ValueError(
-                "no time zone of this name; use one such as Europe/Berlin or UTC"
-            ) from error
-        return value
+        return check_timezone(value)
 
     @field_validator("features")
     @classmethod
@@ -553,9 +547,12 @@ KEPT_HOURS = 168
 class RolloutSection(Section):
     """How a version goes into service."""
 
-    strategy: Literal["shadow_then_canary", "canary", "immediate"] = Field(
+    strategy: Literal[
+        "shadow_then_canary", "canary", "blue_green", "rolling", "immediate"
+    ] = Field(
         default="shadow_then_canary",
-        description="shadow: it answers nobody, its answers are compared",
+        description="shadow: it answers nobody, its answers are compared; "
+        "[which one when](serving.md#strategies)",
     )
     shadow_rows: int = Field(
         default=100, ge=1, description="labelled rows compared before any exposure"
@@ -579,8 +576,29 @@ class RolloutSection(Section):
         gt=0,
         description="candidate's loss to champion's above which it is taken back",
     )
+    max_latency_ratio: float | None = Field(
+        default=20.0,
+        gt=0,
+        description="candidate's usual time of a call to champion's above which it is "
+        "taken back, where that is more than 50 ms; null: off",
+    )
+    max_prediction_shift: Ratio | None = Field(
+        default=None,
+        description="share of rows on which candidate and champion may differ, known "
+        "without labels; empty: any, as after a drift the right one differs much",
+    )
+    prediction_tolerance: float = Field(
+        default=0.0,
+        ge=0,
+        description="how far two numbers may lie apart, in the target's unit, before "
+        "they differ; classes differ when they are not the same",
+    )
     watch_rows: int = Field(
         default=200, ge=0, description="labelled rows watched after full"
+    )
+    freeze: list[FreezeWindow] = Field(
+        default_factory=list,
+        description="when no step forward is taken; going back always is",
     )
     approval: Approval = Approval()
 
@@ -736,6 +754,21 @@ class PipelineSpec(Section):
         return self
 
     @model_validator(mode="after")
+    def _shift_of_numbers_has_a_tolerance(self) -> "PipelineSpec":
+        rollout = self.rollout
+        if (
+            self.task == "regression"
+            and rollout.max_prediction_shift is not None
+            and not rollout.prediction_tolerance
+        ):
+            raise ValueError(
+                "rollout.max_prediction_shift counts numbers that differ, and two "
+                "models hardly ever say the very same one; set "
+                "rollout.prediction_tolerance, in the target's unit"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _metric_fits_task(self) -> "PipelineSpec":
         fits = {"mae", "rmse"} if self.task == "regression" else {"log_loss"}
         if self.metric not in fits:
@@ -805,6 +838,10 @@ def _explain(problem: Any) -> str:
     return f"{where or 'file'}: {message} (got {problem['input']!r:.80})"
 
 
+_INNER: dict[str, type[Section]] = {
+    "columns": Steps, "crosses": Cross, "freeze": FreezeWindow,
+}  # fmt: skip
+"""What stands in lists and mappings of sections."""
 _CHECKS = {kind_of(check): check for check in CHECKS}
 
 
@@ -820,7 +857,7 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
             return sorted(inner.model_fields)
         if model is TrainSection and part == "candidates":
             return sorted(OWN_KEYS)
-        if model is PreprocessingSection and part in ("columns", "crosses"):
-            return sorted((Steps if part == "columns" else Cross).model_fields)
+        if model in (PreprocessingSection, RolloutSection) and part in _INNER:
+            return sorted(_INNER[str(part)].model_fields)
         model = model.model_fields[str(part)].annotation
     return sorted(model.model_fields)

@@ -7,6 +7,7 @@ import yaml
 from driftloop.contracts.attachments import Attachment
 from driftloop.contracts.base import Section
 from driftloop.contracts.checks import CHECKS, Check, kind_of
+from driftloop.contracts.freeze import FreezeWindow
 from driftloop.contracts.pipeline import Feature, PipelineSpec
 from driftloop.contracts.preprocessing import Cross, Steps
 from driftloop.contracts.privacy import PrivacyRule
@@ -129,6 +130,17 @@ preprocessing:
 Each column, and each cross, takes:
 """
 
+FREEZE_EXAMPLE = """\
+`rollout.freeze` lists windows in which no rollout takes a step forward
+([serving.md](serving.md#freeze-windows)):
+
+```yaml
+freeze:
+  - {begins: "fri 18:00", ends: "mon 08:00", timezone: Europe/Berlin}
+  - {begins: "2026-12-20 18:00", ends: "2027-01-04 08:00", reason: year's end}
+```
+"""
+
 CHECKS_EXAMPLE = """\
 What is right beyond each column's own rules. [Checks](checks.md) says what each
 catches, by which rule, and what it costs.
@@ -165,6 +177,9 @@ def pipeline_page() -> str:
             lines += _table(PrivacyRule)
             lines += ["", "### data.sources", "", SOURCES_EXAMPLE]
             lines += [*_table(PullSource), *_lines(SqlTable, "sources", "sql.")]
+        if name == "rollout":
+            lines += ["", "### rollout.freeze", "", FREEZE_EXAMPLE]
+            lines += _table(FreezeWindow)
         if name == "train":
             lines += ["", "### train.preprocessing", "", PREPROCESSING_EXAMPLE]
             lines += [*_table(Steps), *_own_lines(Cross, Steps)]

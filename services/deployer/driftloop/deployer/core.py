@@ -1,11 +1,12 @@
 """The state of a pipeline's serving, and how each event changes it.
 
 A reconciler: :func:`wanted` says what scorers should serve in a state, and a
-change of that is a new generation. Steps of a rollout: shadow, canary shares,
-full (until a scorer serves it as champion), watching. One rollout at a time; the
-newest approved version waits for its end.
+change of that is a new generation. Steps of a rollout: shadow, warming, canary
+shares, replica after replica, full (until a scorer serves it as champion), watching.
+One rollout at a time; the newest approved version waits for its end.
 """
 
+from datetime import datetime
 from typing import Literal, NamedTuple
 
 from driftloop.contracts.base import Event, Meta
@@ -28,6 +29,7 @@ from driftloop.deployer.judgement import (
     RollBack,
     judge,
     plan,
+    replica_by_replica,
     with_performance,
     with_replay,
     with_report,
@@ -36,6 +38,7 @@ from driftloop.deployer.state import (
     Release,
     Rollout,
     Serving,
+    heard,
     is_stale,
     rollout_id,
     wanted,
@@ -57,6 +60,18 @@ class Change(NamedTuple):
     events: list[Event]
 
 
+class Rules(NamedTuple):
+    """The pipeline file, and the freeze window that holds now (empty: none)."""
+
+    spec: PipelineSpec
+    freeze: str
+
+    @classmethod
+    def of(cls, spec: PipelineSpec, now: datetime) -> "Rules":
+        holding = (str(w) for w in spec.rollout.freeze if w.holds(now))
+        return cls(spec, next(holding, ""))
+
+
 def approve(serving: Serving, release: Release, spec: PipelineSpec) -> Change:
     """Begin a version's rollout, or let it wait for the one that runs.
 
@@ -69,11 +84,13 @@ def approve(serving: Serving, release: Release, spec: PipelineSpec) -> Change:
         return Change(serving, [])
     if in_hand is not None and release.version < in_hand.version:
         return Change(serving, [superseded(serving, release, in_hand)])
-    if rollout is None:
-        after = serving.model_copy(update={"waiting": release})
-        return _settled(serving, after, release.origin, [], spec)
     events = [superseded(serving, waiting, release)] if waiting else []
-    return Change(serving.model_copy(update={"waiting": release}), events)
+    after = serving.model_copy(update={"waiting": release})
+    if rollout is None:
+        rules = Rules.of(spec, release.origin.time)
+        change = _settled(serving, after, release.origin, [], rules)
+        return Change(change.serving, [*events, *change.events])
+    return Change(after, events)
 
 
 def measure(serving: Serving, event: PerformanceMeasured, spec: PipelineSpec) -> Change:
@@ -86,7 +103,7 @@ def measure(serving: Serving, event: PerformanceMeasured, spec: PipelineSpec) ->
     )
     if figures is None:
         return Change(serving, [])
-    return _judged(serving, rollout, figures, spec)
+    return _judged(serving, rollout, figures, Rules.of(spec, event.meta.time))
 
 
 def replay(serving: Serving, event: ShadowReplayed, spec: PipelineSpec) -> Change:
@@ -99,22 +116,29 @@ def replay(serving: Serving, event: ShadowReplayed, spec: PipelineSpec) -> Chang
     )
     if figures is None:
         return Change(serving, [])
-    return _judged(serving, rollout, figures, spec)
+    return _judged(serving, rollout, figures, Rules.of(spec, event.meta.time))
 
 
 def report(serving: Serving, event: ScorerReported, spec: PipelineSpec) -> Change:
-    """Add a scorer's figures to the running step and judge it."""
+    """Add a scorer's figures to the running step and judge it.
+
+    Signs of life come all the time, so what waits for the end of a freeze window, or
+    of the last replica to be ready or gone, goes on here.
+    """
     if is_stale(serving, event):
         return Change(serving, [])
-    serving, alerts = alert_of_failing(serving, event, spec)
+    rules = Rules.of(spec, event.meta.time)
+    serving, alerts = alert_of_failing(heard(serving, event), event, spec)
     rollout = serving.rollout
     if rollout is None:
-        return Change(serving, alerts)
+        begun = _settled(serving, serving, event.meta, [], rules)
+        return Change(begun.serving, [*alerts, *begun.events])
     previous = rollout.previous.version if rollout.previous else None
     figures = with_report(rollout.figures, event, rollout.release.version, previous)
-    if figures == rollout.figures:
+    is_waiting = rollout.frozen or rollout.step.kind == "warming"
+    if figures == rollout.figures and not is_waiting:
         return Change(serving, alerts)
-    after, events = _judged(serving, rollout, figures, spec)
+    after, events = _judged(serving, rollout, figures, rules)
     return Change(after, [*alerts, *events])
 
 
@@ -142,15 +166,29 @@ def roll_back(
     may_be_none = is_on_its_way and request.to_version is None
     if taken is None or is_already_so or (target is None and not may_be_none):
         return Change(serving, [impossible(serving, request, spec)])
-    return _restored(serving, taken, target, reason, spec)
+    rules = Rules.of(spec, request.meta.time)
+    return _restored(serving, taken, target, reason, rules)
 
 
 def steer(serving: Serving, request: RolloutSteered, spec: PipelineSpec) -> Change:
     """Do what a person asks of a rollout: hold it, let it go on, or cut it short.
 
-    A held version is still judged, and taken back if it does worse.
+    A held version is still judged, and taken back if it does worse. A freeze window
+    does not stop a person who promotes, also not a version that has yet to begin.
     """
-    rollout = serving.rollout
+    rules = Rules.of(spec, request.meta.time)
+    rollout, waiting = serving.rollout, serving.waiting
+    is_awaited = waiting is not None and waiting.version == request.version
+    if rollout is None and waiting and is_awaited and request.action == "promote":
+        after = serving.model_copy(update={"waiting": None})
+        rollout = _first_step(after, waiting, spec)
+        started = step_told(serving.pipeline, rollout, "started", aim(rollout))
+        change = _promoted(
+            serving, after, rollout, f"{request.requested_by}: {request.reason}", rules
+        )
+        return Change(
+            change.serving, [started.following(waiting.origin), *change.events]
+        )
     if rollout is None or rollout.release.version != request.version:
         now = f"version {rollout.release.version} is" if rollout else "none is"
         return Change(
@@ -158,31 +196,33 @@ def steer(serving: Serving, request: RolloutSteered, spec: PipelineSpec) -> Chan
         )
     who = f"{request.requested_by}: {request.reason}"
     if request.action == "promote" and not rollout.is_in_front:
-        return _promoted(serving, rollout, who, spec)
+        return _promoted(serving, serving, rollout, who, rules)
     if request.action == "hold" and rollout.step.kind != "full" and not rollout.held:
-        return _steered(serving, rollout, "held", who, spec)
+        return _steered(serving, rollout, "held", who, rules)
     if request.action == "resume" and rollout.held:
-        return _steered(serving, rollout, "resumed", who, spec)
+        return _steered(serving, rollout, "resumed", who, rules)
     state = "is held" if rollout.held else "goes on"
+    if rollout.frozen and not rollout.held:
+        state = f"waits for the end of {rollout.frozen}"
     why = f"it {state}, at step {rollout.step.name}"
     return Change(serving, [not_steered(serving, request, why, spec)])
 
 
 def _promoted(
-    serving: Serving, rollout: Rollout, who: str, spec: PipelineSpec
+    before: Serving, after: Serving, rollout: Rollout, who: str, rules: Rules
 ) -> Change:
     """Go to the step in which the version is in front, as soon as a scorer has it."""
     steps = rollout.steps
     full = next(n for n, step in enumerate(steps) if step.kind == "full")
     following = rollout.model_copy(
-        update={"position": full, "figures": Figures(), "held": ""}
+        update={"position": full, "figures": Figures(), "held": "", "frozen": ""}
     )
-    after = serving.model_copy(update={"rollout": following})
-    events: list[Event] = [
-        step_told(serving.pipeline, rollout, "passed", f"promoted by {who}"),
-        step_told(serving.pipeline, following, "started", aim(following)),
-    ]
-    return _settled(serving, after, rollout.release.origin, events, spec)
+    after = after.model_copy(update={"rollout": following})
+    name = before.pipeline
+    events: list[Event] = [step_told(name, rollout, "passed", f"promoted by {who}")]
+    if rollout.position != full:
+        events.append(step_told(name, following, "started", aim(following)))
+    return _settled(before, after, rollout.release.origin, events, rules)
 
 
 def _steered(
@@ -190,37 +230,60 @@ def _steered(
     rollout: Rollout,
     verdict: Literal["held", "resumed"],
     who: str,
-    spec: PipelineSpec,
+    rules: Rules,
 ) -> Change:
     told = step_told(serving.pipeline, rollout, verdict, f"by {who}")
     held = who if verdict == "held" else ""
     rollout = rollout.model_copy(update={"held": held})
-    after, events = _judged(serving, rollout, rollout.figures, spec)
+    after, events = _judged(serving, rollout, rollout.figures, rules)
     return Change(after, [told.following(rollout.release.origin), *events])
 
 
 def _judged(
-    serving: Serving, rollout: Rollout, figures: Figures, spec: PipelineSpec
+    serving: Serving, rollout: Rollout, figures: Figures, rules: Rules
 ) -> Change:
     """Judge a step by its new figures and take the consequence."""
     rollout = rollout.model_copy(update={"figures": figures})
     after = serving.model_copy(update={"rollout": rollout})
-    match judge(figures, rollout.step, rollout.rules):
+    match judge(figures, rollout.step, rollout.rules, serving.alive):
         case Hold():
             return Change(after, [])
         case Advance() if rollout.held:
             return Change(after, [])
+        case Advance() if rules.freeze and rollout.step.kind != "full":
+            return _frozen(after, rollout, rules.freeze)
         case Advance(detail):
-            return _advanced(serving, after, rollout, detail, spec)
+            return _advanced(serving, after, rollout, detail, rules)
         case RollBack(reason):
-            return _restored(after, rollout.release, rollout.previous, reason, spec)
+            return _restored(after, rollout.release, rollout.previous, reason, rules)
+
+
+def _frozen(serving: Serving, rollout: Rollout, window: str) -> Change:
+    """Stand still, and say so once."""
+    if rollout.frozen:
+        return Change(serving, [])
+    told = step_told(serving.pipeline, rollout, "held", f"by rollout.freeze: {window}")
+    rollout = rollout.model_copy(update={"frozen": window})
+    return Change(
+        serving.model_copy(update={"rollout": rollout}),
+        [told.following(rollout.release.origin)],
+    )
 
 
 def _advanced(
-    before: Serving, after: Serving, rollout: Rollout, detail: str, spec: PipelineSpec
+    before: Serving, after: Serving, rollout: Rollout, detail: str, rules: Rules
 ) -> Change:
     release, name = rollout.release, before.pipeline
-    events: list[Event] = [step_told(name, rollout, "passed", detail)]
+    events: list[Event] = []
+    if rollout.frozen:
+        over = f"the freeze is over: {rollout.frozen}"
+        events.append(step_told(name, rollout, "resumed", over))
+    events.append(step_told(name, rollout, "passed", detail))
+    if rollout.step.kind == "warming" and rollout.rules.strategy == "rolling":
+        one_by_one = replica_by_replica(before.alive or (), rollout.rules)
+        done, left = rollout.position + 1, rollout.steps[rollout.position + 1 :]
+        steps = (*rollout.steps[:done], *one_by_one, *left)
+        rollout = rollout.model_copy(update={"steps": steps})
     if rollout.step.kind == "full":
         after = after.model_copy(update={"deployed": (*after.deployed, release)})
         previous = rollout.previous
@@ -239,13 +302,17 @@ def _advanced(
         None
         if is_last
         else rollout.model_copy(
-            update={"position": rollout.position + 1, "figures": Figures()}
+            update={
+                "position": rollout.position + 1,
+                "figures": Figures(),
+                "frozen": "",
+            }
         )
     )
     if following is not None:
         events.append(step_told(name, following, "started", aim(following)))
     after = after.model_copy(update={"rollout": following})
-    return _settled(before, after, release.origin, events, spec)
+    return _settled(before, after, release.origin, events, rules)
 
 
 def _restored(
@@ -253,7 +320,7 @@ def _restored(
     taken: Release,
     target: Release | None,
     reason: str,
-    spec: PipelineSpec,
+    rules: Rules,
 ) -> Change:
     """Take a version out; ``target`` (None: no version) answers from now on."""
     name, rollout, champion = serving.pipeline, serving.rollout, serving.champion
@@ -285,11 +352,11 @@ def _restored(
             severity="critical" if was_in_front else "warning",
             title=f"Version {taken.version} of {name} was rolled back",
             detail=f"{reason}; {answers}",
-            owner=spec.owner,
+            owner=rules.spec.owner,
         )
     )
     after = _with_champion(serving, target).model_copy(update={"rollout": None})
-    return _settled(serving, after, taken.origin, events, spec)
+    return _settled(serving, after, taken.origin, events, rules)
 
 
 def _with_champion(serving: Serving, target: Release | None) -> Serving:
@@ -309,29 +376,30 @@ def _with_champion(serving: Serving, target: Release | None) -> Serving:
 
 
 def _settled(
-    before: Serving,
-    after: Serving,
-    origin: Meta,
-    events: list[Event],
-    spec: PipelineSpec,
+    before: Serving, after: Serving, origin: Meta, events: list[Event], rules: Rules
 ) -> Change:
-    """Begin what waits, and give a changed wish the next generation."""
+    """Begin what waits, and give a changed wish the next generation.
+
+    In a freeze window it waits on, unless there is nothing yet that could be disturbed.
+    """
     told = [event.following(origin) for event in events]
-    if after.rollout is None and after.waiting is not None:
-        release, after = after.waiting, after.model_copy(update={"waiting": None})
-        origin = release.origin
-        rollout = Rollout(
-            rollout_id=rollout_id(release),
-            release=release,
-            previous=after.champion,
-            rules=spec.rollout,
-            steps=plan(spec.rollout, has_champion=after.champion is not None),
-        )
-        after = after.model_copy(update={"rollout": rollout})
-        started = step_told(after.pipeline, rollout, "started", aim(rollout))
-        told.append(started.following(origin))
+    release = after.waiting
+    if after.rollout is None and release is not None:
+        rollout = _first_step(after, release, rules.spec)
+        name = after.pipeline
+        if rules.freeze and after.champion is not None:
+            if (before.rollout, before.waiting) != (None, release):
+                why = f"by rollout.freeze: {rules.freeze}"
+                waits = step_told(name, rollout, "held", why)
+                waits = waits.model_copy(update={"step": "waiting"})
+                told.append(waits.following(release.origin))
+        else:
+            origin = release.origin
+            after = after.model_copy(update={"waiting": None, "rollout": rollout})
+            started = step_told(name, rollout, "started", aim(rollout))
+            told.append(started.following(origin))
     if wanted(after) != wanted(before):
-        champion, candidate, share, recorded = wanted(after)
+        champion, candidate, share, recorded, ahead = wanted(after)
         after = after.model_copy(update={"generation": before.generation + 1})
         told.append(
             ServingDesired(
@@ -341,6 +409,17 @@ def _settled(
                 candidate=candidate,
                 candidate_share=share,
                 replay=recorded,
+                ahead=list(ahead),
             ).following(origin)
         )
     return Change(after, told)
+
+
+def _first_step(serving: Serving, release: Release, spec: PipelineSpec) -> Rollout:
+    return Rollout(
+        rollout_id=rollout_id(release),
+        release=release,
+        previous=serving.champion,
+        rules=spec.rollout,
+        steps=plan(spec.rollout, has_champion=serving.champion is not None),
+    )

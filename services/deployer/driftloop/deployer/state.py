@@ -1,6 +1,7 @@
 """What the deployer knows of a pipeline, as plain values."""
 
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from driftloop.contracts.base import Meta, derived_id
@@ -14,6 +15,7 @@ from driftloop.contracts.events import (
 )
 from driftloop.contracts.pipeline import PipelineSpec, RolloutSection
 from driftloop.deployer.judgement import Figures, Frozen, Step, plan
+from pydantic import Field
 
 
 class Release(Frozen):
@@ -33,6 +35,7 @@ class Rollout(Frozen):
     Attributes
     ----------
     held : who holds it and why; empty: nobody does.
+    frozen : the window that holds back its next step, once that was told.
     """
 
     rollout_id: str
@@ -43,6 +46,7 @@ class Rollout(Frozen):
     position: int = 0
     figures: Figures = Figures()
     held: str = ""
+    frozen: str = ""
 
     @property
     def step(self) -> Step:
@@ -64,6 +68,9 @@ class Serving(Frozen):
     retired : versions that were in service and were rolled back.
     waiting : approved during a rollout; the newest one only.
     alerted_generation : the last one with an alert about a version that fails.
+    replicas : of the scorer, and until when each is taken to live.
+    heard_at : time of the newest sign of life.
+    all_known_at : when each replica that lives has said so; None: none has.
     """
 
     pipeline: str
@@ -73,10 +80,24 @@ class Serving(Frozen):
     rollout: Rollout | None = None
     waiting: Release | None = None
     alerted_generation: int = 0
+    replicas: dict[str, datetime] = Field(default_factory=dict)
+    heard_at: datetime | None = None
+    all_known_at: datetime | None = None
 
     @property
     def champion(self) -> Release | None:
         return self.deployed[-1] if self.deployed else None
+
+    @property
+    def alive(self) -> tuple[str, ...] | None:
+        """Names of the replicas that live, sorted; None: too early to know all."""
+        if (
+            self.heard_at is None
+            or self.all_known_at is None
+            or self.heard_at < self.all_known_at
+        ):
+            return None
+        return tuple(sorted(self.replicas))
 
 
 class Wanted(NamedTuple):
@@ -86,6 +107,7 @@ class Wanted(NamedTuple):
     candidate: ServedModel | None
     share: float
     replay: ReplayWanted | None = None
+    ahead: tuple[str, ...] = ()
 
 
 def wanted(serving: Serving) -> Wanted:
@@ -99,7 +121,8 @@ def wanted(serving: Serving) -> Wanted:
         return Wanted(old, None, 0.0)
     new, previous = rollout.release.served(), rollout.previous
     if not rollout.is_in_front:
-        return Wanted(old, new, rollout.step.share, replay_of(rollout))
+        step = rollout.step
+        return Wanted(old, new, step.share, replay_of(rollout), step.ahead)
     is_watched = previous is not None and rollout.steps[-1].kind == "watching"
     return Wanted(new, previous.served() if previous and is_watched else None, 0.0)
 
@@ -122,12 +145,34 @@ def is_stale(serving: Serving, report: ScorerReported | ShadowReplayed) -> bool:
     return report.generation < serving.generation
 
 
+def heard(serving: Serving, report: ScorerReported) -> Serving:
+    """Return the state after a sign of life: who sent it lives, who is late is gone.
+
+    By the times of the events, so that a deployer that reads them late comes to the
+    same. Other reports tell nothing of who lives.
+    """
+    if report.lease_seconds is None:
+        return serving
+    lease, now = timedelta(seconds=report.lease_seconds), report.meta.time
+    if serving.heard_at is not None:
+        now = max(now, serving.heard_at)
+    alive = {name: until for name, until in serving.replicas.items() if until > now}
+    return serving.model_copy(
+        update={
+            "replicas": alive | {report.replica: report.meta.time + lease},
+            "heard_at": now,
+            "all_known_at": serving.all_known_at or now + lease,
+        }
+    )
+
+
 def recovered(desired: ServingDesired, spec: PipelineSpec) -> Serving:
     """Return the state behind what scorers were last asked for.
 
     For a deployer that has lost its database: it goes on from what is served, and
     does not take the next version for a first one. A running rollout goes on with
-    its step from the beginning; earlier champions are forgotten.
+    its step from the beginning (a rolling one with warming); earlier champions are
+    forgotten.
     """
     champion, candidate = desired.champion, desired.candidate
     state = Serving(pipeline=desired.pipeline, generation=desired.generation)

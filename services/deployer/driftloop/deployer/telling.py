@@ -34,10 +34,14 @@ def aim(rollout: Rollout) -> str:
     previous = rollout.previous
     if rollout.step.kind == "full":
         return "until a scorer serves it as champion"
+    if rollout.step.kind == "warming":
+        return "until every replica has it in memory"
     against = f"version {previous.version}" if previous else "nothing"
+    ahead = ", ".join(rollout.step.ahead)
+    where = f", with {ahead} ahead" if ahead else ""
     recorded = replay_of(rollout)
     first = f", first of {recorded.hours:g} recorded hours" if recorded else ""
-    return f"{rollout.step.rows} labelled rows against {against}{first}"
+    return f"{rollout.step.rows} labelled rows against {against}{where}{first}"
 
 
 def superseded(serving: Serving, old: Release, new: Release) -> Event:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from uuid import uuid4
 
+import numpy as np
 from driftloop.contracts.base import Chain
 from driftloop.contracts.events import Role, ScorerReported, VersionReport
 from driftloop.models.onnx_model import Predictions
@@ -102,6 +103,8 @@ class Traffic:
                     detail=figures.detail,
                     row_count=figures.row_count,
                     error_count=figures.error_count,
+                    call_count=len(figures.seconds),
+                    latency_p50_seconds=float(np.median(figures.seconds)),
                     latency_p99_seconds=p99(figures.seconds),
                 )
             )

@@ -12,7 +12,7 @@ from driftloop.scorer.answering import Desk, Traffic, traffic_reporter
 from driftloop.scorer.api import routers
 from driftloop.scorer.asked import ROW_ID, Asked
 from driftloop.scorer.handlers import HANDLERS, ScorerDeps
-from driftloop.scorer.loader import Loader, announcer, model_opener
+from driftloop.scorer.loader import Loader, announcer, heartbeat, model_opener
 from driftloop.scorer.open_inference.rpc import grpc_server
 from driftloop.scorer.replay import Replays
 from driftloop.scorer.settings import ScorerSettings
@@ -33,8 +33,9 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
     loader = Loader(
         shelf,
         model_opener(runtime.store, settings, runtime.engine),
-        announcer(runtime.outbox, settings.replica),
+        announcer(runtime.outbox, settings.replica, settings.lease_seconds),
         runtime.stopping,
+        settings.replica,
     )
     desired.on_change(loader.wish)
 
@@ -77,6 +78,9 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
         routers=routers(desk, settings, is_ready),
         background=[
             partial(loader.run, desired.caught_up),
+            heartbeat(
+                loader, desired.caught_up, runtime.outbox, settings, runtime.stopping
+            ),
             traffic_reporter(
                 traffic, runtime.outbox, settings.replica, runtime.stopping
             ),

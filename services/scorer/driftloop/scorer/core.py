@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from driftloop.contracts.events import Role, VersionReport
 from driftloop.models.pairing import CLASSES_METADATA_KEY
 from pydantic import BaseModel, ConfigDict
 
+CANDIDATE_CALLS = 5
+"""Calls between two reports on a candidate: their median outlives two bad moments."""
 HASH_BYTES = 8
 HASH_RANGE = 1 << (8 * HASH_BYTES)
 
@@ -162,6 +165,30 @@ def p99(seconds: Iterable[float]) -> float:
     return float(np.quantile(list(seconds), 0.99))
 
 
+def differing(
+    champion: Answers, candidate: Answers, tolerance: float
+) -> tuple[int, int]:
+    """Return how many rows both versions answered, and on how many they differ.
+
+    Parameters
+    ----------
+    tolerance : how far two numbers may lie apart; classes have to be the same.
+
+    >>> of = lambda *said: Answers(pa.array(said), None, (), 0, 0.0)
+    >>> differing(of("a", "b", None), of("a", "c", "c"), 0.0)
+    (2, 1)
+    >>> differing(of(1.0, 2.0), of(1.5, 4.0), 1.0)
+    (2, 1)
+    """
+    ours, theirs = champion.prediction, candidate.prediction
+    if pa.types.is_floating(ours.type) and pa.types.is_floating(theirs.type):
+        differs = pc.greater(pc.abs(pc.subtract(ours, theirs)), tolerance)
+    else:
+        differs = pc.not_equal(ours.cast(pa.string()), theirs.cast(pa.string()))
+    compared = len(differs) - differs.null_count
+    return compared, pc.sum(differs, min_count=0).as_py()
+
+
 class Seen(BaseModel):
     """Figures of one version since the last report; ``seconds`` of each call."""
 
@@ -172,6 +199,8 @@ class Seen(BaseModel):
     error_count: int = 0
     seconds: tuple[float, ...] = ()
     detail: str = ""
+    compared_count: int = 0
+    differing_count: int = 0
 
 
 class Tally(BaseModel):
@@ -189,18 +218,27 @@ class Tally(BaseModel):
         generation: int,
         answers: dict[int, tuple[Role, Answers]],
         watermark: datetime | None = None,
+        compared: tuple[int, int] = (0, 0),
     ) -> "Tally":
-        """Count one call; figures of an earlier generation are dropped."""
+        """Count one call; figures of an earlier generation are dropped.
+
+        Parameters
+        ----------
+        compared : of the candidate's rows; see :func:`differing`.
+        """
         start = self if self.generation == generation else Tally(generation=generation)
         versions = dict(start.versions)
         for version, (role, said) in answers.items():
             seen = versions.get(version, Seen(role=role))
+            more, different = compared if role == "candidate" else (0, 0)
             versions[version] = Seen(
                 role=role,
                 row_count=seen.row_count + len(said.prediction),
                 error_count=seen.error_count + said.error_count,
                 seconds=(*seen.seconds, said.seconds),
                 detail=seen.detail or said.detail,
+                compared_count=seen.compared_count + more,
+                differing_count=seen.differing_count + different,
             )
         return Tally(
             generation=generation,
@@ -210,8 +248,13 @@ class Tally(BaseModel):
         )
 
     def is_due(self, report_every: int) -> bool:
-        """Whether to report now: errors at once, else every so many calls."""
+        """Whether to report now: errors at once, else every so many calls.
+
+        A candidate is told of sooner, so that it is judged before it answers more.
+        """
         has_errors = any(seen.error_count for seen in self.versions.values())
+        if any(seen.role == "candidate" for seen in self.versions.values()):
+            report_every = min(report_every, CANDIDATE_CALLS)
         return has_errors or self.call_count >= report_every
 
     def report(self) -> list[VersionReport]:
@@ -224,7 +267,11 @@ class Tally(BaseModel):
                 detail=seen.detail,
                 row_count=seen.row_count,
                 error_count=seen.error_count,
+                call_count=len(seen.seconds),
+                latency_p50_seconds=float(np.median(seen.seconds)),
                 latency_p99_seconds=p99(seen.seconds),
+                compared_count=seen.compared_count,
+                differing_count=seen.differing_count,
             )
             for version, seen in sorted(self.versions.items())
         ]

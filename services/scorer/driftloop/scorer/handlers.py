@@ -14,7 +14,7 @@ from driftloop.contracts.events import (
 from driftloop.runtime.errors import Retry, Skip
 from driftloop.runtime.handlers import Deps, EventHandler
 from driftloop.runtime.state import StateView
-from driftloop.scorer.core import Answers, Tally, scored_rows
+from driftloop.scorer.core import Answers, Tally, differing, scored_rows
 from driftloop.scorer.metrics import count_call
 from driftloop.scorer.shelf import Shelf
 from driftloop.scorer.tables import load_tally, save_tally
@@ -63,8 +63,11 @@ def on_batch_validated(event: BatchValidated, deps: ScorerDeps) -> Iterator[Even
         candidate_version=candidate.version if candidate else None,
         duration_seconds=said.seconds + (rival.seconds if rival else 0.0),
     ).with_rows(rows)
+    applied = deps.pipelines.get(event.pipeline)
+    tolerance = applied.spec.rollout.prediction_tolerance if applied else 0.0
     tally = load_tally(deps.session, deps.replica, event.pipeline)
-    tally = tally.added(served.generation, answers, event.watermark)
+    compared = differing(said, rival, tolerance) if rival else (0, 0)
+    tally = tally.added(served.generation, answers, event.watermark, compared)
     if tally.is_due(deps.report_every):
         yield ScorerReported(
             pipeline=event.pipeline,

@@ -9,11 +9,13 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
+from uuid import uuid4
 
+from driftloop.contracts.base import Chain
 from driftloop.contracts.events import (
     Role,
     ScorerReported,
@@ -27,6 +29,7 @@ from driftloop.models.samples import SAMPLES_FILE, check_samples
 from driftloop.models.signing import TrustedKeys
 from driftloop.models.trial import try_model
 from driftloop.runtime.artifacts import ArtifactStore
+from driftloop.runtime.database import is_passing
 from driftloop.runtime.errors import Retry
 from driftloop.runtime.outbox import Cause, OutboxRelay
 from driftloop.runtime.telemetry import log
@@ -35,6 +38,7 @@ from driftloop.scorer.settings import ScorerSettings
 from driftloop.scorer.shelf import Loaded, Served, Shelf
 from driftloop.scorer.tables import ScorerAnnounced, ScorerTried
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 POLL_S = 0.1
@@ -80,7 +84,7 @@ def model_opener(
     return open_model
 
 
-def announcer(outbox: OutboxRelay, replica: str) -> Announce:
+def announcer(outbox: OutboxRelay, replica: str, lease_seconds: float) -> Announce:
     """Return the function that reports a loaded state, each state once."""
 
     def announce(desired: ServingDesired, versions: list[VersionReport]) -> None:
@@ -106,10 +110,54 @@ def announcer(outbox: OutboxRelay, replica: str) -> Announce:
                     replica=replica,
                     generation=desired.generation,
                     versions=versions,
+                    lease_seconds=lease_seconds,
                 ).following(desired.meta)
             )
 
     return announce
+
+
+def heartbeat(
+    loader: "Loader",
+    caught_up: threading.Event,
+    outbox: OutboxRelay,
+    settings: ScorerSettings,
+    stopping: threading.Event,
+) -> Callable[[], None]:
+    """Return the loop that says, from the start on, what this replica has in memory.
+
+    Beside the loader, which may be busy with a large model for minutes.
+    """
+
+    def tell(wish: ServingDesired, versions: list[VersionReport]) -> None:
+        name = f"alive/{uuid4()}"
+        with outbox.unit(Cause(name, Chain(name))) as (_, events):
+            events.append(
+                ScorerReported(
+                    pipeline=wish.pipeline,
+                    replica=settings.replica,
+                    generation=wish.generation,
+                    versions=versions,
+                    lease_seconds=settings.lease_seconds,
+                )
+            )
+
+    def run() -> None:
+        while not caught_up.wait(POLL_S):
+            if stopping.is_set():
+                return
+        wait_s = 0.0
+        while not stopping.wait(wait_s):
+            wait_s = settings.heartbeat_seconds
+            try:
+                for wish, versions in loader.in_memory():
+                    tell(wish, versions)
+            except DBAPIError as error:
+                if not is_passing(error):
+                    raise
+                logger.warning("no sign of life", error="the database is away")
+
+    return run
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +177,10 @@ class Loader:
         open_model: OpenModel,
         announce: Announce,
         stopping: threading.Event,
+        replica: str = "0",
     ) -> None:
         self._shelf = shelf
+        self._replica = replica
         self._open_model = open_model
         self._announce = announce
         self._stopping = stopping
@@ -151,6 +201,17 @@ class Loader:
             for name, wish in dict(self._wishes).items()
             if wish.champion is not None
         )
+
+    def in_memory(self) -> Iterator[tuple[ServingDesired, list[VersionReport]]]:
+        """Yield each wish, and which of its versions are loaded or known to be bad."""
+        for name, wish in dict(self._wishes).items():
+            served = self._shelf.get(name)
+            if served is None or served.generation != wish.generation:
+                yield wish, []
+                continue
+            known = {*served.loaded(), *served.failed}
+            states = _states(wish, dict(served.failed))
+            yield wish, [said for said in states if said.version in known]
 
     def run(self, caught_up: threading.Event) -> None:
         """Follow the wishes until the process is to stop.
@@ -179,21 +240,21 @@ class Loader:
         name = wish.pipeline
         before = self._shelf.get(name) or Served(0)
         loaded, failed = before.loaded(), dict[int, str]()
-        self._shelf.show(name, _served(wish, loaded, before))
+        self._shelf.show(name, self._served(wish, loaded, before))
         for model in (wish.champion, wish.candidate):
             if model is None or _is_loaded(loaded.get(model.version), model):
                 continue
             try:
                 loaded[model.version] = self._open_model(name, model)
             except Retry as error:
-                self._shelf.show(name, _served(wish, loaded, before))
+                self._shelf.show(name, self._served(wish, loaded, before))
                 self._try_later(name, f"version {model.version}: {error}")
                 return
             except Exception as error:  # noqa: BLE001 - a bad package is a verdict
                 logger.error("cannot load", version=model.version, error=str(error))
                 failed[model.version] = f"{error!s:.500}"
                 loaded.pop(model.version, None)
-        served = _served(wish, loaded, before, failed)
+        served = self._served(wish, loaded, before, failed)
         self._shelf.show(name, served)
         if _is_done(served, wish):
             self._retries.pop(name, None)
@@ -208,6 +269,33 @@ class Loader:
             share=served.share,
         )
         self._announce(wish, _states(wish, failed))
+
+    def _served(
+        self,
+        wish: ServingDesired,
+        loaded: dict[int, Loaded],
+        before: Served,
+        failed: dict[int, str] | None = None,
+    ) -> Served:
+        """Return what may answer now; ``failed`` is given once all was tried."""
+        wanted = Plan(
+            wish.champion.version if wish.champion else None,
+            wish.candidate.version if wish.candidate else None,
+            1.0 if self._replica in wish.ahead else wish.candidate_share,
+        )
+        now = plan(
+            wanted,
+            frozenset(loaded),
+            before.champion.version if before.champion else None,
+        )
+        return Served(
+            wish.generation,
+            None if now.champion is None else loaded[now.champion],
+            None if now.candidate is None else loaded[now.candidate],
+            now.share,
+            is_settled=failed is not None,
+            failed=failed or {},
+        )
 
     def _try_later(self, name: str, why: str) -> None:
         before = self._retries.get(name)
@@ -228,33 +316,6 @@ def _is_done(served: Served | None, wish: ServingDesired) -> bool:
 
 def _is_loaded(loaded: Loaded | None, model: ServedModel) -> bool:
     return loaded is not None and loaded.package.digest == model.package.digest
-
-
-def _served(
-    wish: ServingDesired,
-    loaded: dict[int, Loaded],
-    before: Served,
-    failed: dict[int, str] | None = None,
-) -> Served:
-    """Return what may answer now; ``failed`` is given once all was tried."""
-    wanted = Plan(
-        wish.champion.version if wish.champion else None,
-        wish.candidate.version if wish.candidate else None,
-        wish.candidate_share,
-    )
-    now = plan(
-        wanted,
-        frozenset(loaded),
-        before.champion.version if before.champion else None,
-    )
-    return Served(
-        wish.generation,
-        None if now.champion is None else loaded[now.champion],
-        None if now.candidate is None else loaded[now.candidate],
-        now.share,
-        is_settled=failed is not None,
-        failed=failed or {},
-    )
 
 
 def _states(wish: ServingDesired, failed: dict[int, str]) -> list[VersionReport]:

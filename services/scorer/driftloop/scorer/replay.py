@@ -180,6 +180,7 @@ class Replays:
                 horizon=timedelta(days=task.spec.data.label_horizon_days),
                 learned_until=task.learned_until,
                 most_rows=self._settings.replay_max_rows,
+                tolerance=task.spec.rollout.prediction_tolerance,
             )
         )
         for batch in self._batches(task):
@@ -272,6 +273,7 @@ class Replays:
                     is_enough=found.labelled_count >= wanted,
                     error_count=replay.error_count,
                     champion_error_count=replay.champion_error_count,
+                    compared_count=replay.compared_count,
                     different_count=replay.different_count,
                     measurements=found.measurements,
                     comparison=found.comparison,

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from driftloop.contracts.events import Measurement, PairedComparison, Span
-from driftloop.models.columns import Floats, numbers
+from driftloop.models.columns import Floats
 from driftloop.models.losses import measured, paired_over_time
 from driftloop.models.pairing import (
     Label,
@@ -26,12 +26,10 @@ from driftloop.models.pairing import (
     predictions_of,
     within,
 )
-from driftloop.scorer.core import Answers, scored_rows
+from driftloop.scorer.core import Answers, differing, scored_rows
 
 MAX_WAITING = 100_000
 """Answers, and labels, that wait for each other: some 60 MB at most."""
-SAME_ANSWER = 1e-4
-"""Relative: a model may add up in another order on another machine."""
 W = TypeVar("W", Prediction, Label)
 V = TypeVar("V", Prediction, Label)
 
@@ -45,6 +43,7 @@ class Rules:
     horizon : event time for which a row's label is waited for.
     learned_until : rows up to this event time are left out.
     most_rows : that are scored; later ones are left out.
+    tolerance : see :func:`core.differing`.
     """
 
     champion_version: int
@@ -54,6 +53,7 @@ class Rules:
     horizon: timedelta
     learned_until: datetime
     most_rows: int
+    tolerance: float = 0.0
     most_waiting: int = MAX_WAITING
 
 
@@ -75,7 +75,8 @@ class Replay:
     row_count : rows that both versions were given.
     beyond_count : rows left out for a limit: of rows, or of answers that wait.
     error_count, champion_error_count : rows without a finite answer.
-    different_count : rows that both answered, otherwise.
+    compared_count, different_count : rows that both answered, and of those the ones
+        where they differ.
     """
 
     def __init__(self, rules: Rules) -> None:
@@ -90,6 +91,7 @@ class Replay:
         self.beyond_count = 0
         self.error_count = 0
         self.champion_error_count = 0
+        self.compared_count = 0
         self.different_count = 0
 
     def to_score(self, rows: pa.RecordBatch) -> pa.RecordBatch:
@@ -107,7 +109,9 @@ class Replay:
         self.row_count += rows.num_rows
         self.champion_error_count += champion.error_count
         self.error_count += candidate.error_count
-        self.different_count += _different(champion.prediction, candidate.prediction)
+        compared, different = differing(champion, candidate, rules.tolerance)
+        self.compared_count += compared
+        self.different_count += different
         said = scored_rows(rows, champion, candidate, rules.candidate_version)
         predictions = predictions_of(
             said, rules.champion_version, rules.candidate_version
@@ -179,13 +183,3 @@ def _keep(waiting: dict[str, W], rows: Sequence[W], most: int) -> int:
     for _ in range(gone):
         del waiting[next(iter(waiting))]
     return gone
-
-
-def _different(one: pa.Array, other: pa.Array) -> int:
-    """Return how many rows have two answers that are not the same."""
-    if pa.types.is_string(one.type):
-        return pc.sum(pc.not_equal(one, other)).as_py() or 0
-    left, right = numbers(one), numbers(other)
-    both = np.isfinite(left) & np.isfinite(right)
-    same = np.isclose(left, right, rtol=SAME_ANSWER)
-    return int(np.count_nonzero(both & ~same))

@@ -4,6 +4,7 @@ from driftloop.models.settings import PackageSettings
 from pydantic import Field
 
 MIB = 1024 * 1024
+HEARTBEATS_MISSED = 3
 
 
 class ScorerSettings(PackageSettings):
@@ -11,6 +12,12 @@ class ScorerSettings(PackageSettings):
 
     report_every: int = Field(
         default=24, ge=1, description="scored batches between two reports"
+    )
+    heartbeat_seconds: float = Field(
+        default=30,
+        gt=0,
+        description="between two signs of life; after three of them it is taken for "
+        "gone, and rollouts wait for it no longer",
     )
     grpc_port: int = Field(default=0, ge=0, le=65535, description="0: a free one")
     max_body_bytes: int = Field(default=16 * MIB, gt=0)
@@ -28,3 +35,8 @@ class ScorerSettings(PackageSettings):
     trial_memory_bytes: int = Field(
         default=8 * 1024 * MIB, gt=0, description="address space of that trial"
     )
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long this replica counts as alive after a sign of life."""
+        return HEARTBEATS_MISSED * self.heartbeat_seconds

@@ -64,7 +64,7 @@ class Board:
     measured_until: datetime | None = None
     champion: int | None = None
     desired: e.ServingDesired | None = None
-    reported_generation: int = 0
+    ready: set[tuple[int, int]] = field(default_factory=set)
     running_jobs: set[str] = field(default_factory=set)
     ended_jobs: set[str] = field(default_factory=set)
     losses: dict[int, list[tuple[datetime, float]]] = field(default_factory=dict)
@@ -120,8 +120,8 @@ class Board:
             case e.ServingDesired() as desired:
                 if self.desired is None or desired.generation > self.desired.generation:
                     self.desired = desired
-            case e.ScorerReported(generation=generation):
-                self.reported_generation = max(self.reported_generation, generation)
+            case e.ScorerReported(generation=generation, versions=versions):
+                self.ready |= {(generation, said.version) for said in versions}
             case _:
                 pass
 
@@ -129,15 +129,19 @@ class Board:
         """Whether event time should stand still at ``due``."""
         with self.changed:
             validated, measured = self.validated_until, self.measured_until
-            loading = (
-                self.desired is not None
-                and self.desired.generation > self.reported_generation
-            )
-            if self.running_jobs or loading:
+            if self.running_jobs or self._is_loading():
                 return True
         return (validated is not None and due - validated > MAX_VALIDATED_BEHIND) or (
             measured is not None and due - measured > MAX_MEASURED_BEHIND
         )
+
+    def _is_loading(self) -> bool:
+        """Whether no scorer has said what became of a version that is wanted now."""
+        if self.desired is None:
+            return False
+        wanted = (self.desired.champion, self.desired.candidate)
+        generation = self.desired.generation
+        return any(m and (generation, m.version) not in self.ready for m in wanted)
 
     def of(self, *types: type) -> list[Entry]:
         """Return the events of some types so far, by time."""
