@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -104,11 +105,11 @@ def test_no_request_fails_whoever_is_killed(
         wait_until(lambda: len(clients.versions) > CONNECTIONS, "no answers")
         town.approve(2, town.package(2.0))
         wait_until(lambda: town.steps(2), "no rollout")
-        place.deployer.kill()
-        with clients.without(place.scorers[0]):
-            place.scorers[0].kill()
-            place.scorers[0].start()
-        place.deployer.start()
+        with clients.without(place.scorers[0]), ThreadPoolExecutor() as both:
+            victims = [place.deployer, place.scorers[0]]
+            for victim in victims:
+                victim.kill()
+            list(both.map(ServiceProcess.start, victims))
         lead_to(town, "watching")
         town.wait_for(2, None, 0.0)
         answered = len(clients.versions)
