@@ -22,7 +22,7 @@ from driftloop.contracts.events import (
     ScorerReported,
 )
 from driftloop.local.kafka import KafkaNode
-from driftloop.monitor.losses import log_losses, paired
+from driftloop.models.losses import log_losses, paired
 from onnx import NodeProto, TensorProto
 
 from tests.component.support import Events, ServiceProcess, open_events, wait_until

@@ -1,16 +1,28 @@
-"""A rollout of each strategy while sixteen connections ask and services are killed."""
+"""A rollout of each strategy while sixteen connections ask and services are killed.
+
+Also what only real signs of life of two replicas can show: one that is gone, and a
+freeze window that ends.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
-from driftloop.contracts.events import ModelDeployed, ModelRolledBack, ScorerReported
+from driftloop.contracts.events import (
+    ModelDeployed,
+    ModelRolledBack,
+    RolloutAdvanced,
+    ScorerReported,
+)
 from driftloop.local.kafka import KafkaNode
 
 from tests.component.support import Events, ServiceProcess, open_events, wait_until
@@ -61,6 +73,21 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield Place(events, Factory(home), deployer, scorers)
 
 
+def served(place: Place, name: str, **rollout: Any) -> Town:
+    """Return a pipeline whose first version every replica answers by."""
+    town = Town(name, place.events, place.factory, place.deployer, place.scorers[0])
+    town.apply(**rollout)
+    town.approve(1, town.package(1.0))
+    wait_until(lambda: town.of(ModelDeployed), "no first version")
+    wait_until(
+        lambda: (
+            {r.replica for r in town.of(ScorerReported) if r.versions} == set(REPLICAS)
+        ),
+        "a replica has not loaded the first version",
+    )
+    return town
+
+
 def lead_to(town: Town, last: str) -> None:
     """Play the monitor: give each step its labelled rows, until ``last`` is passed."""
     done: set[str] = set()
@@ -104,11 +131,11 @@ def test_no_request_fails_whoever_is_killed(
         wait_until(lambda: len(clients.versions) > CONNECTIONS, "no answers")
         town.approve(2, town.package(2.0))
         wait_until(lambda: town.steps(2), "no rollout")
-        place.deployer.kill()
-        with clients.without(place.scorers[0]):
-            place.scorers[0].kill()
-            place.scorers[0].start()
-        place.deployer.start()
+        with clients.without(place.scorers[0]), ThreadPoolExecutor() as both:
+            victims = [place.deployer, place.scorers[0]]
+            for victim in victims:
+                victim.kill()
+            list(both.map(ServiceProcess.start, victims))
         lead_to(town, "watching")
         town.wait_for(2, None, 0.0)
         answered = len(clients.versions)
@@ -119,6 +146,46 @@ def test_no_request_fails_whoever_is_killed(
     assert not town.of(ModelRolledBack)
     passed = [step for step, verdict in town.steps(2) if verdict == "passed"]
     assert list(dict.fromkeys(passed)) == [*STEPS[strategy], "full", "watching"]
+
+
+@pytest.mark.slow
+@pytest.mark.broker
+@pytest.mark.timeout(300)
+def test_a_replica_that_is_gone_is_not_waited_for(
+    place: Place, unique_name: Callable[[str], str]
+) -> None:
+    town = served(place, unique_name("gone"), strategy="blue_green")
+    place.scorers[1].kill()
+    try:
+        town.approve(2, town.package(2.0))
+        wait_until(lambda: ("full", "passed") in town.steps(2), "it still waits")
+    finally:
+        place.scorers[1].start()
+    told = {e.step: e.detail for e in town.of(RolloutAdvanced) if e.verdict == "passed"}
+    assert told["warming"] == "in memory on every replica: a"
+
+
+@pytest.mark.slow
+@pytest.mark.broker
+@pytest.mark.timeout(300)
+def test_a_rollout_begins_by_itself_when_nothing_freezes_it_any_more(
+    place: Place, unique_name: Callable[[str], str]
+) -> None:
+    """Nothing but the scorers' signs of life comes to the deployer meanwhile."""
+    now = datetime.now(UTC)
+    begins, ends = (
+        (now + days * timedelta(days=1)).strftime("%Y-%m-%d %H:%M") for days in (-1, 1)
+    )
+    rules = {"strategy": "immediate", "watch_rows": 0}
+    freeze = [{"begins": begins, "ends": ends, "reason": "the year's end"}]
+    town = served(place, unique_name("frozen"), freeze=freeze, **rules)
+    town.approve(2, town.package(2.0))
+    wait_until(lambda: town.steps(2), "nothing was told")
+    beats = len(town.of(ScorerReported))
+    wait_until(lambda: len(town.of(ScorerReported)) > beats + 4, "no signs of life")
+    assert town.steps(2) == [("waiting", "held")]
+    town.apply(**rules)
+    wait_until(lambda: ("full", "passed") in town.steps(2), "it waits on")
 
 
 @dataclass(frozen=True)

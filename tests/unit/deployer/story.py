@@ -186,6 +186,11 @@ class Story:
     def measure(self, event: PerformanceMeasured) -> list[Event]:
         return self.then(core.measure(self.serving, event, self.spec))
 
+    def replay(self, candidate: int, champion: int, **fields: Any) -> list[Event]:
+        generation = max(self.serving.generation, 1)
+        event = replayed(generation, candidate, champion, **fields)
+        return self.then(core.replay(self.serving, event, self.spec))
+
     def report(self, *versions: int, **fields: Any) -> list[Event]:
         event = reported(self.serving.generation, *versions, **fields)
         return self.then(core.report(self.serving, event, self.spec))

@@ -398,17 +398,12 @@ def recorded():
     return story
 
 
-def replay(story, **fields):
-    event = replayed(story.serving.generation, 2, 1, **fields)
-    return story.then(core.replay(story.serving, event, story.spec))
-
-
 def test_a_shadow_step_asks_for_a_replay_and_no_other_step_does(recorded):
     wish = of(recorded.told, ServingDesired)[-1]
     assert (wish.replay.hours, wish.replay.labelled_rows) == (24, 100)
     started = of(recorded.told, RolloutAdvanced)[-1]
     assert started.detail.endswith("first of 24 recorded hours")
-    replay(recorded, rows=100)
+    recorded.replay(2, 1, rows=100)
     assert of(recorded.told, ServingDesired)[-1].replay is None
     assert recorded.desired() == (1, 2, 0.1)
 
@@ -418,25 +413,25 @@ def test_a_live_shadow_asks_for_no_replay(second):
 
 
 def test_a_better_version_passes_the_shadow_by_recorded_rows(recorded):
-    events = replay(recorded, rows=100)
+    events = recorded.replay(2, 1, rows=100)
     told = [(e.step, e.verdict) for e in of(events, RolloutAdvanced)]
     assert told == [("shadow", "passed"), ("canary 10 %", "started")]
 
 
 def test_a_worse_version_is_taken_back_by_recorded_rows(recorded):
-    events = replay(recorded, rows=100, ratio=2.0)
+    events = recorded.replay(2, 1, rows=100, ratio=2.0)
     (back,) = of(events, ModelRolledBack)
     assert "over 100 labelled rows" in back.reason
     assert recorded.desired() == (1, None, 0.0)
 
 
 def test_a_version_that_fails_on_recorded_rows_is_taken_back(recorded):
-    (back,) = of(replay(recorded, rows=0, failed=3), ModelRolledBack)
+    (back,) = of(recorded.replay(2, 1, rows=0, failed=3), ModelRolledBack)
     assert "failed on 3 of 3 rows" in back.reason
 
 
 def test_live_rows_go_on_from_too_few_recorded_ones(recorded):
-    assert replay(recorded, rows=60) == []
+    assert recorded.replay(2, 1, rows=60) == []
     assert recorded.measure(measured(2, 1, rows=39)) == []
     assert recorded.desired() == (1, 2, 0.0)
     recorded.measure(measured(2, 1, rows=1))
@@ -444,14 +439,14 @@ def test_live_rows_go_on_from_too_few_recorded_ones(recorded):
 
 
 def test_no_recorded_labels_are_no_verdict(recorded):
-    assert replay(recorded, rows=0) == []
+    assert recorded.replay(2, 1, rows=0) == []
     assert recorded.desired() == (1, 2, 0.0)
 
 
 def test_a_replay_counts_in_the_shadow_step_alone(recorded):
-    replay(recorded, rows=100)
+    recorded.replay(2, 1, rows=100)
     before = recorded.serving
-    assert replay(recorded, rows=100, ratio=3.0) == []
+    assert recorded.replay(2, 1, rows=100, ratio=3.0) == []
     assert recorded.serving == before
 
 
@@ -463,7 +458,7 @@ def test_a_replay_of_other_versions_counts_for_nothing(recorded):
 
 def test_a_held_version_waits_with_its_replay(recorded):
     recorded.steer("hold", 2)
-    replay(recorded, rows=100)
+    recorded.replay(2, 1, rows=100)
     assert recorded.desired() == (1, 2, 0.0)
     recorded.steer("resume", 2)
     assert recorded.desired() == (1, 2, 0.1)

@@ -24,6 +24,9 @@ STEPS = st.one_of(
         st.just("measure"), VERSIONS, VERSIONS, st.sampled_from([0.5, 1.0, 1.05, 3.0])
     ),
     st.tuples(
+        st.just("replay"), VERSIONS, VERSIONS, st.sampled_from([0.5, 1.0, 3.0])
+    ),
+    st.tuples(
         st.just("report"), VERSIONS, st.sampled_from(["ready", "failed"]),
         st.sampled_from([0, 0, 0, 5]),
     ),
@@ -44,6 +47,10 @@ def told_by(steps: Sequence[tuple[Any, ...]], strategy: str) -> Story:
             candidate, champion, ratio = arguments
             if candidate != champion:
                 story.measure(measured(candidate, champion, ratio=ratio, rows=50))
+        elif name == "replay":
+            candidate, champion, ratio = arguments
+            if candidate != champion:
+                story.replay(candidate, champion, ratio=ratio, rows=50)
         elif name == "report":
             version, state, errors = arguments
             story.report(version, state=state, row_count=50, error_count=errors)

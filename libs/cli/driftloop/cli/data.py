@@ -266,6 +266,21 @@ def _uploads(
     return uploads.sent
 
 
+class Alive:
+    """What each scorer last said of itself."""
+
+    def __init__(self) -> None:
+        self._said: dict[tuple[str, str], str] = {}
+
+    def is_nothing_new(self, event: Event) -> bool:
+        """Whether a scorer only says that it still lives."""
+        if not isinstance(event, ScorerReported) or event.lease_seconds is None:
+            return False
+        key, state = (event.pipeline, event.replica), describe(event)
+        before, self._said[key] = self._said.get(key), state
+        return before == state
+
+
 def watch(
     installation: Installation,
     pipeline: str | None,
@@ -282,15 +297,7 @@ def watch(
         When there is no such pipeline.
     """
     started = datetime.now(UTC)
-    alive: dict[tuple[str, str], str] = {}
-
-    def is_nothing_new(event: Event) -> bool:
-        """Whether a scorer only says that it still lives."""
-        if not isinstance(event, ScorerReported) or event.lease_seconds is None:
-            return False
-        key, state = (event.pipeline, event.replica), describe(event)
-        before, alive[key] = alive.get(key), state
-        return before == state
+    alive = Alive()
 
     def show(entry: Entry) -> None:
         if pipeline and entry.event.pipeline != pipeline:
@@ -301,7 +308,7 @@ def watch(
             sys.stdout.write(json.dumps(entry_json(entry), default=str) + "\n")
             sys.stdout.flush()
             return
-        if is_nothing_new(entry.event):
+        if alive.is_nothing_new(entry.event):
             return
         line = Text(f"{entry.meta.time:%H:%M:%S} ", style="dim")
         line.append(f"{entry.event.pipeline} ")

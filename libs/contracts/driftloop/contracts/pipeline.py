@@ -598,7 +598,8 @@ class RolloutSection(Section):
     )
     freeze: list[FreezeWindow] = Field(
         default_factory=list,
-        description="when no step forward is taken; going back always is",
+        description="windows of clock time in which no step forward is taken; going "
+        "back always is",
     )
     approval: Approval = Approval()
 

@@ -44,9 +44,10 @@ data:
   target: has_left
 ```
 
-All durations and windows but those of approvals are in **event time**, the time in the
-data, so a recording that is played a thousand times faster is decided on just as it was
-live. Counts of rows are counts of *labelled* rows where the table says so.
+All durations and windows but those of approvals and freezes are in **event time**, the
+time in the data, so a recording that is played a thousand times faster is decided on
+just as it was live. Counts of rows are counts of *labelled* rows where the table says
+so.
 
 A fuller one is that of the [bike rentals](../examples/bike-demand/pipeline.yaml).
 """
