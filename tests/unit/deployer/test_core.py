@@ -470,5 +470,5 @@ def test_recorded_rows_that_differ_too_much_are_a_verdict_without_labels():
         story = Story(spec(shadow_from="replay", replay_hours=24, **rules))
         story.deploy(1)
         story.approve(2)
-        events = replay(story, rows=100)
+        events = story.replay(2, 1, rows=100)
         assert bool(of(events, ModelRolledBack)) is is_taken_back, allowed
