@@ -162,3 +162,11 @@ def test_a_broker_that_is_away_costs_no_answer(door: Door) -> None:
     assert set(logged) < set(asked)
     assert set(logged.values()) == {1}
     assert len(logged) == len(asked) - left_out
+
+
+def test_a_clean_stop_writes_what_is_left(door: Door) -> None:
+    door.serve()
+    door.ask(["r0", "r1"])
+    assert door.scorer.stop() == 0
+    wait_until(lambda: door.logged_ids() == {"r0": 1, "r1": 1}, "some are missing")
+    door.scorer.start()

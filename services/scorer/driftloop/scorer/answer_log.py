@@ -37,6 +37,7 @@ EVENT_BYTES = 512 * 1024
 """Of values in one event, estimated: below the size from which rows travel apart."""
 logger = log(__name__)
 
+Metadata = dict[bytes, bytes] | None
 Hidden = Callable[[str], Collection[str] | None]
 """Columns of a pipeline that may not be published; None: nothing of it may be."""
 
@@ -79,40 +80,35 @@ def _parts(calls: Sequence[Call]) -> Iterator[list[Call]]:
 def _rows(
     calls: Sequence[Call], manifest: Manifest, hidden: Collection[str]
 ) -> pa.RecordBatch:
-    counts = [len(call.said.prediction) for call in calls]
-    requests = [call.request_id for call in calls]
+    times: list[int] = []
     ids: list[str | None] = []
-    for call, count in zip(calls, counts, strict=True):
+    requests: list[str | None] = []
+    for call in calls:
+        count = len(call.said.prediction)
+        times += [call.at_us] * count
         ids += [None] * count if call.ids is None else call.ids
-    is_named = ROW_ID not in hidden
-    # A feature that has the name of another column here comes in its place.
-    found: dict[str, tuple[pa.Array, dict[bytes, bytes] | None]] = {
-        "request_id": (
-            pa.array(
-                np.repeat(np.array(requests, dtype=object), counts), pa.string()
-            ) if is_named else pa.nulls(sum(counts), pa.string()),
-            None,
-        ),
-        **_answers(calls, manifest),
-    }  # fmt: skip
-    for column, values in _features(calls, manifest.inputs):
-        if column.name not in hidden:
-            found[column.name] = (_column(values, column.type), None)
-    if not is_named:
-        ids = [None] * len(ids)
-    times = np.repeat(np.array([call.at_us for call in calls], np.int64), counts)
-    found |= {
+        requests += [call.request_id] * count
+    if ROW_ID in hidden:
+        ids = requests = [None] * len(times)  # a request's id may be that of its row
+    moments = pa.array(times, pa.int64()).cast(EVENT_TIME_FIELD.type)
+    columns: dict[str, tuple[pa.Array, Metadata]] = {
         ID_FIELD.name: (pa.array(ids, ID_FIELD.type), None),
-        EVENT_TIME_FIELD.name: (
-            pa.array(times, pa.int64()).cast(EVENT_TIME_FIELD.type), None
-        ),
-    }  # fmt: skip
-    first = [ID_FIELD.name, EVENT_TIME_FIELD.name]
-    names = [*first, *(name for name in found if name not in first)]
-    fields = [pa.field(n, found[n][0].type, metadata=found[n][1]) for n in names]
-    return pa.RecordBatch.from_arrays(
-        [found[name][0] for name in names], schema=pa.schema(fields)
-    )
+        EVENT_TIME_FIELD.name: (moments, None),
+        "request_id": (pa.array(requests, pa.string()), None),
+        **_answers(calls, manifest),
+    }
+    # A feature that has the name of a later column comes in its place.
+    columns |= {
+        column.name: (_column(values, column.type), None)
+        for column, values in _features(calls, manifest.inputs)
+        if column.name not in hidden
+    }
+    fields = [
+        pa.field(name, values.type, metadata=metadata)
+        for name, (values, metadata) in columns.items()
+    ]
+    arrays = [values for values, _ in columns.values()]
+    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
 
 
 def _features(
@@ -156,11 +152,9 @@ def _matrix(
 
 def _answers(
     calls: Sequence[Call], manifest: Manifest
-) -> dict[str, tuple[pa.Array, dict[bytes, bytes] | None]]:
+) -> dict[str, tuple[pa.Array, Metadata]]:
     said = np.concatenate([call.said.prediction for call in calls])
-    found: dict[str, tuple[pa.Array, dict[bytes, bytes] | None]] = {
-        "prediction": (pa.array(said), None)
-    }
+    found: dict[str, tuple[pa.Array, Metadata]] = {"prediction": (pa.array(said), None)}
     parts = [call.said.score for call in calls if call.said.score is not None]
     if parts:
         score = np.concatenate(parts)
