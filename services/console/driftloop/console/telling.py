@@ -130,6 +130,7 @@ def _serving(desired: e.ServingDesired | None) -> dict[str, Any] | None:
         "champion": champion.version if champion else None,
         "candidate": candidate.version if candidate else None,
         "share": desired.candidate_share,
+        "ahead": desired.ahead,
         "generation": desired.generation,
     }
 

@@ -12,6 +12,7 @@ from driftloop.contracts.base import Chain
 from driftloop.contracts.events import Role, ScorerReported, VersionReport
 from driftloop.models.onnx_model import Predictions
 from driftloop.models.package import InputColumn
+from driftloop.runtime.database import is_passing
 from driftloop.runtime.outbox import Cause, OutboxRelay
 from driftloop.runtime.telemetry import log
 from driftloop.scorer.asked import Asked, row_ids
@@ -21,6 +22,7 @@ from driftloop.scorer.metrics import count_call
 from driftloop.scorer.shelf import Loaded, Served, Shelf
 from driftloop.scorer.unfamiliar import Unfamiliar, count_unfamiliar
 from fastapi.concurrency import run_in_threadpool
+from sqlalchemy.exc import DBAPIError
 
 INLINE_SECONDS = 0.002
 """Longer calls leave the event loop to others; a thread costs about 0.1 ms."""
@@ -116,27 +118,40 @@ def traffic_reporter(
 ) -> Callable[[], None]:
     """Return the loop that reports requests: errors at once, else rarely.
 
-    They are counted in memory only: a crash forgets the last of them.
+    They are counted in memory only: a crash forgets the last of them. While the
+    database is away they are kept, and told once it is back.
     """
+
+    def tell(pipeline: str, generation: int, versions: list[VersionReport]) -> None:
+        name = f"requests/{uuid4()}"
+        with outbox.unit(Cause(name, Chain(name))) as (_, events):
+            events.append(
+                ScorerReported(
+                    pipeline=pipeline,
+                    replica=replica,
+                    generation=generation,
+                    versions=versions,
+                )
+            )
 
     def run() -> None:
         last = time.monotonic()
+        untold: deque[tuple[tuple[str, int], list[VersionReport]]] = deque()
         while not stopping.wait(DRAIN_S):
             now = time.monotonic()
-            if now - last < REPORT_S and not traffic.has_errors():
-                continue
-            last = now
-            for (pipeline, generation), versions in traffic.drain().items():
-                name = f"requests/{uuid4()}"
-                with outbox.unit(Cause(name, Chain(name))) as (_, events):
-                    events.append(
-                        ScorerReported(
-                            pipeline=pipeline,
-                            replica=replica,
-                            generation=generation,
-                            versions=versions,
-                        )
-                    )
+            is_due = now - last >= REPORT_S or traffic.has_errors()
+            if not untold and is_due:
+                last = now
+                untold.extend(traffic.drain().items())
+            try:
+                while untold:
+                    (pipeline, generation), versions = untold[0]
+                    tell(pipeline, generation, versions)
+                    untold.popleft()
+            except DBAPIError as error:
+                if not is_passing(error):
+                    raise
+                logger.warning("no report of requests", error="the database is away")
 
     return run
 

@@ -149,14 +149,18 @@ function training(job) {
   return parts.join(" · ");
 }
 
+function reach({ share, ahead }) {
+  if (ahead.length) return `on ${plural(ahead.length, "replica")}`;
+  return share ? percent(share) : "in shadow";
+}
+
 function said(pipeline, counts) {
   const events = (topic) => counts[topic]?.[0] ?? 0;
   const rows = (topic) => counts[topic]?.[1] ?? 0;
   const { serving, job } = pipeline;
   const champion = serving?.champion;
   const rejected = rows("batch-rejected");
-  const candidate = serving?.candidate
-    ? `v${serving.candidate} ${serving.share ? percent(serving.share) : "in shadow"}` : "";
+  const candidate = serving?.candidate ? `v${serving.candidate} ${reach(serving)}` : "";
   return {
     upstream: [plural(events("observation-arrived") + events("label-arrived"), "message")],
     ingest: [plural(rows("batch-ingested"), "row"), plural(events("batch-ingested"), "batch", "batches")],
