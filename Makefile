@@ -92,7 +92,7 @@ test: lint  ## Lint, then every test: unit to end-to-end on a real Kafka
 	@$(MAKE) --no-print-directory --jobs 2 isolated setup-torch setup-ray setup-mlflow setup-triton
 	-@$(MAKE) --no-print-directory setup-broker
 	$(BIN)/python -m pytest -m ray tests/component
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) -m "not ray"
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --durations=30 --durations-min=20 -m "not ray"
 
 chaos: setup-torch  ## A minute of torch, killed a dozen times at random moments
 	DRIFTLOOP_CHAOS=1 $(BIN)/python -m pytest tests/component/test_trainer.py -k minute_of_torch -s
