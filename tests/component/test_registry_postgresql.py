@@ -29,7 +29,7 @@ from tests.unit.registry import story
 from tests.unit.scorer.packages import Factory
 from tests.unit.support import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(600)]
 NAME = "bikes-on-postgresql"
 MODELS = f"/api/v1/models/{NAME}"
 SECTIONS = ("registered models", "model versions", "model searches")

@@ -8,7 +8,7 @@ from driftloop.contracts.base import Event
 from driftloop.contracts.events import RetrainRequested
 from driftloop.runtime.errors import Reject, Retry, Skip
 from driftloop.runtime.handlers import Chunk, DeadLetter, Deps, handler_table
-from driftloop.runtime.outbox import Stopping
+from driftloop.runtime.outbox import Cause, Stopping
 from driftloop.runtime.runner import MAX_CRASHES
 from driftloop.runtime.transport import Message, Record
 from sqlalchemy import text
@@ -29,6 +29,16 @@ def test_effect_and_event_are_stored_and_published_once(bench: Bench) -> None:
     assert event == alert().with_meta(event.meta)
     assert event.meta.causation_id == "cause"
     assert event.meta.chain.id == "chain"
+
+
+def test_what_nothing_caused_has_no_cause_in_the_log(bench: Bench) -> None:
+    """Its id and chain follow from its name; the control is the test above."""
+    for name in ("alive/1", "alive/1", "alive/2"):
+        with bench.outbox.unit(Cause.none(name)) as (_, events):
+            events.append(alert())
+    first, again, other = (event.meta for event in bench.published())
+    assert (first.causation_id, first.chain.id) == (None, "alive/1")
+    assert first.id == again.id != other.id
 
 
 def test_redelivery_changes_nothing(bench: Bench) -> None:

@@ -34,14 +34,26 @@ class Stopping(Exception):  # noqa: N818 - a request, not an error
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What derived ids are made from, and the chain that goes on."""
+    """What derived ids are made from, and the chain that goes on.
+
+    Attributes
+    ----------
+    is_event : whether the id is that of an event. What nothing in the log has caused, a
+        sign of life for example, has no causation id.
+    """
 
     id: str
     chain: Chain
+    is_event: bool = True
 
     @classmethod
     def of(cls, meta: Meta) -> "Cause":
         return cls(meta.id, meta.chain)
+
+    @classmethod
+    def none(cls, name: str) -> "Cause":
+        """Return the begin of a chain of its own, under a name that is unique."""
+        return cls(name, Chain(name), is_event=False)
 
 
 class OutboxRelay:
@@ -77,6 +89,7 @@ class OutboxRelay:
         """Store events as part of the caller's transaction."""
         trigger = trace.get_current_span()
         now = datetime.now(UTC)
+        caused_by = cause.id if cause.is_event else None
         rows = []
         for event_id, event in numbered(events, cause.id):
             meta = Meta(
@@ -84,7 +97,7 @@ class OutboxRelay:
                 time=now,
                 source=f"/driftloop/{self._service}",
                 chain=self._chain(event, cause, trigger),
-                causation_id=event.follows.id if event.follows else cause.id,
+                causation_id=event.follows.id if event.follows else caused_by,
             )
             record = encode(event, meta, self._store)
             rows.append(Unsent(record, event_id, self._replica.name))

@@ -15,7 +15,7 @@ from driftloop.contracts.audit import (
     canonical,
     following,
 )
-from driftloop.contracts.base import Chain, derived_id
+from driftloop.contracts.base import derived_id
 from driftloop.contracts.identity import AuditAnchored, AuditNoted
 from driftloop.runtime.artifacts import ArtifactStore
 from driftloop.runtime.envelope import decode
@@ -146,7 +146,7 @@ class Anchoring:
             return
         name = f"audit/{head.position}/{head.hash}"  # again after a start: the same id
         cause_id = derived_id(name, AuditAnchored.topic(), 0)
-        with self._outbox.unit(Cause(cause_id, Chain(cause_id))) as (_, events):
+        with self._outbox.unit(Cause.none(cause_id)) as (_, events):
             events.append(anchor_of(head))
         self._anchored = head.position
 

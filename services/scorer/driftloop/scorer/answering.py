@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 import numpy as np
-from driftloop.contracts.base import Chain
 from driftloop.contracts.events import Role, ScorerReported, VersionReport
 from driftloop.models.onnx_model import Predictions
 from driftloop.models.package import InputColumn
@@ -123,8 +122,7 @@ def traffic_reporter(
     """
 
     def tell(pipeline: str, generation: int, versions: list[VersionReport]) -> None:
-        name = f"requests/{uuid4()}"
-        with outbox.unit(Cause(name, Chain(name))) as (_, events):
+        with outbox.unit(Cause.none(f"requests/{uuid4()}")) as (_, events):
             events.append(
                 ScorerReported(
                     pipeline=pipeline,

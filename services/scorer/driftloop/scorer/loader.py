@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from importlib.metadata import version as version_of
 from uuid import uuid4
 
-from driftloop.contracts.base import Chain
 from driftloop.contracts.events import (
     Role,
     ScorerReported,
@@ -130,8 +129,7 @@ def heartbeat(
     """
 
     def tell(wish: ServingDesired, versions: list[VersionReport]) -> None:
-        name = f"alive/{uuid4()}"
-        with outbox.unit(Cause(name, Chain(name))) as (_, events):
+        with outbox.unit(Cause.none(f"alive/{uuid4()}")) as (_, events):
             events.append(
                 ScorerReported(
                     pipeline=wish.pipeline,
