@@ -5,6 +5,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -54,6 +55,16 @@ def _client_config(bootstrap: str, config: Mapping[str, str] | None) -> dict[str
     }
 
 
+@contextmanager
+def _consumer(bootstrap: str, config: Mapping[str, str] | None) -> Iterator[Consumer]:
+    """Give a consumer that is in no group, and close it."""
+    consumer = Consumer(_client_config(bootstrap, config), logger=client_logger)
+    try:
+        yield consumer
+    finally:
+        consumer.close()
+
+
 def message_at(
     bootstrap: str,
     topic: str,
@@ -64,9 +75,8 @@ def message_at(
 ) -> Message | None:
     """Return one record; None where the log does not hold it, or not in time."""
     wanted = TopicPartition(topic, partition, offset)
-    consumer = Consumer(_client_config(bootstrap, config), logger=client_logger)
     deadline = time.monotonic() + timeout_s
-    try:
+    with _consumer(bootstrap, config) as consumer:
         consumer.assign([wanted])
         while time.monotonic() < deadline:
             raw = consumer.poll(POLL_S)
@@ -75,8 +85,6 @@ def message_at(
             if raw.error() is not None or raw.offset() != offset:
                 return None  # at the end, or moved on by retention
             return _message(raw)
-    finally:
-        consumer.close()
     return None
 
 
@@ -85,6 +93,17 @@ Partition = tuple[str, int]
 
 class LogSilentError(Exception):
     """The broker does not say what the log holds."""
+
+
+@contextmanager
+def _asking(bootstrap: str, config: Mapping[str, str] | None) -> Iterator[Consumer]:
+    """Give a consumer to ask the broker by; that it is away is said in words."""
+    try:
+        with _consumer(bootstrap, config) as consumer:
+            yield consumer
+    except KafkaException as error:
+        text = error.args[0].str()
+        raise LogSilentError(f"the broker at {bootstrap}: {text}") from error
 
 
 def bounds_of(
@@ -97,9 +116,8 @@ def bounds_of(
     LogSilentError
         When the broker is away, or a topic is not there.
     """
-    consumer = Consumer(_client_config(bootstrap, config), logger=client_logger)
-    try:
-        found = {}
+    found = {}
+    with _asking(bootstrap, config) as consumer:
         for topic in topics:
             known = consumer.list_topics(topic, METADATA_TIMEOUT_S).topics[topic]
             if known.error is not None:
@@ -108,13 +126,7 @@ def bounds_of(
                 place = TopicPartition(topic, number)
                 low, high = consumer.get_watermark_offsets(place, METADATA_TIMEOUT_S)
                 found[topic, number] = (low, high)
-    except KafkaException as error:
-        text = error.args[0].str()
-        raise LogSilentError(f"the broker at {bootstrap}: {text}") from error
-    else:
-        return found
-    finally:
-        consumer.close()
+    return found
 
 
 def bounds_between(
@@ -135,25 +147,18 @@ def bounds_between(
         When the broker is away, or the topic is not there.
     """
     whole = bounds_of(bootstrap, [topic], config)
-    consumer = Consumer(_client_config(bootstrap, config), logger=client_logger)
+    with _asking(bootstrap, config) as consumer:
 
-    def firsts(moment: datetime) -> dict[Partition, int]:
-        """Return the first offset at or after a moment; none: the next one."""
-        at_ms = math.ceil(moment.timestamp() * 1000)
-        asked = [TopicPartition(*partition, at_ms) for partition in whole]
-        found = consumer.offsets_for_times(asked, METADATA_TIMEOUT_S)
-        ends = {(p.topic, p.partition): p.offset for p in found}
-        return {p: whole[p][1] if at < 0 else at for p, at in ends.items()}
+        def firsts(moment: datetime) -> dict[Partition, int]:
+            """Return the first offset at or after a moment; none: the next one."""
+            at_ms = math.ceil(moment.timestamp() * 1000)
+            asked = [TopicPartition(*partition, at_ms) for partition in whole]
+            found = consumer.offsets_for_times(asked, METADATA_TIMEOUT_S)
+            ends = {(p.topic, p.partition): p.offset for p in found}
+            return {p: whole[p][1] if at < 0 else at for p, at in ends.items()}
 
-    try:
         starts, ends = firsts(since), firsts(until + timedelta(milliseconds=1))
-    except KafkaException as error:
-        text = error.args[0].str()
-        raise LogSilentError(f"the broker at {bootstrap}: {text}") from error
-    else:
-        return {p: (starts[p], min(ends[p], whole[p][1])) for p in whole}
-    finally:
-        consumer.close()
+    return {p: (starts[p], min(ends[p], whole[p][1])) for p in whole}
 
 
 def read_part(
@@ -175,9 +180,8 @@ def read_part(
     LogSilentError
         When nothing comes for so long.
     """
-    consumer = Consumer(_client_config(bootstrap, config), logger=client_logger)
     open_ends = {p: end for p, (start, end) in bounds.items() if start < end}
-    try:
+    with _consumer(bootstrap, config) as consumer:
         consumer.assign([TopicPartition(*p, bounds[p][0]) for p in open_ends])
         heard = time.monotonic()
         while open_ends:
@@ -201,8 +205,6 @@ def read_part(
                 heard = time.monotonic()  # the reader's own time is not the broker's
             if time.monotonic() - heard > patience_s:
                 raise LogSilentError(f"nothing came for {patience_s:g} s")
-    finally:
-        consumer.close()
 
 
 class LogFollower:
