@@ -21,7 +21,7 @@ from driftloop.cli.federated.command import federated_app
 from driftloop.cli.jobs.command import jobs_app
 from driftloop.cli.labels.command import labels_app
 from driftloop.cli.log import LogTimeoutError
-from driftloop.cli.options import HOME, By, Home, Json, Reason
+from driftloop.cli.options import HOME, By, Home, Json, Reason, print_answer
 from driftloop.cli.options import console as _console
 from driftloop.cli.options import print_json as _print_json
 from driftloop.cli.packages import command as packages
@@ -360,10 +360,7 @@ def _decide(
     decision: str, model: str, by: str | None, reason: str, home: Path, as_json: bool
 ) -> None:
     answer = models.decide(connect(home), decision, model, by, reason)
-    if as_json:
-        _print_json(answer)
-    else:
-        _console().print(f"{model}: {models.standing(answer, decision)}")
+    print_answer(answer, f"{model}: {models.standing(answer, decision)}", as_json)
 
 
 @app.command(rich_help_panel="Models")
@@ -376,10 +373,7 @@ def request_approval(
 ) -> None:
     """Ask people again about a version whose request for approval has expired."""
     answer = models.request_approval(connect(home), model, by, reason)
-    if as_json:
-        _print_json(answer)
-    else:
-        _console().print(f"{model}: {models.standing(answer, 'asked again')}")
+    print_answer(answer, f"{model}: {models.standing(answer, 'asked again')}", as_json)
 
 
 @app.command(rich_help_panel="Models")
@@ -395,10 +389,7 @@ def rollback(
 ) -> None:
     """Bring an earlier version back into service."""
     answer = models.rollback(connect(home), pipeline, by, reason, to_version)
-    if as_json:
-        _print_json(answer)
-    else:
-        _console().print(f"{pipeline}: rollback requested")
+    print_answer(answer, f"{pipeline}: rollback requested", as_json)
 
 
 @app.command(rich_help_panel="Models")
@@ -415,10 +406,9 @@ def rollout(
 ) -> None:
     """Hold the rollout of a version, let it go on, or cut it short."""
     answer = models.steer(connect(home), action, model, by, reason)
-    if as_json:
-        _print_json(answer)
-    else:
-        _console().print(f"{model}: {action.value} requested; see `driftloop watch`")
+    print_answer(
+        answer, f"{model}: {action.value} requested; see `driftloop watch`", as_json
+    )
 
 
 @app.command(rich_help_panel="Models")
@@ -431,10 +421,7 @@ def retrain(
 ) -> None:
     """Ask for a training now."""
     answer = models.retrain(connect(home), pipeline, by, reason)
-    if as_json:
-        _print_json(answer)
-    else:
-        _console().print(f"{pipeline}: training requested")
+    print_answer(answer, f"{pipeline}: training requested", as_json)
 
 
 # ── rights and their use ────────────────────────────────────────────────────

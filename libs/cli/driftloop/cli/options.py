@@ -49,3 +49,11 @@ def plain_table(title: str, **options: Any) -> Table:
 
 def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+def print_answer(answer: Any, text: str, as_json: bool) -> None:
+    """Print what came of a command: for programs whole, for people in one line."""
+    if as_json:
+        print_json(answer)
+    else:
+        console().print(text)

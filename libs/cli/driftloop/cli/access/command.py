@@ -6,7 +6,15 @@ from typing import Annotated, Any
 import typer
 from driftloop.cli.access import work
 from driftloop.cli.context import connect
-from driftloop.cli.options import HOME, Home, Json, console, plain_table, print_json
+from driftloop.cli.options import (
+    HOME,
+    Home,
+    Json,
+    console,
+    plain_table,
+    print_answer,
+    print_json,
+)
 from driftloop.contracts.roles import GRANTS
 from rich.table import Table
 
@@ -67,10 +75,7 @@ def revoke(
 ) -> None:
     """Take a token back; it proves nothing from now on."""
     answer = work.revoke(connect(home), token_id)
-    if as_json:
-        print_json(answer)
-    else:
-        console().print(f"{token_id} revoked")
+    print_answer(answer, f"{token_id} revoked", as_json)
 
 
 def me(home: Home = HOME, as_json: Json = False) -> None:
