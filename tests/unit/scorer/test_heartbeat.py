@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, cast
 
 import pytest
@@ -18,7 +17,9 @@ from driftloop.contracts.events import (
 )
 from driftloop.scorer.loader import heartbeat
 from driftloop.scorer.settings import ScorerSettings
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import ProgrammingError
+
+from tests.unit.scorer.telling import AWAY, BUG, Outbox
 
 PACKAGE = PackageRef(uri="artifact:sha256/0", digest="0" * 64, signer="k")
 WISH = ServingDesired(
@@ -27,7 +28,6 @@ WISH = ServingDesired(
     champion=ServedModel(version=1, package=PACKAGE),
 )
 READY = VersionReport(version=1, role="champion", state="ready")
-AWAY = OperationalError("select", {}, Exception("the server has gone"))
 
 
 class Memory:
@@ -35,25 +35,6 @@ class Memory:
 
     def in_memory(self) -> Iterator[tuple[ServingDesired, list[VersionReport]]]:
         yield WISH, [READY]
-
-
-class Outbox:
-    """Keeps what is told, and stops the loop after so many tries."""
-
-    def __init__(self, tries: int, *faults: Exception) -> None:
-        self.told: list[Event] = []
-        self.stopping = threading.Event()
-        self._left = tries
-        self._faults = list(faults)
-
-    @contextmanager
-    def unit(self, _: object) -> Iterator[tuple[None, list[Event]]]:
-        self._left -= 1
-        if not self._left:
-            self.stopping.set()
-        if self._faults:
-            raise self._faults.pop()
-        yield None, self.told
 
 
 def beat(outbox: Outbox) -> list[Event]:
@@ -89,7 +70,7 @@ def test_a_database_that_is_away_costs_one_sign_of_life() -> None:
 
 def test_a_bug_ends_it() -> None:
     with pytest.raises(ProgrammingError):
-        beat(Outbox(3, ProgrammingError("select", {}, Exception("no such table"))))
+        beat(Outbox(3, BUG))
 
 
 def test_it_says_nothing_before_the_wishes_are_read() -> None:

@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, cast
 
 import pytest
-from driftloop.contracts.base import Event
 from driftloop.contracts.events import ScorerReported
 from driftloop.scorer import answering
 from driftloop.scorer.answering import Traffic, traffic_reporter
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import ProgrammingError
 
-AWAY = OperationalError("insert", {}, Exception("the server has gone"))
-
-
-class Outbox:
-    """Keeps what is told; begins with faults, and stops the loop at the last unit."""
-
-    def __init__(self, units: int, *faults: Exception) -> None:
-        self.told: list[Event] = []
-        self.stopping = threading.Event()
-        self._left = units
-        self._faults = list(faults)
-
-    @contextmanager
-    def unit(self, _: object) -> Iterator[tuple[None, list[Event]]]:
-        self._left -= 1
-        if not self._left:
-            self.stopping.set()
-        if self._faults:
-            raise self._faults.pop()
-        yield None, self.told
+from tests.unit.scorer.telling import AWAY, BUG, Outbox
 
 
 @pytest.fixture(autouse=True)
@@ -68,4 +45,4 @@ def test_what_could_not_be_told_is_told_later_and_once() -> None:
 
 def test_a_bug_ends_it() -> None:
     with pytest.raises(ProgrammingError):
-        told(Outbox(2, ProgrammingError("insert", {}, Exception("no table"))), "bikes")
+        told(Outbox(2, BUG), "bikes")
