@@ -99,7 +99,7 @@ def test_a_node_that_is_switched_off_costs_no_more_than_a_checkpoint(
     name, trainer = "node-off", place.trainer
     trainer.apply(spec_of(name, "mlp"))
     trainer.publish(trainer.append(name, rows(TORCH_ROWS), TORCH_ROWS))
-    wait_until(lambda: ".checkpoint" in _saved(place), WAIT_S)
+    wait_until(lambda: ".checkpoint" in _saved(place, name), WAIT_S)
     [node] = set(place.ray.processes(NODE).values())
     place.ray.kill(node)
     [trained] = trainer.wait_for(ModelTrained, name)
@@ -119,7 +119,7 @@ def test_a_trainer_that_is_killed_goes_on_with_what_its_node_had_saved(
     name, trainer = "trainer-off", place.trainer
     trainer.apply(spec_of(name, "gradient_boosting, adaptive_forest"))
     trainer.publish(trainer.append(name, rows(1500), 1500))
-    wait_until(lambda: "try0-gradient_boosting.onnx" in _saved(place), WAIT_S)
+    wait_until(lambda: "try0-gradient_boosting.onnx" in _saved(place, name), WAIT_S)
     left = place.ray.processes(NODE)
     assert left
     trainer.kill()
@@ -145,14 +145,19 @@ def test_a_job_that_is_cancelled_is_ended_on_its_node(place: Place) -> None:
     )
     trainer.publish(wish)
     trainer.wait_for(TrainingCancelled, name)
-    wait_until(lambda: not place.ray.processes(CHILD))
+    wait_until(lambda: not place.ray.processes(NODE))
     wait_until(lambda: not place.left_in_store())
     assert not trainer.all(ModelTrained, name)
 
 
-def _saved(place: Place) -> str:
-    """Return what the newest report says: among it, the files that are kept."""
-    reports = [one for one in place.left_in_store() if one.endswith("/report")]
+def _saved(place: Place, pipeline: str) -> str:
+    """Return what a job's newest report says: among it, the files that are kept."""
+    jobs = [one.job_id for one in place.trainer.all(TrainingStarted, pipeline)]
+    reports = [
+        one
+        for one in place.left_in_store()
+        if one.endswith("/report") and any(f"/{job}/" in one for job in jobs)
+    ]
     if not reports:
         return ""
     answer = place.s3.client().get_object(place.bucket, max(reports))

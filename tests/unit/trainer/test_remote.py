@@ -276,6 +276,8 @@ class NodeSide:
         self.desk = Desk(FolderPlace(folder / "store"))
         self.folder = folder / "job"
         self.folder.mkdir()
+        order = Order(request="", cpu_limit_s=None, timeout_s=1, lease_s=lease_s)
+        self.desk.put_order("0001-a", order)
         self.desk.renew("0001-a", 0)
         self.link = Link(self.desk, "0001-a", self.folder, lease_s)
 
@@ -335,6 +337,69 @@ def test_a_withdrawn_lease_ends_the_node_at_once(tmp_path: Path) -> None:
         side.wait(lambda: side.link._lease is not None)
         side.desk.withdraw("0001-a")
         side.wait(lambda: not side.link.is_ours())
+
+
+class Late:
+    """A store that a writer is slow to reach: its report waits until it is let go."""
+
+    def __init__(self, side: NodeSide, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reached, self.released = threading.Event(), threading.Event()
+        put = side.desk.put_report
+
+        def slowly(name: str, report: Report) -> None:
+            self.reached.set()
+            assert self.released.wait(20)
+            put(name, report)
+
+        monkeypatch.setattr(side.desk, "put_report", slowly)
+
+
+@pytest.mark.parametrize("is_leaving", [False, True])
+def test_what_a_node_writes_after_its_room_was_removed_is_not_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_leaving: bool
+) -> None:
+    side = NodeSide(tmp_path, lease_s=3600)
+    late = Late(side, monkeypatch)
+    with side.link:
+        side.link.progress({"step": "fit"})
+        assert late.reached.wait(20)
+        side.desk.remove()
+        if not is_leaving:
+            late.released.set()
+            side.wait(lambda: not side.link.is_ours())
+            side.wait(lambda: side.desk.tries() == [])
+        late.released.set()
+    assert not side.link._thread.is_alive()
+    assert side.desk.tries() == []
+
+
+def test_what_a_node_has_saved_stays_while_its_order_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lease that is withdrawn is another try's beginning, which goes on from it."""
+    side = NodeSide(tmp_path, lease_s=3600)
+    late = Late(side, monkeypatch)
+    (side.folder / "fit-mlp.checkpoint").write_bytes(b"half")
+    with side.link:
+        assert late.reached.wait(20)
+        side.desk.withdraw("0001-a")
+        side.desk.remove(kept="0001-a")
+        late.released.set()
+        side.wait(lambda: not side.link.is_ours())
+    digest = side.report().files["fit-mlp.checkpoint"]
+    assert side.desk.file("0001-a", digest) == b"half"
+
+
+def test_a_node_whose_lease_is_withdrawn_writes_no_more(tmp_path: Path) -> None:
+    side = NodeSide(tmp_path, lease_s=3600)
+    with side.link:
+        side.wait(lambda: side.link._lease is not None)
+        side.desk.remove()
+        side.wait(lambda: not side.link.is_ours())
+        (side.folder / "fit-mlp.checkpoint").write_bytes(b"too late")
+        side.link.progress({"step": "fit"})
+        time.sleep(0.1)
+        assert side.desk.tries() == []
 
 
 def test_a_store_that_is_away_ends_the_node_with_its_lease(

@@ -8,7 +8,7 @@ of another machine: a lease holds for some seconds after it was *seen* to change
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from driftloop.runtime.places import Place, open_place
@@ -155,14 +155,39 @@ class Desk:
         return data if data is not None and digest_of(data) == sha256 else None
 
     def remove(self, kept: str | None = None) -> None:
-        """Remove all tries but one, the leases first."""
-        for name in _leases_first(self._place.names()):
-            if kept is None or not name.startswith(f"{kept}/"):
+        """Remove all tries but one.
+
+        Their leases and orders go first, and what there is besides is looked up after
+        that: a node that has written something looks for its order, so what comes too
+        late for the one is removed by the other.
+        """
+        for name in _signs_first(self._place.names()):
+            if not _is_of(name, kept):
+                self._place.delete(name)
+        for name in self._place.names():
+            if not _is_of(name, kept):
                 self._place.delete(name)
 
+    def is_removed(self, name: str) -> bool:
+        """Return whether nobody has any use for what a try leaves."""
+        return self._place.get(f"{name}/{ORDER}") is None
 
-def _leases_first(names: Iterable[str]) -> Iterator[str]:
-    return iter(sorted(names, key=lambda name: (not name.endswith(f"/{LEASE}"), name)))
+    def clear(self, name: str) -> None:
+        """Remove all that one try has left."""
+        for one in self._place.names():
+            if _is_of(one, name):
+                self._place.delete(one)
+
+
+def _is_of(name: str, attempt: str | None) -> bool:
+    return attempt is not None and name.startswith(f"{attempt}/")
+
+
+def _signs_first(names: Iterable[str]) -> list[str]:
+    """Return those that a node looks for, leases first, and no others."""
+    signs = {LEASE: 0, ORDER: 1}
+    found = [name for name in names if name.rpartition("/")[2] in signs]
+    return sorted(found, key=lambda name: (signs[name.rpartition("/")[2]], name))
 
 
 def open_desk(settings: Settings, job_id: str) -> Desk:

@@ -16,6 +16,8 @@ TURN_S = 0.5
 time between two checkpoints."""
 PATIENCE = 2 / 3
 """Of the lease: a node has ended before the job's row may be taken by another one."""
+LEAVING_S = 1.0
+"""For a write that has begun: a launcher gives an ended program a few seconds."""
 BEATS = 6
 """Reports in a lease, though there be no news."""
 PACKAGE = "package"
@@ -56,6 +58,8 @@ class Link:
         trace: TracebackType | None,
     ) -> None:
         self._stopping.set()
+        self._thread.join(LEAVING_S)
+        self._leave_nothing()
 
     def is_ours(self) -> bool:
         """Return whether somebody still waits for this training."""
@@ -106,10 +110,21 @@ class Link:
 
     def _turn(self) -> None:
         self._look_at_lease()
+        if self._is_withdrawn:
+            return
         is_changed = self._save_folder()
         is_due = time.monotonic() - self._reported_at > self._lease_s / BEATS
         if is_changed or is_due or self._news[0] != self._report.progress_count:
             self._send()
+            self._leave_nothing()
+
+    def _leave_nothing(self) -> None:
+        """Remove what was written after the service had removed it."""
+        try:
+            if self._desk.is_removed(self._attempt):
+                self._desk.clear(self._attempt)
+        except Retry as error:
+            logger.warning("something may be left", error=str(error))
 
     def _look_at_lease(self) -> None:
         found = self._desk.lease(self._attempt)
