@@ -28,7 +28,8 @@ class EdgeReport(Value):
     until: UtcTime
     request_count: Count = 0
     refused_count: Count = Field(
-        default=0, description="requests that were not right, as their callers were told"
+        default=0,
+        description="requests that were not right, as their callers were told",
     )
     row_count: Count = Field(default=0, description="rows given to the model")
     error_count: Count = Field(

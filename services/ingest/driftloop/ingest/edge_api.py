@@ -10,7 +10,13 @@ from typing import Annotated
 from driftloop.contracts.base import NAME_PATTERN, Chain, Meta, derived_id
 from driftloop.contracts.edge import EdgeReport, report_name
 from driftloop.contracts.events import EdgeReported
-from driftloop.ingest.taking import NOT_APPLIED, PUBLISH_TIMEOUT_S, Door, spec_of, within
+from driftloop.ingest.taking import (
+    NOT_APPLIED,
+    PUBLISH_TIMEOUT_S,
+    Door,
+    spec_of,
+    within,
+)
 from driftloop.runtime.artifacts import ArtifactStore
 from driftloop.runtime.envelope import encode
 from driftloop.runtime.identity.routing import AskedBy, GuardedRouter, needs

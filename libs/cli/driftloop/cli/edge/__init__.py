@@ -1,1 +1,1 @@
-"""``driftloop export`` and ``driftloop edges``: a version that answers far from home."""
+"""``driftloop export`` and ``driftloop edges``: a version that answers afar."""

@@ -70,7 +70,9 @@ class Origin:
 def folder_files(origin: Origin, *, is_container: bool = False) -> dict[str, bytes]:
     """Return every file of an export, by its name in the folder."""
     package = origin.package
-    files = {name: package.files[name] for name in FROM_PACKAGE if name in package.files}
+    files = {
+        name: package.files[name] for name in FROM_PACKAGE if name in package.files
+    }
     files |= {
         MANIFEST: origin.manifest,
         SIGNATURE: _json(
@@ -161,6 +163,7 @@ def _readme(origin: Origin, is_container: bool) -> str:
     name = f"{origin.package.manifest.pipeline}/{origin.version}"
     text = README.format(
         name=name,
+        pipeline=origin.package.manifest.pipeline,
         digest=origin.package.ref.digest,
         signer=origin.package.ref.signer,
         target=origin.package.manifest.target,
@@ -180,12 +183,12 @@ python3 -m venv .venv && .venv/bin/pip install -r requirements.txt
 .venv/bin/python runner.py serve
 ```
 
-`check` verifies every file by its digest and the package by its signature, and lets the
-model answer its samples; `serve` and `score` do that first, each time. `serve` answers at
-http://127.0.0.1:7003 as the scorer does: `POST /invocations` and
-`POST /v2/models/NAME/infer`. `runner.py score IN.csv OUT.csv` answers a file. With
-`--home URL` it reports home whenever home is in reach; `runner.py serve --help` has all
-options.
+`check` verifies every file by its digest and the package by its signature, and lets
+the model answer its samples; `serve` and `score` do that first, each time. `serve`
+answers at http://127.0.0.1:7003 as the scorer does: `POST /invocations` and
+`POST /v2/models/{pipeline}/infer`. `runner.py score IN.csv OUT.csv` answers a file.
+With `--home URL` it reports home whenever home is in reach; `runner.py serve --help`
+has all options.
 
 Package {digest}, signed by key {signer}.
 """
@@ -215,7 +218,7 @@ USER 10001
 VOLUME /spool
 EXPOSE 7003
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 \\
-  CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:7003/v2/health/ready', timeout=4)"]
+  CMD ["python", "runner.py", "alive"]
 ENTRYPOINT ["python", "runner.py"]
 CMD ["serve"]
 """

@@ -17,12 +17,16 @@ sys.path[:] = [p for p in sys.path if p and os.path.abspath(p) != _HERE]  # noqa
 import hashlib  # noqa: E402 - what is above decides from where
 import importlib.util  # noqa: E402
 import json  # noqa: E402
+from http import HTTPStatus  # noqa: E402
+from http.client import HTTPConnection  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 LIST = "model.json"
 PACKAGE = "driftloop_edge"
 DIGEST_VARIABLE = "DRIFTLOOP_EDGE_DIGEST"
+PORT_VARIABLE = "DRIFTLOOP_EDGE_PORT"
+ALIVE_S = 4.0
 EXIT_REFUSED = 1
 MAX_LIST_BYTES = 32 * 1024 * 1024
 
@@ -49,8 +53,7 @@ def checked_files(folder: Path) -> dict[str, bytes]:
     try:
         listed: dict[str, Any] = json.loads(data)["files"]
         files = {LIST: data} | {
-            name: _same(folder, name, entry["sha256"])
-            for name, entry in listed.items()
+            name: _same(folder, name, entry["sha256"]) for name, entry in listed.items()
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Changed(f"{LIST} is not the list of an export: {error!r}") from error
@@ -93,9 +96,23 @@ def _loaded(folder: Path) -> Any:
     return importlib.import_module(f"{PACKAGE}.main")
 
 
+def is_alive(port: str) -> bool:
+    """Whether a runner on this machine is ready; for the check of a container."""
+    connection = HTTPConnection("127.0.0.1", int(port), timeout=ALIVE_S)
+    try:
+        connection.request("GET", "/v2/health/ready")
+        return connection.getresponse().status == HTTPStatus.OK
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
 def main() -> int:
     """Check, then do what the command line asks; return the exit code."""
     folder = Path(_HERE)
+    if sys.argv[1:] == ["alive"]:
+        return 0 if is_alive(os.environ.get(PORT_VARIABLE) or "7003") else 1
     try:
         files = checked_files(folder)
         runner = _loaded(folder)

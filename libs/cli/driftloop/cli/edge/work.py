@@ -78,7 +78,9 @@ def find_version(installation: Installation, model: str) -> dict[str, Any]:
     return found
 
 
-def forced_of(found: dict[str, Any], *, force: bool, reason: str | None) -> Forced | None:
+def forced_of(
+    found: dict[str, Any], *, force: bool, reason: str | None
+) -> Forced | None:
     """Return why a version that is not approved is exported; None: it is approved.
 
     Raises

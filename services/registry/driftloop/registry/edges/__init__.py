@@ -1,1 +1,1 @@
-"""Runners of exported versions: what they told, and whether they answer with a bad one."""
+"""Runners of exported versions: what they told, and what is wrong with it."""

@@ -1,4 +1,4 @@
-"""What the registry does with a report of a runner, and when a version is taken back."""
+"""What follows from a report of a runner, and from a version that is taken back."""
 
 from collections.abc import Iterator
 
@@ -42,6 +42,4 @@ def take_rollback(
         if row.version == event.version
     ]
     if edges:
-        yield warning(
-            event.pipeline, event.version, edges, WHY["rolled_back"], owner
-        )
+        yield warning(event.pipeline, event.version, edges, WHY["rolled_back"], owner)

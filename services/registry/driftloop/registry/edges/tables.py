@@ -58,7 +58,7 @@ TABLES: list[type[SQLModel]] = [RegistryEdge]
 
 
 def note(session: Session, event: EdgeReported) -> bool:
-    """Add a report to what is known; return whether the runner is new to the version."""
+    """Add a report to what is known; return whether its runner has a new version."""
     rows = _of_runner(session, event.pipeline, event.edge)
     position = max((row.position for row in rows), default=0) + 1
     row = next((row for row in rows if row.version == event.version), None)

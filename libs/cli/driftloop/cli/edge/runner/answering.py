@@ -80,9 +80,7 @@ class Desk:
         """Count a request that was not right."""
         self._figures.refused()
 
-    def _sample(
-        self, columns: Columns, rows: int, request_id: str | None
-    ) -> None:
+    def _sample(self, columns: Columns, rows: int, request_id: str | None) -> None:
         places = self._figures.places(rows)
         if not places:
             return

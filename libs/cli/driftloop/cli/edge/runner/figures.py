@@ -33,7 +33,9 @@ def now_text() -> str:
 
 def step_of(seconds: float) -> int:
     """Return the number of the step that a duration falls into."""
-    return max(0, math.ceil(math.log(max(seconds, LEAST_SECONDS) / LEAST_SECONDS, STEP)))
+    return max(
+        0, math.ceil(math.log(max(seconds, LEAST_SECONDS) / LEAST_SECONDS, STEP))
+    )
 
 
 def quantile(steps: dict[int, int], share: float) -> float | None:

@@ -232,4 +232,3 @@ class Reporter:
         if token:
             headers["Authorization"] = f"Bearer {token}"
         return urllib.request.Request(url, body, headers, method="POST")  # noqa: S310 - see check()
-

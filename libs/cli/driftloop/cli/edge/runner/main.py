@@ -126,7 +126,10 @@ def _home_options(parser: argparse.ArgumentParser, folder: Path) -> None:
         help=f"token for home; or {PREFIX}TOKEN",
     )  # fmt: skip
     parser.add_argument(
-        "--ca-file", type=Path, default=_setting("CA_FILE"), help="that home's TLS is of"
+        "--ca-file",
+        type=Path,
+        default=_setting("CA_FILE"),
+        help="that home's TLS is of",
     )
     parser.add_argument(
         "--plain-home", action="store_true", default=_is_set("PLAIN_HOME"),
@@ -296,9 +299,7 @@ def _serve(options: argparse.Namespace, package: Package, model: Model) -> int:
         )
     with _Reports(options, package, is_sending=True) as reports:
         desk = Desk(package, model, reports.figures, options.edge)
-        rules = Rules(
-            options.max_body_bytes, token or None, is_loopback, reports.state
-        )
+        rules = Rules(options.max_body_bytes, token or None, is_loopback, reports.state)
         try:
             server = Server((options.host, options.port), desk, rules)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Metrics in Prometheus' text format; names as the scorer's where they mean the same."""
+"""Metrics in Prometheus' text format; as the scorer's where they mean the same."""
 
 import threading
 from collections import Counter
@@ -92,7 +92,9 @@ class Metrics:
         lines += [
             _head("driftloop_edge_spool_bytes", "gauge", "what waits to be sent home"),
             f"driftloop_edge_spool_bytes{{{of}}} {waiting_bytes}",
-            _head("driftloop_edge_sent_total", "counter", "reports and samples at home"),
+            _head(
+                "driftloop_edge_sent_total", "counter", "reports and samples at home"
+            ),
             f'driftloop_edge_sent_total{{{of},outcome="taken"}} {sent}',
             f'driftloop_edge_sent_total{{{of},outcome="refused"}} {refused}',
         ]

@@ -153,7 +153,7 @@ def check_samples(
 
 
 def _sample(value: Any) -> Any:
-    """Return a value as it was learned: what single precision cannot hold is missing."""
+    """Return a value as it was learned: what float32 cannot hold is missing."""
     too_great = isinstance(value, float) and not abs(value) <= FLOAT32_MAX
     return None if too_great else value
 

@@ -73,7 +73,7 @@ def _score(desk: Desk, rows: IO[str], answers: IO[str]) -> int:
         told: list[list[Any]] = [[value] for value in said.prediction.tolist()]
         if said.score is not None:
             for line, score in zip(told, said.score.tolist(), strict=True):
-                line += score if isinstance(score, list) else [score]
+                line.extend(score if isinstance(score, list) else [score])
         writer.writerows([*row, *more] for row, more in zip(block, told, strict=True))
         count += len(block)
     return count

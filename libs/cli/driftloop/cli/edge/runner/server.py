@@ -153,10 +153,10 @@ class Handler(BaseHTTPRequestHandler):
     wbufsize = -1  # headers and body in one packet
     disable_nagle_algorithm = True
 
-    def do_GET(self) -> None:  # noqa: N802 - http.server calls it so
+    def do_GET(self) -> None:
         self._handle("GET")
 
-    def do_POST(self) -> None:  # noqa: N802 - http.server calls it so
+    def do_POST(self) -> None:
         self._handle("POST")
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as inherited
@@ -187,7 +187,9 @@ class Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         parts = [unquote(part) for part in path.split("/") if part]
         asked = Asked(method, path, parts, bool(parts) and parts[0] == "v2")
-        has_body = "Content-Length" in self.headers or "Transfer-Encoding" in self.headers
+        has_body = (
+            "Content-Length" in self.headers or "Transfer-Encoding" in self.headers
+        )
         self._is_read = not has_body
         with self.server.working():
             self._answer(asked)
