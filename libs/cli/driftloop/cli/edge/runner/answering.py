@@ -5,22 +5,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .columns import Columns, feeds_of, flat
+from .columns import Array, Columns, feeds_of, flat
 from .errors import BadRequest, ModelFailed
 from .figures import Figures, now_text
 from .inference import ROW_ID
 from .metrics import Metrics
-from .model import Model, Predictions
+from .model import Model, Predictions, non_finite
 from .package import Package
 from .unfamiliar import Familiar, Unfamiliar
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says, and what it has not learned from."""
+    """What the model says, and what it has not learned from.
+
+    Attributes
+    ----------
+    bad : (n_rows,) rows without a finite answer.
+    """
 
     said: Predictions
     unfamiliar: Sequence[Unfamiliar]
+    bad: Array
 
 
 class Desk:
@@ -42,7 +48,7 @@ class Desk:
         self._edge = edge
 
     def answer(
-        self, columns: Columns, request_id: str | None = None, first: int = 0
+        self, columns: Columns, request_id: str | None = None, first: int | None = None
     ) -> Answer:
         """Answer each row of a request.
 
@@ -50,7 +56,8 @@ class Desk:
         ----------
         columns : feature to values.
         request_id : the caller's; of a single row it is the row's id too.
-        first : number of the first row, for what errors say.
+        first : number of the first row in its file, for what errors say; then a row
+            without a finite answer fails alone. None: it is a request, which fails.
 
         Raises
         ------
@@ -59,10 +66,14 @@ class Desk:
         ModelFailed
             When the model cannot answer.
         """
-        feeds, rows = feeds_of(columns, self.package.inputs, first)
+        feeds, rows = feeds_of(columns, self.package.inputs, first or 0)
         started = time.perf_counter()
         try:
             said = self._model.predict(feeds, rows)
+            bad = non_finite(said)
+            bad_count = int(bad.sum())
+            if bad_count and first is None:
+                raise ModelFailed(f"no finite answer for {bad_count} of {rows} rows")
         except ModelFailed:
             seconds = time.perf_counter() - started
             self._figures.failed(rows, seconds)
@@ -70,11 +81,11 @@ class Desk:
             raise
         seconds = time.perf_counter() - started
         found, unfamiliar_rows = self._familiar.unfamiliar(feeds, rows)
-        self._figures.answered(rows, seconds, found, unfamiliar_rows)
-        self.metrics.called(rows, 0, seconds)
+        self._figures.answered(rows, seconds, found, unfamiliar_rows, bad_count)
+        self.metrics.called(rows, bad_count, seconds)
         self.metrics.unfamiliar(unfamiliar_rows)
         self._sample(columns, rows, request_id)
-        return Answer(said, found)
+        return Answer(said, found, bad)
 
     def refused(self) -> None:
         """Count a request that was not right."""

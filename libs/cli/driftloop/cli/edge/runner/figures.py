@@ -20,6 +20,8 @@ from .unfamiliar import Unfamiliar
 LEAST_SECONDS = 1e-6
 STEP = 1.1
 MAX_NAMED_COLUMNS = 50
+LEAST_LOT = 1e-300
+"""So that a lot of 0 does not end a draw."""
 MAX_ROW_BYTES = 16 * 1024
 """Of a sampled row; a greater one is not kept."""
 
@@ -88,12 +90,14 @@ class Figures:
         seconds: float,
         unfamiliar: Sequence[Unfamiliar],
         unfamiliar_rows: int,
+        failed: int = 0,
     ) -> None:
-        """Count a request that was answered."""
+        """Count a request that was answered, but for ``failed`` of its rows."""
         with self._lock:
             self._changes += 1
             self._counts["request_count"] += 1
             self._counts["row_count"] += rows
+            self._counts["error_count"] += failed
             self._counts["unfamiliar_row_count"] += unfamiliar_rows
             self._steps[step_of(seconds)] += 1
             for one in unfamiliar:
@@ -131,11 +135,11 @@ class Figures:
             return []
         with self._lock:
             is_full = len(self._drawn) >= self._sample_rows
-            bound = -self._drawn[0][0] if is_full else 1.0
+            bound = max(-self._drawn[0][0], LEAST_LOT) if is_full else 1.0
         if bound >= 1.0:
             lots = [(random.random(), at) for at in range(rows)]  # noqa: S311 - a sample
             return heapq.nsmallest(self._sample_rows, lots)
-        found = []
+        found: list[tuple[float, int]] = []
         at = -1
         while True:  # skip to the next row whose lot is below the bound
             skip = math.log(1.0 - random.random()) / math.log1p(-bound)  # noqa: S311

@@ -64,7 +64,7 @@ def _values(tensor: dict[str, Any], name: str, known: dict[str, str]) -> list[An
     datatype, shape, data = (tensor.get(key) for key in ("datatype", "shape", "data"))
     if datatype not in NUMBERS and datatype != BYTES:
         raise BadRequest(f"input {name!r}: unknown datatype {datatype!r:.40}")
-    if not _is_column(shape):
+    if not isinstance(shape, list) or not _is_column(shape):
         raise BadRequest(
             f"input {name!r}: expected shape [n] or [n, 1], got {shape!r:.80}"
         )
@@ -90,10 +90,9 @@ def _values(tensor: dict[str, Any], name: str, known: dict[str, str]) -> list[An
     return data
 
 
-def _is_column(shape: Any) -> bool:
+def _is_column(shape: list[Any]) -> bool:
     return (
-        isinstance(shape, list)
-        and (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1))
+        (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1))
         and type(shape[0]) is int
         and shape[0] >= 0
     )

@@ -114,10 +114,10 @@ def _parser(folder: Path) -> argparse.ArgumentParser:
 
 def _home_options(parser: argparse.ArgumentParser, folder: Path) -> None:
     parser.add_argument(
-        "--home", default=_setting("HOME_URL"), help="address of ingest at home"
+        "--home", default=_setting("HOME"), help="address of ingest at home"
     )
     parser.add_argument(
-        "--edge",
+        "--name",
         default=_setting("NAME", socket.gethostname()[:63].lower()),
         help="name of this runner at home; default: the machine's",
     )
@@ -189,16 +189,17 @@ def _check(options: argparse.Namespace, package: Package, model: Model) -> int:
 
 def _score(options: argparse.Namespace, package: Package, model: Model) -> int:
     with _Reports(options, package) as reports:
-        desk = Desk(package, model, reports.figures, options.edge)
-        count = score_file(desk, options.source, options.target)
-    _say(f"{count} rows answered; wrote {options.target}")
+        desk = Desk(package, model, reports.figures, options.name)
+        count, failed = score_file(desk, options.source, options.target)
+    without = f", {failed} without a finite answer" if failed else ""
+    _say(f"{count} rows{without}; wrote {options.target}")
     return EXIT_OK
 
 
 def _send(options: argparse.Namespace, package: Package, model: Model) -> int:
     del model
     if not options.home:
-        raise Refused(f"say where home is: --home, or {PREFIX}HOME_URL")
+        raise Refused(f"say where home is: --home, or {PREFIX}HOME")
     with _Reports(options, package) as reports:
         assert reports.reporter is not None  # noqa: S101 - there is a home
         left = reports.reporter.send_all()
@@ -233,15 +234,15 @@ class _Reports:
         self.figures = Figures(options.sample_rows if options.home else 0)
         if not options.home:
             return
-        _check_edge(options.edge)
+        _check_edge(options.name)
         door = Door(
-            options.home, options.edge, package.pipeline, options.token_file,
+            options.home, options.name, package.pipeline, options.token_file,
             _setting("TOKEN"), options.ca_file, options.plain_home,
         )  # fmt: skip
         door.check()
         self.spool = Spool(options.spool, options.spool_bytes, self.figures.lost)
         about = {
-            "edge": options.edge,
+            "edge": options.name,
             "version": package.version,
             "package_digest": package.digest,
             "software": {
@@ -276,7 +277,7 @@ def _check_edge(name: str) -> None:
     is_plain = name.replace("-", "").replace(".", "").isalnum() and name.isascii()
     if not is_plain or len(name) > 63:
         raise Refused(
-            f"--edge {name!r:.80}: up to 63 letters, digits, dots and hyphens, and "
+            f"--name {name!r:.80}: up to 63 letters, digits, dots and hyphens, and "
             "unlike any other runner's at home"
         )
 
@@ -298,7 +299,7 @@ def _serve(options: argparse.Namespace, package: Package, model: Model) -> int:
             "or --without-token where whoever reaches it may ask"
         )
     with _Reports(options, package, is_sending=True) as reports:
-        desk = Desk(package, model, reports.figures, options.edge)
+        desk = Desk(package, model, reports.figures, options.name)
         rules = Rules(options.max_body_bytes, token or None, is_loopback, reports.state)
         try:
             server = Server((options.host, options.port), desk, rules)

@@ -68,12 +68,12 @@ class Model:
             raise Refused(f"the graph gives {self._outputs}, no 'prediction'")
 
     def predict(self, feeds: Feeds, row_count: int) -> Predictions:
-        """Return the answer to each row.
+        """Return the answer to each row; see :func:`non_finite`.
 
         Raises
         ------
         ModelFailed
-            When a row has no finite answer, or the graph fails.
+            When the graph fails, or gives another number of answers.
         """
         if row_count == 0:
             kind = "f8" if "score" not in self._outputs else str
@@ -82,10 +82,7 @@ class Model:
             answers = self._session.run(None, feeds)
         except Exception as error:  # its errors have no class in common
             raise ModelFailed(f"the model cannot answer: {error!s:.300}") from error
-        said = _predictions(dict(zip(self._outputs, answers, strict=True)), row_count)
-        if bad := _non_finite(said):
-            raise ModelFailed(f"no finite answer for {bad} of {row_count} rows")
-        return said
+        return _predictions(dict(zip(self._outputs, answers, strict=True)), row_count)
 
 
 def _element(kind: str) -> str:
@@ -109,14 +106,15 @@ def _predictions(named: dict[str, Any], row_count: int) -> Predictions:
     return Predictions(prediction.astype(str), score)
 
 
-def _non_finite(said: Predictions) -> int:
+def non_finite(said: Predictions) -> Array:
+    """Return (n_rows,) which rows have no finite answer."""
     bad = np.zeros(len(said.prediction), dtype=bool)
     if said.prediction.dtype.kind == "f":
         bad |= ~np.isfinite(said.prediction)
     if said.score is not None:
         finite = np.isfinite(said.score)
         bad |= ~(finite if finite.ndim == 1 else finite.all(axis=1))
-    return int(bad.sum())
+    return bad
 
 
 def check_samples(
@@ -146,6 +144,8 @@ def check_samples(
         said = model.predict(feeds, rows)
     except ModelFailed as error:
         raise Refused(f"its samples: {error}") from error
+    if bad := int(non_finite(said).sum()):
+        raise Refused(f"{bad} of {rows} samples get no finite answer")
     _compare("prediction", said.prediction, expected["prediction"], tolerance)
     if said.score is not None:
         _compare("score", said.score, expected["score"], tolerance)

@@ -12,15 +12,20 @@ from .errors import Refused
 from .forms import columns_of_rows
 
 BLOCK_ROWS = 1000
-PREDICTION, SCORE, WARNINGS = "prediction", "score", "unfamiliar"
+PREDICTION, SCORE = "prediction", "score"
 
 
-def score_file(desk: Desk, source: Path, target: Path) -> int:
-    """Write each row of a CSV file with its answer; return how many there were.
+def score_file(desk: Desk, source: Path, target: Path) -> tuple[int, int]:
+    """Write each row of a CSV file with its answer.
 
-    Beside the columns that came: ``prediction``, ``score`` of the second of two
-    classes or ``score_CLASS`` of each, and the columns with ``unfamiliar`` values of
-    the block of rows. The file appears as a whole or not at all.
+    Beside the columns that came: ``prediction``, and ``score`` of the second of two
+    classes or ``score_CLASS`` of each; empty where there is no finite answer. The file
+    appears as a whole or not at all.
+
+    Returns
+    -------
+    tuple
+        How many rows there were, and how many of them have no answer.
 
     Raises
     ------
@@ -37,7 +42,7 @@ def score_file(desk: Desk, source: Path, target: Path) -> int:
             source.open(encoding="utf-8-sig", newline="") as rows,
             part.open("w", encoding="utf-8", newline="") as answers,
         ):
-            count = _score(desk, rows, answers)
+            counts = _score(desk, rows, answers)
             answers.flush()
             os.fsync(answers.fileno())
         part.replace(target)
@@ -47,10 +52,10 @@ def score_file(desk: Desk, source: Path, target: Path) -> int:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    return count
+    return counts
 
 
-def _score(desk: Desk, rows: IO[str], answers: IO[str]) -> int:
+def _score(desk: Desk, rows: IO[str], answers: IO[str]) -> tuple[int, int]:
     package = desk.package
     reader = csv.reader(rows, strict=True)
     header = next(reader, None)
@@ -66,17 +71,21 @@ def _score(desk: Desk, rows: IO[str], answers: IO[str]) -> int:
             raise Refused(f"there is a column {name!r} already; rename it")
     writer = csv.writer(answers, lineterminator="\n")
     writer.writerow([*header, *added])
-    count = 0
+    count = failed = 0
     for block in _blocks(row for row in reader if row):
         columns = columns_of_rows(header, block, package.inputs)
-        said = desk.answer(columns, first=count).said
+        answer = desk.answer(columns, first=count)
+        said = answer.said
         told: list[list[Any]] = [[value] for value in said.prediction.tolist()]
         if said.score is not None:
             for line, score in zip(told, said.score.tolist(), strict=True):
                 line.extend(score if isinstance(score, list) else [score])
+        for at in answer.bad.nonzero()[0].tolist():
+            told[at] = [""] * len(added)
+        failed += int(answer.bad.sum())
         writer.writerows([*row, *more] for row, more in zip(block, told, strict=True))
         count += len(block)
-    return count
+    return count, failed
 
 
 def _blocks(rows: Iterator[list[str]]) -> Iterator[list[list[str]]]:

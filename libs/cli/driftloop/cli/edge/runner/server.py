@@ -148,7 +148,6 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
     protocol_version = "HTTP/1.1"
     server_version = f"driftloop-edge/{VERSION}"
-    sys_version = ""
     timeout = IDLE_S
     wbufsize = -1  # headers and body in one packet
     disable_nagle_algorithm = True
@@ -158,6 +157,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self._handle("POST")
+
+    def version_string(self) -> str:
+        """Return what the header ``Server`` says."""
+        return self.server_version
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as inherited
         """Say nothing: who asked what is nobody's business here."""

@@ -87,7 +87,7 @@ class Spool:
 
     def size_bytes(self) -> int:
         """Return how much waits."""
-        return sum(one.path.stat().st_size for one in self.waiting())
+        return sum(_size(one.path) for one in self.waiting())
 
     def keep_open(self, report: dict[str, Any], rows: Sequence[Any]) -> None:
         """Write down the report that is still being counted."""
@@ -159,6 +159,13 @@ class Spool:
                 os.fsync(folder)
             finally:
                 os.close(folder)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # sent meanwhile
+        return 0
 
 
 def _locked(path: Path) -> IO[bytes]:
