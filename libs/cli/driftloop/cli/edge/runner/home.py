@@ -123,6 +123,7 @@ class Reporter:
         self._report_seconds = report_seconds
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="home")
+        self._unwritten: tuple[dict[str, Any], list[Any]] | None = None
         self.sent_count = 0
         self.refused_count = 0
         self.problem = ""
@@ -138,7 +139,10 @@ class Reporter:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(TIMEOUT_S + FLUSH_S)
-        self._close()
+        try:
+            self._close()
+        except OSError as error:
+            self.problem = f"the spool cannot be written: {error}"
         self._spool.close()
 
     def send_all(self) -> int:
@@ -160,7 +164,9 @@ class Reporter:
         while not self._stopping.wait(min(FLUSH_S, self._report_seconds)):
             now = time.monotonic()
             try:
-                if self._figures.is_empty:
+                if self._unwritten is not None:
+                    self._close()
+                elif self._figures.is_empty:
                     if now - last_sign >= SIGN_S and not self._spool.waiting():
                         last_sign = now
                         self._close(is_sign=True)
@@ -182,10 +188,19 @@ class Reporter:
                 self.problem = f"the spool cannot be written: {error}"
 
     def _close(self, *, is_sign: bool = False) -> None:
-        """Let the open report wait; one without figures only as a sign of life."""
-        if is_sign or not self._figures.is_empty:
+        """Let the open report wait; one without figures only as a sign of life.
+
+        Raises
+        ------
+        OSError
+            When it cannot be written; it is kept, and written before another.
+        """
+        if self._unwritten is None and (is_sign or not self._figures.is_empty):
             report, rows = self._figures.close()
-            self._spool.add(self._about | report, rows)
+            self._unwritten = self._about | report, rows
+        if self._unwritten is not None:
+            self._spool.add(*self._unwritten)
+            self._unwritten = None
 
     def _send(self, one: Waiting) -> bool:
         """Whether it is at home, or can never be; then it waits no longer."""
