@@ -3,11 +3,20 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
-from .columns import Array, Columns, feeds_of, flat
+from .columns import (
+    Array,
+    Columns,
+    Moment,
+    feeds_of,
+    flat,
+    microseconds,
+    moment_text,
+)
 from .errors import BadRequest, ModelFailed
-from .figures import Figures, now_text
+from .figures import Figures, text_of
 from .inference import ROW_ID
 from .metrics import Metrics
 from .model import Model, Predictions, non_finite
@@ -95,19 +104,17 @@ class Desk:
         places = self._figures.places(rows)
         if not places:
             return
-        home, now = self.package.home, now_text()
-        wanted = [column.name for column in self.package.inputs]
-        if home.time_column in columns and home.time_column not in wanted:
-            wanted.append(home.time_column)
-        values = {name: flat(columns[name], name) for name in wanted}
-        ids = _ids(columns, home.id_column, rows)
+        home, now = self.package.home, text_of(datetime.now(UTC))
+        names = [column.name for column in self.package.inputs]
+        values = {name: flat(columns[name], name) for name in names}
+        times = _listed(columns.get(home.time_column), rows)
+        ids = _listed(columns.get(home.id_column, columns.get(ROW_ID)), rows)
         named = request_id if rows == 1 else None
         drawn = []
         for lot, at in places:
-            row: dict[str, Any] = {home.time_column: now}
-            row |= {n: _plain(v[at]) for n, v in values.items() if at < len(v)}
-            given = ids[at] if ids else named
-            row[home.id_column] = given or (
+            row = {home.time_column: _time(times[at] if times else None) or now}
+            row |= {name: _plain(values[name][at]) for name in names}
+            row[home.id_column] = _id(ids[at] if ids else named) or (
                 f"{self._edge}/{self._figures.report_id}/{lot:.17f}"
             )
             drawn.append((lot, row))
@@ -115,16 +122,28 @@ class Desk:
 
 
 def _plain(value: Any) -> Any:
-    return int(value) if type(value) is not bool and isinstance(value, int) else value
+    """Return a value as home's door reads it: a moment as text."""
+    return moment_text(value) if isinstance(value, Moment) else value
 
 
-def _ids(columns: Columns, id_column: str, rows: int) -> list[str | None] | None:
-    """Return which rows a request asks about; None where it does not say so."""
-    given = columns.get(id_column, columns.get(ROW_ID))
+def _listed(given: Any, rows: int) -> list[Any] | None:
+    """Return a column that came beside the inputs; None where it fits no rows."""
     if not isinstance(given, list | tuple) or len(given) != rows:
         return None
     try:
-        values = flat(given, id_column)
+        return flat(given, ROW_ID)
     except BadRequest:
         return None
-    return [str(v) if isinstance(v, str | int) and v != "" else None for v in values]
+
+
+def _time(value: Any) -> str | None:
+    """Return the time that a row brings, if it is one."""
+    try:
+        microseconds(value, UTC)
+    except ValueError:
+        return None
+    return str(_plain(value))
+
+
+def _id(value: Any) -> str | None:
+    return str(value) if isinstance(value, str | int) and value != "" else None

@@ -198,6 +198,12 @@ def microseconds(value: Any, zone: tzinfo) -> int:
     return found
 
 
+def moment_text(microseconds_: int) -> str:
+    """Return a moment as ISO 8601 text in UTC."""
+    moment = EPOCH + microseconds_ * MICROSECOND
+    return moment.isoformat().replace("+00:00", "Z")
+
+
 def _texts(values: Any, column: Column, first: int) -> Array:
     found = flat(values, column.name)
     result = np.empty((len(found), 1), dtype=object)

@@ -20,6 +20,7 @@ from .unfamiliar import Unfamiliar
 LEAST_SECONDS = 1e-6
 STEP = 1.1
 MAX_NAMED_COLUMNS = 50
+MAX_NAME_CHARS = 200
 LEAST_LOT = 1e-300
 """So that a lot of 0 does not end a draw."""
 MAX_ROW_BYTES = 16 * 1024
@@ -28,9 +29,9 @@ MAX_ROW_BYTES = 16 * 1024
 Row = dict[str, Any]
 
 
-def now_text() -> str:
-    """Return the time now, in UTC."""
-    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+def text_of(moment: datetime) -> str:
+    """Return a moment as it is written everywhere."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def step_of(seconds: float) -> int:
@@ -68,7 +69,7 @@ class Figures:
 
     def _begin(self) -> None:
         self.report_id = uuid4().hex
-        self._since = now_text()
+        self._since = datetime.now(UTC)
         self._counts = Counter[str]()
         self._columns = Counter[str]()
         self._steps = Counter[int]()
@@ -176,13 +177,14 @@ class Figures:
 
     def _report(self) -> dict[str, Any]:
         columns = self._columns.most_common(MAX_NAMED_COLUMNS)
+        until = max(datetime.now(UTC), self._since)  # a clock may be put back
         names = ("request", "row", "refused", "error", "unfamiliar_row")
         return {
             "report_id": self.report_id,
-            "since": self._since,
-            "until": now_text(),
+            "since": text_of(self._since),
+            "until": text_of(until),
             **{f"{name}_count": self._counts[f"{name}_count"] for name in names},
-            "unfamiliar": dict(columns),
+            "unfamiliar": {name[:MAX_NAME_CHARS]: count for name, count in columns},
             "latency_p50_seconds": quantile(self._steps, 0.5),
             "latency_p99_seconds": quantile(self._steps, 0.99),
             "sampled_row_count": len(self._drawn),

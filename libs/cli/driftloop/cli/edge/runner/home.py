@@ -6,7 +6,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,7 @@ class Reporter:
     ----------
     about : what each report says beside its figures: version, digest, libraries.
     report_seconds : how long a report is counted.
+    say : is told when home, or the disk, goes away or comes back.
     """
 
     def __init__(
@@ -117,20 +118,31 @@ class Reporter:
         door: Door | None,
         about: Mapping[str, Any],
         report_seconds: float,
+        say: Callable[[str], None],
     ) -> None:
         self._figures, self._spool, self._door = figures, spool, door
         self._about = dict(about)
         self._report_seconds = report_seconds
+        self._say = say
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="home")
+        self._is_told = False
         self._unwritten: tuple[dict[str, Any], list[Any]] | None = None
         self.sent_count = 0
         self.refused_count = 0
         self.problem = ""
 
+    def _note(self, problem: str) -> None:
+        """Say what is in the way, once, and when nothing is any more."""
+        is_another = problem.partition(":")[0] != self.problem.partition(":")[0]
+        if self._is_told and is_another:
+            self._say(problem or "home answers again")
+        self.problem = problem
+
     def start(self, *, is_sending: bool) -> None:
         """Close what an earlier runner left, and begin to send if that is wanted."""
         self._spool.close_open()
+        self._is_told = is_sending
         if is_sending:
             self._thread.start()
 
@@ -142,7 +154,7 @@ class Reporter:
         try:
             self._close()
         except OSError as error:
-            self.problem = f"the spool cannot be written: {error}"
+            self._note(f"the spool cannot be written: {error}")
         self._spool.close()
 
     def send_all(self) -> int:
@@ -185,7 +197,7 @@ class Reporter:
                 else:
                     wait_s = FIRST_WAIT_S
             except OSError as error:  # the disk is full, or gone: answering goes on
-                self.problem = f"the spool cannot be written: {error}"
+                self._note(f"the spool cannot be written: {error}")
 
     def _close(self, *, is_sign: bool = False) -> None:
         """Let the open report wait; one without figures only as a sign of life.
@@ -217,17 +229,17 @@ class Reporter:
                 answer.read(MAX_ANSWER_BYTES)
         except urllib.error.HTTPError as error:
             words = error.read(MAX_ANSWER_BYTES).decode("utf-8", "replace")
-            self.problem = f"home answers {error.code}: {words:.300}"
+            self._note(f"home answers {error.code}: {words:.300}")
             if error.code not in FOR_GOOD:
                 return False
             self.refused_count += 1
             count = len(content) if one.kind == "rows" else 1
             self._figures.lost("row" if one.kind == "rows" else "report", count)
         except (OSError, ValueError) as error:
-            self.problem = f"home does not answer: {error!s:.300}"
+            self._note(f"home does not answer: {error!s:.300}")
             return False
         else:
-            self.problem = ""
+            self._note("")
             self.sent_count += 1
         self._spool.done(one)
         return True

@@ -3,11 +3,13 @@
 import argparse
 import os
 import platform
+import re
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ from .server import Rules, Server
 from .spool import Spool
 
 PREFIX = "DRIFTLOOP_EDGE_"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")
+"""As home's contract has it."""
 MIB = 1024 * 1024
 DEFAULT_PORT = 7003
 MAX_SAMPLE_ROWS = 1000
@@ -33,18 +37,21 @@ EXIT_OK, EXIT_REFUSED, EXIT_LEFT = 0, 1, 3
 YES = frozenset({"1", "yes", "true", "on"})
 
 
-def main(folder: Path, files: Mapping[str, bytes], words: Sequence[str]) -> int:
+def main(folder: Path, files: dict[str, bytes], words: Sequence[str]) -> int:
     """Do what is asked; return the exit code.
 
     Parameters
     ----------
-    files : of the export, each found to be what was exported.
+    files : of the export, each found to be what was exported; emptied, so that a
+        model is not in memory twice.
     """
     onnxruntime.disable_telemetry_events()
     options = _parser(folder).parse_args(words)
     try:
         package = open_package(files, options.signer)
         model = Model(package.model, package.inputs, options.threads)
+        package = replace(package, model=b"")
+        files.clear()
         count = check_samples(model, package.samples, package.tolerance)
         _say(
             f"{package.pipeline}/{package.version}, package {package.digest[:12]}, "
@@ -253,7 +260,7 @@ class _Reports:
             },
         }
         self.reporter = Reporter(
-            self.figures, self.spool, door, about, options.report_seconds
+            self.figures, self.spool, door, about, options.report_seconds, _say
         )
 
     def __enter__(self) -> "_Reports":
@@ -274,8 +281,7 @@ class _Reports:
 
 
 def _check_edge(name: str) -> None:
-    is_plain = name.replace("-", "").replace(".", "").isalnum() and name.isascii()
-    if not is_plain or len(name) > 63:
+    if NAME.fullmatch(name) is None:
         raise Refused(
             f"--name {name!r:.80}: up to 63 letters, digits, dots and hyphens, and "
             "unlike any other runner's at home"
