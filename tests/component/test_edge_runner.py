@@ -319,6 +319,8 @@ def test_a_token_is_asked_for_where_there_is_one(
         body = {"instances": [[1, "red"]]}
         assert runner.client.post("/invocations", json=body).status_code == 401
         assert runner.client.get("/metrics").status_code == 401
+        secret = runner.client.get("/v2/models/other")
+        assert (secret.status_code, NAME in secret.text) == (401, False)
         assert runner.client.get("/v2/health/ready").status_code == 200
         good = {"authorization": "Bearer a-token"}
         answer = runner.client.post("/invocations", json=body, headers=good)

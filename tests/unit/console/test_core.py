@@ -142,6 +142,7 @@ def test_every_decision_of_the_table_is_shown() -> None:
         e.ObservationArrived, e.LabelArrived, e.BatchIngested, e.BatchValidated,
         e.BatchRejected, e.BatchScored, e.DatasetVersioned, e.PerformanceMeasured,
         e.RequestsAnswered, e.TrainingProgressed, e.ServingDesired, e.ScorerReported,
+        e.EdgeReported,
         e.FederatedRoundOpened, e.FederatedUpdateSubmitted,
         e.TrackingChanged, e.LineageReported, TokenChanged, AuditNoted, AuditAnchored,
     }  # fmt: skip
