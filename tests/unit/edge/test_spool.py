@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from driftloop.cli.edge.runner.errors import Refused
 from driftloop.cli.edge.runner.figures import Figures
-from driftloop.cli.edge.runner.spool import OPEN, Spool
+from driftloop.cli.edge.runner.spool import BLOCK_BYTES, OPEN, Spool
 from driftloop.cli.edge.runner.unfamiliar import Unfamiliar
 
 MIB = 1024 * 1024
@@ -99,16 +99,16 @@ def test_a_kill_between_the_two_steps_of_closing_leaves_one_report(
 
 
 def test_the_oldest_go_and_are_counted(tmp_path: Path) -> None:
-    """Rows first, as they are only wished for; then reports."""
+    """Rows first, as they are only wished for; then reports. A file fills a block."""
     lost = Counter[str]()
 
     def count(kind: str, number: int) -> None:
         lost[kind] += number
 
-    spool = Spool(tmp_path, 4000, count)
+    spool = Spool(tmp_path, 8 * BLOCK_BYTES, count)
     for number in range(1, 6):
         spool.add(report(number, words="x" * 300), [{"id": "r", "v": "y" * 300}] * 2)
-    assert spool.size_bytes() <= 4000
+    assert spool.size_bytes() <= 8 * BLOCK_BYTES
     assert lost == {"row": 2 * 2}  # 5 reports fit, and the rows of 3
     kinds = Counter(one.kind for one in spool.waiting())
     assert kinds == {"report": 5, "rows": 3}
@@ -118,7 +118,7 @@ def test_the_oldest_go_and_are_counted(tmp_path: Path) -> None:
     kept = [int(one.report_id, 16) for one in spool.waiting()]
     assert kept == list(range(26 - len(kept), 26))
     assert lost["report"] == 25 - len(kept)
-    assert spool.size_bytes() <= 4000
+    assert spool.size_bytes() <= 8 * BLOCK_BYTES
     spool.close()
 
 

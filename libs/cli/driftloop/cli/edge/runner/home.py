@@ -140,8 +140,17 @@ class Reporter:
         self.problem = problem
 
     def start(self, *, is_sending: bool) -> None:
-        """Close what an earlier runner left, and begin to send if that is wanted."""
-        self._spool.close_open()
+        """Close what an earlier runner left, and begin to send if that is wanted.
+
+        Raises
+        ------
+        Refused
+            When the spool cannot be written.
+        """
+        try:
+            self._spool.close_open()
+        except OSError as error:
+            raise Refused(f"the spool cannot be written: {error}") from error
         self._is_told = is_sending
         if is_sending:
             self._thread.start()
@@ -165,9 +174,11 @@ class Reporter:
         int
             How many are left.
         """
-        while (waiting := self._spool.waiting()) and self._send(waiting[0]):
-            pass
-        return len(waiting)
+        waiting = self._spool.waiting()
+        for done, one in enumerate(waiting):
+            if self._stopping.is_set() or not self._send(one):
+                return len(waiting) - done
+        return 0
 
     def _run(self) -> None:
         last_report, last_sign = time.monotonic(), -SIGN_S

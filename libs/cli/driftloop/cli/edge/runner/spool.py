@@ -8,6 +8,7 @@ same id.
 """
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ OPEN = "open.json"
 LOCK = "lock"
 PART = ".part"
 DIGITS = 20
+BLOCK_BYTES = 4096
+"""A file takes whole blocks of the disk, so small ones count for one."""
 Kind = Literal["report", "rows"]
 KINDS: tuple[Kind, ...] = ("rows", "report")
 """In the order in which they are dropped: rows are many and only wished for."""
@@ -132,12 +135,12 @@ class Spool:
 
     def _make_room(self) -> None:
         waiting = self.waiting()
-        left = sum(one.path.stat().st_size for one in waiting)
+        left = sum(_size(one.path) for one in waiting)
         for one in self._in_order_of_loss(waiting):
             if left <= self._most_bytes:
                 return
-            left -= one.path.stat().st_size
-            count = len(json.loads(one.path.read_bytes())) if one.kind == "rows" else 1
+            left -= _size(one.path)
+            count = _row_count(one.path) if one.kind == "rows" else 1
             one.path.unlink()
             self._lost("row" if one.kind == "rows" else "report", count)
 
@@ -161,9 +164,16 @@ class Spool:
                 os.close(folder)
 
 
+def _row_count(path: Path) -> int:
+    try:
+        return len(json.loads(path.read_bytes()))
+    except ValueError:  # the disk has lost what it held
+        return 1
+
+
 def _size(path: Path) -> int:
     try:
-        return path.stat().st_size
+        return max(1, math.ceil(path.stat().st_size / BLOCK_BYTES)) * BLOCK_BYTES
     except FileNotFoundError:  # sent meanwhile
         return 0
 
