@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -224,9 +223,12 @@ def test_a_spool_that_is_gone_holds_up_nobody(
         for path in spool.iterdir():
             path.unlink()
         spool.rmdir()
-        until = time.monotonic() + 3
-        while time.monotonic() < until:
+
+        def asked_and_told() -> bool:
             runner.client.post("/invocations", json=ASK).raise_for_status()
+            return "the spool cannot be written" in runner.said
+
+        wait_until(asked_and_told)
         spool.mkdir()
         wait_until(lambda: rows_of(home.taken()) > 0)
 
