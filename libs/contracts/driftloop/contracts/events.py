@@ -833,6 +833,9 @@ class ModelRegistered(Event):
     gate: list[GateCheck]
 
 
+ALSO = "further roles, and how many of each have to say yes too"
+
+
 class ApprovalRequested(Event):
     """A version passed the gate and waits for people."""
 
@@ -840,6 +843,7 @@ class ApprovalRequested(Event):
     package: PackageRef
     role: str
     people: int = Field(ge=1)
+    also: dict[str, int] = Field(default_factory=dict, description=ALSO)
     request: int = Field(default=1, ge=1, description="counts those about a version")
     expires_at: UtcTime | None = Field(
         default=None, description="when it is over, undecided; null: it stays open"
@@ -854,6 +858,7 @@ class ApprovalReminded(Event):
     package: PackageRef
     role: str
     people: int = Field(ge=1)
+    also: dict[str, int] = Field(default_factory=dict, description=ALSO)
     request: int = Field(ge=1)
     number: int = Field(ge=1, description="of the reminder")
     said_yes: list[str] = Field(description="who has approved so far")
@@ -867,6 +872,7 @@ class ApprovalExpired(Event):
     package: PackageRef
     role: str
     people: int = Field(ge=1)
+    also: dict[str, int] = Field(default_factory=dict, description=ALSO)
     request: int = Field(ge=1)
     said_yes: list[str] = Field(description="who had approved")
     expires_at: UtcTime
@@ -882,6 +888,7 @@ class ApprovalRenewed(Event):
     reason: str
     role: str
     people: int = Field(ge=1)
+    also: dict[str, int] = Field(default_factory=dict, description=ALSO)
     expires_at: UtcTime | None = None
     remind_at: list[UtcTime] = Field(default_factory=list)
 
@@ -895,6 +902,10 @@ class ApprovalGiven(Event):
     reason: str
     package_digest: str
     request: int = Field(default=1, ge=1, description="that is answered")
+    roles: list[str] = Field(
+        default_factory=list,
+        description="of those asked for, which the person has; empty: the first",
+    )
 
 
 class ModelApproved(Event):
