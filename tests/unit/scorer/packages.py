@@ -219,10 +219,10 @@ class Factory:
     def loaded(self, version: int, plus: float = 0.0, **fields: Any) -> Loaded:
         """Return a version in memory, without the trial in a child process."""
         # here, as services that are tested without the scorer use the rest
-        from driftloop.scorer.shelf import Loaded
+        from driftloop.scorer.shelf import Loaded, Pace
 
         ref = self.package(plus, **fields)
         trusted = TrustedKeys.from_folder(self.home / "keys" / "trusted")
         package = read_package(ref, self.store, trusted)
         model = OnnxModel.from_package(package)
-        return Loaded(version, ref, package.manifest, model, row_seconds=1e-5)
+        return Loaded(version, ref, package.manifest, model, Pace(1e-5, 1e-5))

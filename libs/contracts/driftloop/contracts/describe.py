@@ -246,8 +246,7 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
     e.ApprovalRequested: _asked,
     e.ApprovalReminded: lambda x: (
         f"v{x.version} still waits for {in_words(seats_of(x))}, "
-        f"{len(x.said_yes)} said yes"
-        + _until(x.expires_at)
+        f"{len(x.said_yes)} said yes" + _until(x.expires_at)
     ),
     e.ApprovalExpired: lambda x: (
         f"v{x.version}: {len(x.said_yes)} said yes in time, "

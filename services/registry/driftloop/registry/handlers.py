@@ -39,7 +39,7 @@ from driftloop.registry.deadlines import schedule
 from driftloop.registry.erasures import following
 from driftloop.registry.erasures.tables import RegistryErasure
 from driftloop.registry.gate import Cost, PackageFinding, judge
-from driftloop.registry.ledger import ApprovalRule, Standing, State
+from driftloop.registry.ledger import Standing, State
 from driftloop.registry.lineage import tables as lineage
 from driftloop.registry.lineage.openlineage import Package, Reporter
 from driftloop.registry.mlflow import apply

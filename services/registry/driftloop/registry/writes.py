@@ -292,9 +292,7 @@ def roles_of(
         return [role for role in wanted if has_all or role in people.get(by, [])]
     project, _ = who.guard.project_of(pipeline) or (DEFAULT_PROJECT, [])
     return [
-        role
-        for role in wanted
-        if role == APPROVER or caller.rights.has(role, project)
+        role for role in wanted if role == APPROVER or caller.rights.has(role, project)
     ]
 
 

@@ -8,6 +8,7 @@ nobody, the user of Basic is who writes.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from anyio import CapacityLimiter, to_thread
 from driftloop.registry.mlflow import experiments, logged, logged_models, runs
 from driftloop.registry.mlflow.access import CallRoute, check_named
 from driftloop.registry.mlflow.call import Call, Json
@@ -25,7 +26,6 @@ from driftloop.registry.mlflow.registered import aliases, models, versions
 from driftloop.registry.mlflow.registered.packages import Packages, packages_router
 from driftloop.registry.mlflow.registered.pipelines import NO_PIPELINES, Pipelines
 from driftloop.runtime.identity.routing import GuardedRouter, who_in
-from anyio import CapacityLimiter, to_thread
 from fastapi import Request, Response
 
 PREFIX = "/api/2.0/mlflow"
@@ -165,7 +165,10 @@ def mlflow_router(
 
 
 def _endpoint(
-    journal: Journal, pipelines: Pipelines, function: Function, searchers: CapacityLimiter
+    journal: Journal,
+    pipelines: Pipelines,
+    function: Function,
+    searchers: CapacityLimiter,
 ) -> Endpoint:
     is_quick = journal.is_local and function in QUICK
     threads = searchers if journal.is_local and function in SEARCHES else None

@@ -7,6 +7,7 @@ from typing import Annotated
 from driftloop.contracts.pipeline import DEFAULT_PROJECT
 from driftloop.registry import tables
 from driftloop.registry.ledger import Decision, Ledger, State, objection
+from driftloop.registry.quorum import open_seats
 from driftloop.registry.resources.listing import (
     After,
     Listed,
@@ -17,7 +18,6 @@ from driftloop.registry.resources.listing import (
     scope,
 )
 from driftloop.registry.rest import ApiRouter, Context, Limit, Name, Number
-from driftloop.registry.quorum import open_seats
 from driftloop.registry.tables import RegistryVersion
 from driftloop.registry.views import Approval, approvals_view, summary_of
 from driftloop.registry.writes import lacks, roles_of
