@@ -97,7 +97,9 @@ class RegistryDecision(SQLModel, table=True):
     reason: str
     package_digest: str
     request: int = 1
-    roles: list[str] = Field(default_factory=list, sa_column=Column(JSON))
+    roles: list[str] = Field(
+        default_factory=list, sa_column=Column(JSON, nullable=False)
+    )
 
     def fact(self) -> Decision:
         return Decision(
@@ -109,7 +111,7 @@ class RegistryDecision(SQLModel, table=True):
             reason=self.reason,
             digest=self.package_digest,
             request=self.request,
-            roles=frozenset(self.roles or ()),
+            roles=frozenset(self.roles),
         )
 
 
