@@ -98,6 +98,7 @@ class Parts(Generic[D]):
     configure_faust : adds tables to the Faust app of a service on that driver, and
         returns what feeds them; see ``drivers.faust.Configure``.
     servers : by protocol, those beside HTTP in the process's event loop.
+    shared : a listening socket that HTTP is answered on as well.
     """
 
     deps: D
@@ -107,6 +108,7 @@ class Parts(Generic[D]):
     mount: Callable[[FastAPI], None] | None = None
     configure_faust: Callable[[Any], Callable[[Message], None] | None] | None = None
     servers: Mapping[str, OpenServer] = field(default_factory=dict)
+    shared: socket.socket | None = None
 
 
 @dataclass(frozen=True)
@@ -149,9 +151,10 @@ class _Process(Generic[S, D]):
 
     async def run(self) -> int:
         with ExitStack() as stack:
-            app, threads, servers = self._start(stack)
+            app, threads, servers, shared = self._start(stack)
             sock = _listen(self._settings)
             host, port = sock.getsockname()[:2]
+            sockets = [sock, *([shared] if shared else [])]
             server = _Server(
                 uvicorn.Config(app, log_config=None, access_log=False, workers=1)
             )
@@ -165,7 +168,7 @@ class _Process(Generic[S, D]):
                 }
                 logger.info("started", http=f"http://{host}:{port}", **others)
                 watcher = asyncio.create_task(self._end_with_failure(server))
-                await server.serve(sockets=[sock])
+                await server.serve(sockets=sockets)
                 watcher.cancel()
                 self._stop(server)
             for thread in threads:
@@ -188,7 +191,10 @@ class _Process(Generic[S, D]):
     def _start(
         self, stack: ExitStack
     ) -> tuple[
-        FastAPI, list[threading.Thread], dict[str, AbstractAsyncContextManager[str]]
+        FastAPI,
+        list[threading.Thread],
+        dict[str, AbstractAsyncContextManager[str]],
+        socket.socket | None,
     ]:
         service, settings = self._service, self._settings
         url = settings.database_url_for(service.name)
@@ -247,7 +253,7 @@ class _Process(Generic[S, D]):
         if parts.mount:
             parts.mount(app)
         servers = {protocol: open_(guard) for protocol, open_ in parts.servers.items()}
-        return app, threads, servers
+        return app, threads, servers, parts.shared
 
     def _thread(self, loop: Background) -> threading.Thread:
         def guarded() -> None:

@@ -20,6 +20,12 @@ class ScorerSettings(PackageSettings):
         "gone, and rollouts wait for it no longer",
     )
     grpc_port: int = Field(default=0, ge=0, le=65535, description="0: a free one")
+    shared_fd: int | None = Field(
+        default=None,
+        ge=3,
+        description="number of a listening socket, opened by who started this process, "
+        "on which the scorers of a machine answer together; the gRPC port is shared then",
+    )
     max_body_bytes: int = Field(default=16 * MIB, gt=0)
     log_memory_bytes: int = Field(
         default=64 * MIB,
