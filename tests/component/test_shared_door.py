@@ -21,7 +21,9 @@ from tests.unit.scorer.packages import Factory
 pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(300)]
 CONNECTIONS = 16
 REPLICAS = ("0", "1")
-ROWS = re.compile(r"^driftloop_scorer_rows_total\{[^}]*requests[^}]*\} (\S+)", re.M)
+ROWS = re.compile(
+    r"^driftloop_scorer_rows_total\{[^}]*requests[^}]*\} (\S+)", re.MULTILINE
+)
 
 
 class Door:
@@ -123,7 +125,7 @@ def test_a_scorer_that_is_killed_leaves_its_connections_to_the_others(
                     replica=name,
                     scorer_shared_fd=str(number),
                 )
-            )  # fmt: skip
+            )
             for name in REPLICAS
         ]
         town = Town(unique_name("door"), events, Factory(home), deployer, scorers[0])

@@ -23,8 +23,8 @@ class ScorerSettings(PackageSettings):
     shared_fd: int | None = Field(
         default=None,
         ge=3,
-        description="number of a listening socket, opened by who started this process, "
-        "on which the scorers of a machine answer together; the gRPC port is shared then",
+        description="number of a listening socket, handed down by who started this "
+        "process, at which the scorers of a machine answer; the gRPC port is shared too",
     )
     max_body_bytes: int = Field(default=16 * MIB, gt=0)
     log_memory_bytes: int = Field(
