@@ -24,7 +24,7 @@ class ScorerSettings(PackageSettings):
         default=None,
         ge=3,
         description="number of a listening socket, handed down by who started this "
-        "process, at which the scorers of a machine answer; the gRPC port is shared too",
+        "process, at which the scorers of a machine answer; they share the gRPC port",
     )
     max_body_bytes: int = Field(default=16 * MIB, gt=0)
     log_memory_bytes: int = Field(
