@@ -71,7 +71,9 @@ TOPICS: tuple[Topic, ...] = (
     Topic(e.BatchValidated, ("validator",), ("scorer", "monitor"), ROWS_RETENTION),
     Topic(e.BatchRejected, ("validator",), ("monitor", "registry"), ROWS_RETENTION),
     Topic(
-        e.DatasetVersioned, ("validator",), ("trainer", "registry"),
+        e.DatasetVersioned,
+        ("validator",),
+        ("trainer", "registry"),
         readers=("scorer",),
     ),
     Topic(e.MaintenanceRequested, ("people",), ("validator",)),

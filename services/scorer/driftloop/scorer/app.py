@@ -1,5 +1,6 @@
 """The scorer: the model server, for the stream and for requests."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,6 +13,7 @@ from driftloop.scorer.answering import Desk, Traffic, traffic_reporter
 from driftloop.scorer.api import routers
 from driftloop.scorer.asked import ROW_ID, Asked
 from driftloop.scorer.handlers import HANDLERS, ScorerDeps
+from driftloop.scorer.jobs.loop import ScoringJobs
 from driftloop.scorer.loader import Loader, announcer, heartbeat, model_opener
 from driftloop.scorer.open_inference.rpc import grpc_server
 from driftloop.scorer.replay import Replays
@@ -19,6 +21,7 @@ from driftloop.scorer.settings import ScorerSettings
 from driftloop.scorer.shelf import Shelf
 from driftloop.scorer.tables import (
     ScorerAnnounced,
+    ScorerJob,
     ScorerReplayed,
     ScorerTally,
     ScorerTried,
@@ -30,9 +33,10 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
     settings = runtime.settings
     shelf = Shelf()
     desired = runtime.state(ServingDesired)
+    open_model = model_opener(runtime.store, settings, runtime.engine)
     loader = Loader(
         shelf,
-        model_opener(runtime.store, settings, runtime.engine),
+        open_model,
         announcer(runtime.outbox, settings.replica, settings.lease_seconds),
         runtime.stopping,
         settings.replica,
@@ -63,6 +67,9 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
         runtime.outbox, runtime.stopping,
     )  # fmt: skip
 
+    wake = threading.Event()
+    jobs = ScoringJobs(runtime, shelf, open_model, wake)
+
     def is_ready() -> bool:
         return desired.caught_up.is_set() and loader.is_settled()
 
@@ -74,6 +81,8 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
             desired=desired,
             replica=settings.replica,
             report_every=settings.report_every,
+            wake=wake,
+            recheck=jobs.recheck,
         ),
         routers=routers(desk, settings, is_ready),
         background=[
@@ -86,6 +95,7 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
             ),
             answer_log.run,
             replays.run,
+            jobs.run,
         ],
         ready={"models": loader.is_settled},
         servers={
@@ -107,6 +117,6 @@ SERVICE = Service(
     settings=ScorerSettings,
     handlers=HANDLERS,
     build=build,
-    tables=[ScorerTally, ScorerAnnounced, ScorerTried, ScorerReplayed],
+    tables=[ScorerTally, ScorerAnnounced, ScorerTried, ScorerReplayed, ScorerJob],
     states=[ServingDesired],
 )
