@@ -69,7 +69,7 @@ class Source:
             counts = _counts(table)
             fragments = sorted(rows.get_fragments(), key=lambda found: found.path)
             self._files = [_File(f, self._count(f, counts)) for f in fragments]
-        except TableNotFoundError as error:
+        except (TableNotFoundError, FileNotFoundError) as error:
             raise self._gone(error) from error
         except (DeltaError, OSError) as error:
             raise self._away(error) from error
@@ -133,10 +133,10 @@ class Source:
             )
 
     def _gone(self, error: Exception) -> CannotScore:
-        ref = self._ref
+        ref, why = self._ref, " ".join(str(error).split())
         text = vacuumed(ref, self._options)
         return CannotScore(
-            text or f"{ref.uri} cannot be read at version {ref.version}: {error}",
+            text or f"{ref.uri} cannot be read at version {ref.version}: {why:.300}",
             OTHER_VERSION.format(self._pipeline),
         )
 
