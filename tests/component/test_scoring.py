@@ -36,9 +36,9 @@ from driftloop.contracts.scoring import (
     ScoringProgressed,
     ScoringRequested,
     ScoringStarted,
+    job_id_of,
 )
 from driftloop.local.kafka import KafkaNode
-from driftloop.scorer.jobs.asking import job_id_of
 
 from tests.component.support import TOKEN, Events, ServiceProcess, open_events
 from tests.unit.scorer import packages

@@ -26,6 +26,7 @@ from driftloop.contracts.scoring import (
     ScoringProgressed,
     ScoringRequested,
     ScoringStarted,
+    job_id_of,
 )
 from driftloop.models.package import InputColumn
 from driftloop.runtime.database import open_database
@@ -38,7 +39,7 @@ from driftloop.runtime.transport import Message
 from driftloop.scorer.feeds import feeds_of
 from driftloop.scorer.jobs import answers, work
 from driftloop.scorer.jobs.answers import AnswersTable, answers_schema
-from driftloop.scorer.jobs.asking import ask, cancel, job_id_of
+from driftloop.scorer.jobs.asking import ask, cancel
 from driftloop.scorer.jobs.facts import CannotScore, Facts
 from driftloop.scorer.jobs.loop import MAX_FAILURES, MAX_FAULTS, ScoringJobs
 from driftloop.scorer.jobs.source import Source

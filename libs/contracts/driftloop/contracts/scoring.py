@@ -1,6 +1,6 @@
 """Events of a dataset version that is scored as a whole, outside of service."""
 
-from driftloop.contracts.base import Event, Value
+from driftloop.contracts.base import Event, Value, derived_id
 from driftloop.contracts.events import DatasetRef, PackageRef, TableRef
 from pydantic import Field
 
@@ -8,6 +8,14 @@ LATEST = "latest"
 """In place of a dataset version's name: the newest one."""
 NO_LABELS = 0
 """A table of labels begins empty at this version."""
+
+
+def job_id_of(event_id: str) -> str:
+    """Return the job that a ``scoring-requested`` begins: repeats, one job.
+
+    Upstream's ids may be any text; this one can be part of an address.
+    """
+    return derived_id(event_id, "scoring", 0)
 
 
 def name_of(dataset: DatasetRef) -> str:

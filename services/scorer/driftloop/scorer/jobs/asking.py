@@ -1,7 +1,11 @@
 """Takes requests: a job is stored, and what is to become of it."""
 
-from driftloop.contracts.base import chain_of, derived_id
-from driftloop.contracts.scoring import ScoringCancelRequested, ScoringRequested
+from driftloop.contracts.base import chain_of
+from driftloop.contracts.scoring import (
+    ScoringCancelRequested,
+    ScoringRequested,
+    job_id_of,
+)
 from driftloop.runtime.errors import Skip
 from driftloop.runtime.leases import OPEN_STATES
 from driftloop.scorer.tables import ScorerJob
@@ -9,14 +13,6 @@ from sqlmodel import Session
 
 UNASKED = "unasked"
 """State of a job of which only the cancellation has come; nobody takes it."""
-
-
-def job_id_of(event_id: str) -> str:
-    """Return the job that a request begins: repeats, one job.
-
-    Upstream's ids may be any text; this one can be part of an address.
-    """
-    return derived_id(event_id, "scoring", 0)
 
 
 def ask(session: Session, event: ScoringRequested) -> None:

@@ -309,7 +309,7 @@ class ScoringJobs:
 
     def _remove_answers(self, job: ScorerJob) -> None:
         """Remove what a job without an end of its own had written."""
-        from driftloop.runtime.data.removal import remove_table
+        from driftloop.runtime.data.stored import remove_table
 
         try:
             uri = answers_uri(self._settings, job.pipeline, job.id)
