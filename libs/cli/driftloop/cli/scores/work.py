@@ -261,7 +261,7 @@ def is_there(installation: Installation, scored: DatasetScored) -> bool:
     """Whether the answers can still be read."""
     options = storage_options(installation.settings)
     try:
-        return DeltaTable.is_deltatable(scored.answers.uri, options)
+        return bool(DeltaTable.is_deltatable(scored.answers.uri, options))
     except (DeltaError, OSError):
         return False
 
