@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from driftloop.contracts.base import Event
+from driftloop.contracts.base import Chain, Event, Meta
 from driftloop.contracts.events import (
     DatasetRef,
     ServedModel,
@@ -50,7 +51,6 @@ from driftloop.scorer.unfamiliar import Familiar
 from opentelemetry.sdk.trace import TracerProvider
 from sqlmodel import Session
 
-from tests.component.processes import with_id
 from tests.unit.runtime.bench import RecordingPublisher
 from tests.unit.scorer import packages
 from tests.unit.scorer.packages import NAME, Factory
@@ -111,7 +111,9 @@ class Place:
         event = ScoringRequested(
             pipeline=NAME, dataset=dataset, version=version, requested_by="ann"
         )
-        event = with_id(event, f"request-{self.asked}")
+        name = f"request-{self.asked}"
+        now = packages.START + timedelta(seconds=self.asked)
+        event = event.with_meta(Meta(name, now, "/test", Chain(name)))
         with Session(self.engine) as session:
             ask(session, event)
             session.commit()

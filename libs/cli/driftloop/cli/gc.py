@@ -298,7 +298,8 @@ def report_view(report: Report) -> RenderableType:
     if report.answers:
         size = sum(one.table.size_bytes for one in report.answers)
         number = len(report.answers)
-        text = f"{number:,} tables of answers ({size:,} bytes) {verb}"
+        noun = "table" if number == 1 else "tables"
+        text = f"{number:,} {noun} of answers ({size:,} bytes) {verb}"
         lines.append(Text(text, style="bold"))
         lines += [Text(f"  {one.table.uri}  {one.why}") for one in report.answers]
     lines.append(
