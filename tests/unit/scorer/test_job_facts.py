@@ -21,7 +21,6 @@ from driftloop.contracts.scoring import (
     ScoringCancelled,
     ScoringFailed,
     ScoringPlan,
-    ScoringRequested,
     ScoringStarted,
 )
 from driftloop.scorer.jobs.facts import CannotScore, Facts
@@ -73,17 +72,11 @@ def model(version: int) -> ServedModel:
     return ServedModel(version=version, package=PACKAGE)
 
 
-def facts(*events: Event) -> Facts:
-    found = Facts(NAME)
+def facts(*events: Event, wanted: str = "latest") -> Facts:
+    found = Facts(NAME, wanted)
     for event in events:
         found.take(event)
     return found
-
-
-def asked(name: str = "latest", version: int | None = None) -> ScoringRequested:
-    return ScoringRequested(
-        pipeline=NAME, dataset=name, version=version, requested_by="ann"
-    )
 
 
 @pytest.mark.parametrize(
@@ -101,26 +94,26 @@ def test_a_version_has_the_name_that_people_give_it(
 ) -> None:
     told = [versioned(0), versioned(1, 3), versioned(1, 4), versioned(2, 5)]
     for order in itertools.permutations(told):
-        assert facts(*order).dataset(name) == found
+        assert facts(*order, wanted=name).dataset() == found
 
 
 @pytest.mark.parametrize("name", ["3", "1.5", "-1", "", "x", "1.", "01"])
 def test_another_name_is_none(name: str) -> None:
     with pytest.raises(CannotScore, match="it goes from 1.3 to 2.0") as error:
-        facts(versioned(1, 3), versioned(2)).dataset(name)
+        facts(versioned(1, 3), versioned(2), wanted=name).dataset()
     assert error.value.remedy.endswith(f"datasets show {NAME} --all")
 
 
 def test_without_rows_there_is_no_dataset() -> None:
     with pytest.raises(CannotScore, match="has no dataset"):
-        facts().dataset("latest")
+        facts().dataset()
 
 
 def test_the_champion_is_taken_unless_another_one_is_named() -> None:
     told = facts(versioned(0), registered(1), registered(2))
-    assert told.choose(asked(), model(1)) == (dataset(0), model(1))
-    assert told.choose(asked(version=2), model(1)) == (dataset(0), model(2))
-    assert told.choose(asked(version=2), None) == (dataset(0), model(2))
+    assert told.choose(None, model(1)) == (dataset(0), model(1))
+    assert told.choose(2, model(1)) == (dataset(0), model(2))
+    assert told.choose(2, None) == (dataset(0), model(2))
 
 
 @pytest.mark.parametrize(
@@ -140,9 +133,9 @@ def test_other_versions_cannot_be_asked(version: int | None, why: str) -> None:
     ]  # fmt: skip
     for order in (told, told[::-1]):
         with pytest.raises(CannotScore, match=why) as error:
-            facts(*order).choose(asked(version=version), None)
+            facts(*order).choose(version, None)
         assert error.value.remedy
-        assert facts(*order).choose(asked(version=1), None)[1] == model(1)  # control
+        assert facts(*order).choose(1, None)[1] == model(1)  # control
 
 
 def test_a_version_that_came_back_may_be_asked_again() -> None:
@@ -167,5 +160,5 @@ def test_what_was_said_of_a_job_is_known() -> None:
             attempts=1, requested_by="ann",
         ),
     )  # fmt: skip
-    assert [told.end_of(job) for job in "abc"] == [None, "cancelled", "failed"]
+    assert told.ends == {"b": "cancelled", "c": "failed"}
     assert [told.plan_of(job) for job in "ab"] == [plan, None]

@@ -145,8 +145,11 @@ class Place:
         )  # fmt: skip
         return ScoringJobs(
             runtime, Shelf(), self.opens, threading.Event(),
-            facts_of or (lambda _: facts(*self.known, *self.all_said())),
+            facts_of or self.facts,
         )  # fmt: skip
+
+    def facts(self, _: str, wanted: str) -> Facts:
+        return facts(*self.known, *self.all_said(), wanted=wanted)
 
     def row(self, job: str) -> ScorerJob:
         with Session(self.engine, expire_on_commit=False) as session:
@@ -366,7 +369,7 @@ def test_a_cancellation_may_come_before_its_request(place: Place) -> None:
 def test_a_job_waits_for_what_is_away_and_then_goes_on(place: Place) -> None:
     faults = iter([Retry("the broker is away"), Retry("still")])
 
-    def facts_of(_: str) -> Facts:
+    def facts_of(*_: str) -> Facts:
         for fault in faults:
             raise fault
         return facts(*place.known)
@@ -381,7 +384,7 @@ def test_a_job_waits_for_what_is_away_and_then_goes_on(place: Place) -> None:
 
 
 def test_a_job_does_not_wait_for_ever(place: Place) -> None:
-    def facts_of(_: str) -> Facts:
+    def facts_of(*_: str) -> Facts:
         raise Retry("the broker is away")
 
     job = place.request()

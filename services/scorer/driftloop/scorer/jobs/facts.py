@@ -3,6 +3,7 @@
 Pure: events of one pipeline in, a choice or a refusal out.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,11 +19,11 @@ from driftloop.contracts.events import (
 )
 from driftloop.contracts.scoring import (
     LATEST,
+    NO_LABELS,
     DatasetScored,
     ScoringCancelled,
     ScoringFailed,
     ScoringPlan,
-    ScoringRequested,
     ScoringStarted,
     is_named,
     name_of,
@@ -59,10 +60,21 @@ class CannotScore(Exception):  # noqa: N818 - says what happened
 
 @dataclass
 class Facts:
-    """What the log says of one pipeline; take its events in any order of topics."""
+    """What the log says of one pipeline; take its events in any order of topics.
+
+    Of the versions of its dataset, of which there may be very many, only what a
+    request asks for is kept.
+
+    Attributes
+    ----------
+    wanted : name of the dataset version that is asked for.
+    """
 
     pipeline: str
-    _datasets: dict[tuple[int, int], DatasetRef] = field(default_factory=dict)
+    wanted: str = LATEST
+    _first: DatasetRef | None = None
+    _last: DatasetRef | None = None
+    _found: DatasetRef | None = None
     _models: dict[int, ServedModel] = field(default_factory=dict)
     _refused: dict[int, str] = field(default_factory=dict)
     _standing: dict[int, tuple[int, int, str]] = field(default_factory=dict)
@@ -72,9 +84,7 @@ class Facts:
     def take(self, event: Event) -> None:
         """Take note of an event; others than :data:`EVENTS` say nothing here."""
         if isinstance(event, DatasetVersioned):
-            dataset = event.dataset
-            labels = dataset.labels.version if dataset.labels else 0
-            self._datasets[dataset.observations.version, labels] = dataset
+            self._take_dataset(event.dataset)
         elif isinstance(event, ModelRegistered):
             model = ServedModel(version=event.version, package=event.package)
             self._models[event.version] = model
@@ -92,6 +102,16 @@ class Facts:
         elif isinstance(event, DatasetScored | ScoringFailed | ScoringCancelled):
             self._ends.setdefault(event.job_id, ENDS[type(event)])
 
+    def _take_dataset(self, dataset: DatasetRef) -> None:
+        if self._first is None or _order(dataset) < _order(self._first):
+            self._first = dataset
+        if self._last is None or _order(dataset) > _order(self._last):
+            self._last = dataset
+        if self.wanted != LATEST and is_named(dataset, self.wanted):
+            before = self._found
+            if before is None or _order(dataset) > _order(before):
+                self._found = dataset
+
     def _stands(self, version: int, generation: int, taken_back: str) -> None:
         """Two topics have no common order; the generation gives it.
 
@@ -107,12 +127,13 @@ class Facts:
         """Return what was fixed for a job already."""
         return self._plans.get(job_id)
 
-    def end_of(self, job_id: str) -> EndState | None:
-        """Return how a job ended, if the log has its end."""
-        return self._ends.get(job_id)
+    @property
+    def ends(self) -> Mapping[str, EndState]:
+        """How jobs ended, as far as the log has their end."""
+        return self._ends
 
-    def dataset(self, name: str) -> DatasetRef:
-        """Return the dataset version that a request names.
+    def dataset(self) -> DatasetRef:
+        """Return the dataset version that is wanted.
 
         Raises
         ------
@@ -120,20 +141,19 @@ class Facts:
             When there is none of this name.
         """
         pipeline = self.pipeline
-        known = [dataset for _, dataset in sorted(self._datasets.items())]
-        if not known:
+        if self._first is None or self._last is None:
             raise CannotScore(
                 f"{pipeline} has no dataset",
                 "it gets one with its first right row: driftloop publish FILE",
             )
-        found = [x for x in known if name == LATEST or is_named(x, name)]
-        if not found:
+        found = self._last if self.wanted == LATEST else self._found
+        if found is None:
             raise CannotScore(
-                f"{pipeline} has no dataset version {name!r}; it goes from "
-                f"{name_of(known[0])} to {name_of(known[-1])}",
+                f"{pipeline} has no dataset version {self.wanted!r}; it goes from "
+                f"{name_of(self._first)} to {name_of(self._last)}",
                 f"take one of: driftloop datasets show {pipeline} --all",
             )
-        return found[-1]
+        return found
 
     def model(self, version: int | None, champion: ServedModel | None) -> ServedModel:
         """Return the version that a request asks for.
@@ -171,14 +191,19 @@ class Facts:
         return model
 
     def choose(
-        self, request: ScoringRequested, champion: ServedModel | None
+        self, version: int | None, champion: ServedModel | None
     ) -> tuple[DatasetRef, ServedModel]:
-        """Return what a request asks for.
+        """Return what is to be scored, and with which version; see :meth:`model`.
 
         Raises
         ------
         CannotScore
             Says what of it is not there.
         """
-        model = self.model(request.version, champion)
-        return self.dataset(request.dataset), model
+        model = self.model(version, champion)
+        return self.dataset(), model
+
+
+def _order(dataset: DatasetRef) -> tuple[int, int]:
+    labels = dataset.labels.version if dataset.labels else NO_LABELS
+    return dataset.observations.version, labels

@@ -90,7 +90,7 @@ class ScoringJobs:
     Parameters
     ----------
     wake : set when a job has been stored.
-    facts_of : what the log says of a pipeline now.
+    facts_of : what the log says of a pipeline now, and of a version of its dataset.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class ScoringJobs:
         shelf: Shelf,
         open_model: OpenModel,
         wake: threading.Event,
-        facts_of: Callable[[str], Facts] | None = None,
+        facts_of: Callable[[str, str], Facts] | None = None,
     ) -> None:
         settings = runtime.settings
         self._runtime = runtime
@@ -109,9 +109,11 @@ class ScoringJobs:
         self._wake = wake
         self._desired = runtime.state(ServingDesired)
         self._facts_of = facts_of or (
-            lambda pipeline: read_facts(settings, runtime.store, pipeline)
+            lambda pipeline, wanted: read_facts(
+                settings, runtime.store, pipeline, wanted, runtime.stopping
+            )
         )
-        self._known: dict[str, Facts] = {}
+        self._ended: dict[str, EndState] = {}
         self._leases = Leases(
             runtime.engine, ScorerJob, JOB_ORDER, settings.replica,
             settings.scoring_lease_seconds,
@@ -151,17 +153,7 @@ class ScoringJobs:
             span.update_name("score dataset")
             span.set_attribute("driftloop.job.id", job.id)
             try:
-                facts = self._facts(job)
-                ended = facts.end_of(job.id)
-                if ended:
-                    self._end(run, ended, [])
-                elif job.cancelled_by is not None:
-                    self._cancel(run)
-                elif job.take_count > MAX_TAKES:
-                    text = f"begun {MAX_TAKES} times and never ended"
-                    self._fail(run, CannotScore(text, BUG))
-                else:
-                    self._score(run, facts)
+                self._settle(run)
             except Abandoned:
                 logger.info("gave a job back", job=job.id)
             except CannotScore as error:
@@ -174,12 +166,23 @@ class ScoringJobs:
                 logger.exception("cannot score", job=job.id)
                 self._try_again(run, f"{type(error).__name__}: {error!s:.300}")
 
-    def _facts(self, job: ScorerJob) -> Facts:
-        """Return what the log says; of a job that has ended, what it said before."""
-        facts = self._known.get(job.pipeline)
-        if facts is None or facts.end_of(job.id) is None:
-            facts = self._known[job.pipeline] = self._facts_of(job.pipeline)
-        return facts
+    def _settle(self, run: _Try) -> None:
+        """Do a job, unless it has ended or is to end."""
+        job = run.job
+        if job.id in self._ended:
+            self._end(run, self._ended[job.id], [])
+            return
+        facts = self._facts_of(job.pipeline, run.request.dataset)
+        self._ended |= facts.ends
+        if job.id in self._ended:
+            self._end(run, self._ended[job.id], [])
+        elif job.cancelled_by is not None:
+            self._cancel(run)
+        elif job.take_count > MAX_TAKES:
+            text = f"begun {MAX_TAKES} times and never ended"
+            raise CannotScore(text, BUG)
+        else:
+            self._score(run, facts)
 
     def _score(self, run: _Try, facts: Facts) -> None:
         # here, as a scorer starts without what only these jobs need
@@ -188,7 +191,9 @@ class ScoringJobs:
         job = run.job
         plan = told = job.fixed() or facts.plan_of(job.id)
         if plan is None:
-            dataset, model = facts.choose(run.request, self._champion(job.pipeline))
+            dataset, model = facts.choose(
+                run.request.version, self._champion(job.pipeline)
+            )
             plan = ScoringPlan(
                 dataset=dataset, version=model.version, package=model.package,
                 answers_uri=answers_uri(self._settings, job.pipeline, job.id),
