@@ -72,7 +72,7 @@ def score_bar(console: Console) -> Iterator[Callable[[Score], None]]:
     """Give what shows a job, as a bar, while the block runs."""
     with Progress(
         BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"),
-        console=console, transient=True,
+        console=console, transient=True, disable=not console.is_terminal,
     ) as progress:  # fmt: skip
         task = progress.add_task("waits for a scorer", total=1.0)
 
@@ -81,6 +81,7 @@ def score_bar(console: Console) -> Iterator[Callable[[Score], None]]:
             done = 1.0 if score.state == "scored" else told.done_ratio if told else 0.0
             # the bar tells the share already
             text = score.what.partition(" · ")[2] or score.what
+            text = score.state if score.is_over else text
             progress.update(task, completed=done, description=text)
 
         yield show
