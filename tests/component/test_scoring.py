@@ -39,8 +39,16 @@ from driftloop.contracts.scoring import (
     job_id_of,
 )
 from driftloop.local.kafka import KafkaNode
+from sqlalchemy import create_engine, text
 
-from tests.component.support import TOKEN, Events, ServiceProcess, open_events
+from tests.component.support import (
+    TOKEN,
+    Events,
+    ServiceProcess,
+    open_events,
+    wait_until,
+)
+from tests.servers import PostgresqlServer
 from tests.unit.scorer import packages
 from tests.unit.scorer.packages import Factory
 
@@ -315,9 +323,9 @@ def test_what_is_not_there_is_said(place: Place) -> None:
         place.request("0", 4): "made for pipeline",
         place.request("0", 5): "has no column weight",
     }
-    for job, text in wrong.items():
+    for job, words in wrong.items():
         failed = place.the(ScoringFailed, job)
-        assert text in failed.error
+        assert words in failed.error
         assert failed.remedy
         assert not place.said(DatasetScored, job)
     right = place.the(DatasetScored, place.request("0", 1))  # negative control
@@ -372,3 +380,44 @@ def test_a_scorer_without_its_database_does_nothing_again(place: Place) -> None:
     time.sleep(1)
     assert place.the(DatasetScored, first.job_id) == first
     assert place.answers(first)
+
+
+def test_scorers_with_one_database_share_the_jobs(
+    parts: tuple[Path, Events, Factory, ServiceProcess],
+    unique_name: Callable[[str], str],
+    postgresql: PostgresqlServer,
+) -> None:
+    """One is killed in a job for good; another one goes on where it was."""
+    home, events, factory, alone = parts
+    url = postgresql.new_database()
+    engine = create_engine(url)
+    settings = {
+        "database_url": url,
+        "scorer_scoring_part_rows": str(PART_ROWS),
+        "scorer_scoring_lease_seconds": "2",
+    }
+    alone.kill()  # or it would take its share of the requests
+    try:
+        with (
+            ServiceProcess("scorer", alone.broker, home, replica="a", **settings) as a,
+            ServiceProcess("scorer", alone.broker, home, replica="b", **settings) as b,
+        ):
+            place = Place(unique_name("town"), home, events, factory, a)
+            place.add_rows()
+            place.register(1)
+            job = place.request("latest", 1)
+            wait_until(lambda: place.said(ScoringProgressed, job), "not begun")
+            with engine.connect() as connection:
+                query = text("SELECT lease_owner FROM scorer_job WHERE id = :id")
+                owner = connection.execute(query, {"id": job}).scalar_one()
+            assert not place.said(DatasetScored, job)
+            {"a": a, "b": b}[owner].kill()
+            wait_until(lambda: place.said(DatasetScored, job), "it was left")
+            (scored,) = place.said(DatasetScored, job)
+            assert len(place.answers(scored)) == FILES * FILE_ROWS
+            with engine.connect() as connection:
+                other = connection.execute(query, {"id": job}).scalar_one()
+            assert {owner, other} == {"a", "b"}
+    finally:
+        engine.dispose()
+        alone.start()
