@@ -6,6 +6,7 @@ from typing import Any
 
 from driftloop.contracts import events as e
 from driftloop.contracts.approval import in_words, seats_of
+from driftloop.contracts import scoring as s
 from driftloop.contracts.base import Event
 
 
@@ -152,6 +153,33 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def _scoring(event: s.ScoringRequested) -> str:
+    version = "the champion" if event.version is None else f"v{event.version}"
+    why = f": {event.reason}" if event.reason else ""
+    return f"dataset {event.dataset} by {version}, for {event.requested_by}{why}"
+
+
+def _scoring_progress(event: s.ScoringProgressed) -> str:
+    parts = [
+        f"{percent(event.done_ratio)}",
+        f"{event.done_count:,} of {event.row_count:,} rows",
+    ]
+    if event.resumed_from:
+        parts.append(f"resumed from {event.resumed_from:,}")
+    if event.eta_seconds is not None:
+        parts.append(f"{duration(event.eta_seconds)} left")
+    return " · ".join(parts)
+
+
+def _scored(event: s.DatasetScored) -> str:
+    failed = f", {event.error_count:,} without an answer" if event.error_count else ""
+    return (
+        f"{event.row_count:,} rows of dataset {s.name_of(event.dataset)} by "
+        f"v{event.version}{failed}, in {event.answers.uri} version "
+        f"{event.answers.version}"
+    )
+
+
 def _drift(event: e.DriftDetected) -> str:
     advice = "retrain" if event.retrain_advised else "no retrain"
     return f"{event.cause.replace('_', ' ')} ({advice}): {event.explanation}"
@@ -289,6 +317,16 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
     ),
     e.RolloutAdvanced: lambda x: f"v{x.version} {x.step} {x.verdict}: {x.detail}",
     e.ModelDeployed: lambda x: f"v{x.version} answers all requests",
+    s.ScoringRequested: _scoring,
+    s.ScoringStarted: lambda x: (
+        f"{x.plan.row_count:,} rows of dataset {s.name_of(x.plan.dataset)} by "
+        f"v{x.plan.version}"
+    ),
+    s.ScoringProgressed: _scoring_progress,
+    s.DatasetScored: _scored,
+    s.ScoringFailed: lambda x: f"{x.error}; {x.remedy}",
+    s.ScoringCancelRequested: lambda x: f"by {x.requested_by}: {x.reason}",
+    s.ScoringCancelled: lambda x: f"by {x.cancelled_by}: {x.reason}",
     e.ModelRolledBack: lambda x: f"v{x.version}: {x.reason}",
 }
 

@@ -1,6 +1,7 @@
 """The scorer: the model server, for the stream and for requests."""
 
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -13,6 +14,7 @@ from driftloop.scorer.answering import Desk, Traffic, traffic_reporter
 from driftloop.scorer.api import routers
 from driftloop.scorer.asked import ROW_ID, Asked
 from driftloop.scorer.handlers import HANDLERS, ScorerDeps
+from driftloop.scorer.jobs.loop import ScoringJobs
 from driftloop.scorer.loader import Loader, announcer, heartbeat, model_opener
 from driftloop.scorer.open_inference.rpc import grpc_server
 from driftloop.scorer.replay import Replays
@@ -20,6 +22,7 @@ from driftloop.scorer.settings import ScorerSettings
 from driftloop.scorer.shelf import Shelf
 from driftloop.scorer.tables import (
     ScorerAnnounced,
+    ScorerJob,
     ScorerReplayed,
     ScorerTally,
     ScorerTried,
@@ -51,9 +54,10 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
     settings = runtime.settings
     shelf = Shelf()
     desired = runtime.state(ServingDesired)
+    open_model = model_opener(runtime.store, settings, runtime.engine)
     loader = Loader(
         shelf,
-        model_opener(runtime.store, settings, runtime.engine),
+        open_model,
         announcer(runtime.outbox, settings.replica, settings.lease_seconds),
         runtime.stopping,
         settings.replica,
@@ -84,6 +88,9 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
         runtime.outbox, runtime.stopping,
     )  # fmt: skip
 
+    wake = threading.Event()
+    jobs = ScoringJobs(runtime, shelf, open_model, wake)
+
     def is_ready() -> bool:
         return desired.caught_up.is_set() and loader.is_settled()
 
@@ -95,6 +102,8 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
             desired=desired,
             replica=settings.replica,
             report_every=settings.report_every,
+            wake=wake,
+            recheck=jobs.recheck,
         ),
         routers=routers(desk, settings, is_ready),
         background=[
@@ -107,6 +116,7 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
             ),
             answer_log.run,
             replays.run,
+            jobs.run,
         ],
         ready={"models": loader.is_settled},
         servers={
@@ -130,6 +140,6 @@ SERVICE = Service(
     settings=ScorerSettings,
     handlers=HANDLERS,
     build=build,
-    tables=[ScorerTally, ScorerAnnounced, ScorerTried, ScorerReplayed],
+    tables=[ScorerTally, ScorerAnnounced, ScorerTried, ScorerReplayed, ScorerJob],
     states=[ServingDesired],
 )

@@ -5,8 +5,8 @@ from prometheus_client import Counter, Gauge, Histogram
 
 ROWS = Counter(
     "driftloop_scorer_rows_total",
-    "Rows given to a version, by its role, where they came from (stream, requests "
-    "or replay) and whether it had a finite answer (answered or failed)",
+    "Rows given to a version, by its role, where they came from (stream, requests, "
+    "replay or dataset) and whether it had a finite answer (answered or failed)",
     ["pipeline", "role", "door", "outcome"],
 )
 CALL_DURATION = Histogram(
@@ -31,6 +31,12 @@ LEFT_OUT_ROWS = Counter(
     "(the broker is away or slow), sampled (serving.log), rules_unknown (the pipeline "
     "is), stopped (the broker was away at the end)",
     ["pipeline", "reason"],
+)
+JOBS = Counter(
+    "driftloop_scorer_jobs_total",
+    "Datasets to be scored as a whole, by outcome: scored, failed, cancelled, crashed "
+    "(a bug, tried again), fault (something was away, tried again)",
+    ["pipeline", "outcome"],
 )
 SERVING_INFO = Gauge(
     "driftloop_model_serving_info",

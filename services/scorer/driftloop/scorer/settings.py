@@ -35,6 +35,18 @@ class ScorerSettings(PackageSettings):
     replay_max_rows: int = Field(
         default=1_000_000, ge=1, description="scored in one shadow by replay"
     )
+    scoring_part_rows: int = Field(
+        default=20_000,
+        ge=1,
+        description="of a scored dataset, in memory and in one file of the answers; "
+        "after a kill so many are scored again at most",
+    )
+    scoring_lease_seconds: float = Field(
+        default=60,
+        gt=0,
+        description="a dataset that is being scored is another scorer's to go on with "
+        "when its own was not heard of for so long",
+    )
     trial_timeout_seconds: float = Field(
         default=60, gt=0, description="for loading a model and running its samples"
     )
