@@ -16,6 +16,7 @@ from driftloop.cli.context import CommandError, connect
 from driftloop.cli.datasets.command import datasets_app
 from driftloop.cli.demo.command import DEFAULT_FOLDER, demo_command
 from driftloop.cli.demo.run import DemoError
+from driftloop.cli.edge import command as edge
 from driftloop.cli.erasures.command import erasures_app
 from driftloop.cli.federated.command import federated_app
 from driftloop.cli.jobs.command import jobs_app
@@ -336,6 +337,8 @@ def card(
 
 app.command(rich_help_panel="Models")(packages.bom)
 app.command(rich_help_panel="Models")(packages.reproduce)
+app.command(rich_help_panel="Models")(edge.export)
+app.command(rich_help_panel="Models")(edge.edges)
 
 
 @app.command(rich_help_panel="Models")

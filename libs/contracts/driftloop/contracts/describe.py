@@ -124,6 +124,19 @@ def _replayed(event: e.ShadowReplayed) -> str:
     )
 
 
+def _edge(event: e.EdgeReported) -> str:
+    """Name what is out of the ordinary; a runner that only tells it is there: so."""
+    parts = [f"{event.edge} answered {event.row_count:,} rows by v{event.version}"]
+    if event.error_count:
+        parts.append(f"{event.error_count:,} failed")
+    if event.unfamiliar_row_count and event.row_count:
+        share = percent(event.unfamiliar_row_count / event.row_count)
+        parts.append(f"{share} with unfamiliar values")
+    if event.lost_report_count:
+        parts.append(f"{event.lost_report_count:,} earlier reports lost")
+    return ", ".join(parts)
+
+
 def _progress(event: e.TrainingProgressed) -> str:
     parts = [f"{percent(event.done_ratio)} {event.step}"]
     if event.candidate:
@@ -290,6 +303,7 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
         or f"{x.replica} has no version in memory"
     ),
     e.ShadowReplayed: _replayed,
+    e.EdgeReported: _edge,
     e.ErasureProposed: lambda x: f"{x.subject} by {x.proposed_by}: {x.reason}",
     e.ErasureRequested: lambda x: (
         f"{x.subject} by {' and '.join(filter(None, (x.requested_by, x.confirmed_by)))}"

@@ -9,6 +9,7 @@ from statistics import NormalDist
 from typing import Annotated, Any, ClassVar, Literal
 
 from driftloop.contracts.base import Event, PipelineName, UtcTime, Value
+from driftloop.contracts.edge import EdgeReport
 from driftloop.contracts.federated import (
     FederatedEncoding,
     FederationRules,
@@ -1111,6 +1112,17 @@ class ScorerReported(Event):
         description="set in a sign of life, whose versions are all that the replica "
         "has in memory: not heard of for so long, it is taken for gone",
     )
+
+
+class EdgeReported(Event, EdgeReport):
+    """A runner of an exported version told what it did, once home was in reach.
+
+    Its id follows from the report's: sent again, it is the same event.
+    """
+
+    key_fields: ClassVar[tuple[str, ...]] = ("pipeline", "edge")
+
+    reported_by: str = Field(description="who the runner's token proves")
 
 
 class RollbackRequested(Event):

@@ -132,6 +132,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic(e.ServingDesired, ("deployer",), ("scorer", "deployer"), compacted=True),
     Topic(e.ScorerReported, ("scorer",), ("deployer",), ROWS_RETENTION),
     Topic(e.ShadowReplayed, ("scorer",), ("deployer",)),
+    Topic(e.EdgeReported, ("ingest",), ("registry",)),
     Topic(e.RollbackRequested, ("registry",), ("deployer",), readers=("registry",)),
     Topic(e.RolloutSteered, ("registry",), ("deployer",), readers=("registry",)),
     Topic(e.RolloutAdvanced, ("deployer",), ("registry",)),
@@ -171,6 +172,7 @@ BESIDE_THE_CHAIN = frozenset(
     for event in (
         e.TrackingChanged,
         e.LineageReported,
+        e.EdgeReported,
         i.TokenChanged,
         i.AuditNoted,
         i.AuditAnchored,

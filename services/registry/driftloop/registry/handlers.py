@@ -17,6 +17,7 @@ from driftloop.contracts.events import (
     CommentChanged,
     DatasetVersioned,
     DriftDetected,
+    EdgeReported,
     ErasureSettled,
     ErasureTraced,
     ModelDeployed,
@@ -36,6 +37,7 @@ from driftloop.contracts.registered import VersionCreated
 from driftloop.registry import audit, core, tables
 from driftloop.registry.comments import tables as comments
 from driftloop.registry.deadlines import schedule
+from driftloop.registry.edges import following as edges
 from driftloop.registry.erasures import following
 from driftloop.registry.erasures.tables import RegistryErasure
 from driftloop.registry.gate import Cost, PackageFinding, judge
@@ -205,8 +207,7 @@ def on_approval_expired(event: ApprovalExpired, deps: Deps) -> Iterator[Event]:
         )
     )
     session.flush()
-    applied = deps.pipelines.get(name)
-    yield core.expiry_alert(event, applied.spec.owner if applied else None)
+    yield core.expiry_alert(event, _owner(name, deps))
     yield from _changed(name, before, event.version, deps)
 
 
@@ -304,6 +305,17 @@ def on_model_rolled_back(event: ModelRolledBack, deps: Deps) -> Iterator[Event]:
     )
     show(deps.session, event.pipeline)
     yield from deps.reporter.rolled_back(event)
+    yield from edges.take_rollback(event, deps.session, _owner(event.pipeline, deps))
+
+
+def on_edge_reported(event: EdgeReported, deps: Deps) -> Iterator[Event]:
+    """Remember what a runner told; tell people if its version should not answer."""
+    yield from edges.take_report(event, deps.session, _owner(event.pipeline, deps))
+
+
+def _owner(pipeline: str, deps: Deps) -> str | None:
+    applied = deps.pipelines.get(pipeline)
+    return applied.spec.owner if applied else None
 
 
 def on_rollout_advanced(event: RolloutAdvanced, deps: Deps) -> Iterator[Event]:
@@ -455,6 +467,7 @@ HANDLERS: list[runtime.EventHandler | runtime.Chunk] = [
     on_model_deployed,
     on_model_rolled_back,
     on_rollout_advanced,
+    on_edge_reported,
     on_dataset_versioned,
     on_batch_rejected,
     on_drift_detected,
