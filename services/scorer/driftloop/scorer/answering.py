@@ -16,6 +16,9 @@ from driftloop.runtime.outbox import Cause, OutboxRelay
 from driftloop.runtime.telemetry import log
 from driftloop.scorer.asked import Asked, row_ids
 from driftloop.scorer.core import is_candidates, p99
+from driftloop.scorer.explaining.explainer import Unexplained
+from driftloop.scorer.explaining.pool import Explaining, Explanation
+from driftloop.scorer.explaining.wish import Wish
 from driftloop.scorer.feeds import BadRequest, Columns, Feeds, feeds_of
 from driftloop.scorer.metrics import count_call
 from driftloop.scorer.shelf import Loaded, Served, Shelf
@@ -46,6 +49,7 @@ class Reply:
     Attributes
     ----------
     unfamiliar : columns with values that the version has not learned from.
+    explanation : why; None: nobody asked.
     """
 
     version: int
@@ -53,6 +57,7 @@ class Reply:
     said: Predictions
     request_id: str
     unfamiliar: Sequence[Unfamiliar] = ()
+    explanation: Explanation | Unexplained | None = None
 
 
 @dataclass
@@ -158,9 +163,14 @@ class Desk:
     """Answers requests with what is on the shelf."""
 
     def __init__(
-        self, shelf: Shelf, traffic: Traffic, asked: Asked | None = None
+        self,
+        shelf: Shelf,
+        traffic: Traffic,
+        asked: Asked | None = None,
+        explaining: Explaining | None = None,
     ) -> None:
         self.shelf = shelf
+        self.explaining = explaining or Explaining.off()
         self._traffic = traffic
         self._log = asked or Asked(lambda _: "none", most_bytes=0)
 
@@ -171,6 +181,7 @@ class Desk:
         request_id: str | None = None,
         version: int | None = None,
         check: Callable[[Sequence[InputColumn]], None] | None = None,
+        explain: Wish | None = None,
     ) -> Reply:
         """Predict each row of a request.
 
@@ -180,6 +191,8 @@ class Desk:
         request_id : decides whether a candidate answers; None: it is drawn.
         version : exactly this one.
         check : a further test of the request against the champion's inputs.
+        explain : how long the answer may wait for its explanation; None: none is
+            wanted. No answer fails for want of one.
 
         Raises
         ------
@@ -202,7 +215,7 @@ class Desk:
                 raise NotServed(f"version {version} of {pipeline!r} is not served")
             role: Role = "champion" if loaded is served.champion else "candidate"
             return await self._asked(
-                pipeline, served, loaded, role, columns, request_id, named
+                pipeline, served, loaded, role, columns, request_id, named, explain
             )
         candidate = served.candidate
         if candidate and is_candidates(request_id, candidate.version, served.share):
@@ -215,11 +228,19 @@ class Desk:
                     columns,
                     request_id,
                     named,
+                    explain,
                 )
             except (ModelFailed, BadRequest) as error:
                 logger.warning("candidate failed", pipeline=pipeline, error=str(error))
         return await self._asked(
-            pipeline, served, served.champion, "champion", columns, request_id, named
+            pipeline,
+            served,
+            served.champion,
+            "champion",
+            columns,
+            request_id,
+            named,
+            explain,
         )
 
     async def _asked(
@@ -231,6 +252,7 @@ class Desk:
         columns: Columns,
         request_id: str,
         named: str | None,
+        explain: Wish | None,
     ) -> Reply:
         feeds, rows = feeds_of(columns, loaded.manifest.inputs)
         key = (pipeline, served.generation, loaded.version)
@@ -257,7 +279,12 @@ class Desk:
         )  # fmt: skip
         unfamiliar = loaded.familiar.unfamiliar(feeds)
         count_unfamiliar(pipeline, unfamiliar)
-        return Reply(loaded.version, role, said, request_id, unfamiliar)
+        why = None
+        if explain is not None:
+            why = await self.explaining.explain(
+                pipeline, loaded.explainer, feeds, said, explain
+            )
+        return Reply(loaded.version, role, said, request_id, unfamiliar, why)
 
 
 def _predict(loaded: Loaded, feeds: Feeds, rows: int) -> Predictions:

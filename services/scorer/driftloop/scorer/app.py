@@ -11,6 +11,8 @@ from driftloop.scorer.answer_log import AnswerLog
 from driftloop.scorer.answering import Desk, Traffic, traffic_reporter
 from driftloop.scorer.api import routers
 from driftloop.scorer.asked import ROW_ID, Asked
+from driftloop.scorer.explaining.pool import Explaining
+from driftloop.scorer.explaining.wish import Times
 from driftloop.scorer.handlers import HANDLERS, ScorerDeps
 from driftloop.scorer.loader import Loader, announcer, heartbeat, model_opener
 from driftloop.scorer.open_inference.rpc import grpc_server
@@ -44,7 +46,12 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
         return None if applied is None else applied.spec.serving.log
 
     traffic, asked = Traffic(), Asked(log_mode, settings.log_memory_bytes)
-    desk = Desk(shelf, traffic, asked)
+    explaining = Explaining(
+        settings.explain_threads,
+        settings.explain_waiting,
+        Times(settings.explain_ms, settings.explain_most_ms),
+    )
+    desk = Desk(shelf, traffic, asked, explaining)
 
     def hidden(pipeline: str) -> set[str] | None:
         applied = runtime.pipelines.get(pipeline)
@@ -99,6 +106,7 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
             )
         },
     )
+    explaining.close()
     answer_log.close()
 
 

@@ -33,6 +33,7 @@ from driftloop.runtime.errors import Retry
 from driftloop.runtime.outbox import Cause, OutboxRelay
 from driftloop.runtime.telemetry import log
 from driftloop.scorer.core import Plan, plan
+from driftloop.scorer.explaining.explainer import REFERENCE_FILE, explainer_of
 from driftloop.scorer.settings import ScorerSettings
 from driftloop.scorer.shelf import Loaded, Served, Shelf
 from driftloop.scorer.tables import ScorerAnnounced, ScorerTried
@@ -78,7 +79,11 @@ def model_opener(
             with Session(engine) as session:
                 session.merge(tried)
                 session.commit()
-        return Loaded(model.version, model.package, manifest, onnx, row_seconds)
+        reference = package.files.get(REFERENCE_FILE)
+        return Loaded(
+            model.version, model.package, manifest, onnx, row_seconds,
+            explainer_of(onnx, manifest, reference),
+        )  # fmt: skip
 
     return open_model
 

@@ -26,6 +26,20 @@ class ScorerSettings(PackageSettings):
         gt=0,
         description="for answered requests that are not written to the log yet",
     )
+    explain_threads: int = Field(
+        default=1, ge=0, description="requests explained at once; 0: none is"
+    )
+    explain_waiting: int = Field(
+        default=8,
+        ge=0,
+        description="requests that wait for such a thread; more are not explained",
+    )
+    explain_ms: int = Field(
+        default=100, ge=1, description="for an explanation, where a request says none"
+    )
+    explain_most_ms: int = Field(
+        default=2000, ge=1, description="that a request may ask for"
+    )
     replay_max_rows: int = Field(
         default=1_000_000, ge=1, description="scored in one shadow by replay"
     )

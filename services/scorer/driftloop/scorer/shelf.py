@@ -13,10 +13,12 @@ from driftloop.models.onnx_model import OnnxModel, Predictions
 from driftloop.models.package import Manifest
 from driftloop.runtime.telemetry import log
 from driftloop.scorer.core import Answers, finite_answers, no_answers
+from driftloop.scorer.explaining.explainer import Explainer, Unexplained
 from driftloop.scorer.metrics import SERVING_INFO
 from driftloop.scorer.unfamiliar import Familiar
 
 logger = log(__name__)
+NO_EXPLAINER = Unexplained("this version was loaded without rows to compare with")
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Loaded:
     Attributes
     ----------
     row_seconds : duration of a call divided by its rows, measured on the samples.
+    explainer : explains its answers; or why it has none.
     """
 
     version: int
@@ -33,6 +36,7 @@ class Loaded:
     manifest: Manifest
     model: OnnxModel
     row_seconds: float
+    explainer: Explainer | Unexplained = NO_EXPLAINER
 
     @cached_property
     def familiar(self) -> Familiar:
