@@ -225,9 +225,7 @@ def invocations_router(desk: Desk, max_body_bytes: int) -> GuardedRouter:
             columns = columns_of_json(body, inputs)
             parameters |= _parameters(body)
         wish = wish_in(parameters, desk.explaining.times)
-        reply = await desk.answer(
-            name, columns, request_id_of(request), explain=wish
-        )
+        reply = await desk.answer(name, columns, request_id_of(request), explain=wish)
         content: dict[str, Any] = {"predictions": reply.said.prediction.tolist()}
         if reply.explanation is not None:
             content["explanations"] = as_json(reply.explanation)

@@ -23,8 +23,8 @@ UNFAMILIAR = Counter(
 EXPLANATIONS = Counter(
     "driftloop_scorer_explanations_total",
     "Requests whose answers were to be explained, by what came of it: explained, "
-    "timed_out (less or nothing was found in the time), refused (too many wait, or this "
-    "version is not explained), failed",
+    "timed_out (less or nothing was found in the time), refused (too many wait, or "
+    "this version is not explained), failed",
     ["pipeline", "outcome"],
 )
 EXPLANATION_DURATION = Histogram(

@@ -1,7 +1,9 @@
 """Settings of the scorer."""
 
+from typing import Self
+
 from driftloop.models.settings import PackageSettings
-from pydantic import Field
+from pydantic import Field, model_validator
 
 MIB = 1024 * 1024
 HEARTBEATS_MISSED = 3
@@ -49,6 +51,15 @@ class ScorerSettings(PackageSettings):
     trial_memory_bytes: int = Field(
         default=8 * 1024 * MIB, gt=0, description="address space of that trial"
     )
+
+    @model_validator(mode="after")
+    def _check_times(self) -> Self:
+        if self.explain_ms > self.explain_most_ms:
+            raise ValueError(
+                f"explain_ms ({self.explain_ms}) is more than explain_most_ms "
+                f"({self.explain_most_ms}): what is usual may not be too much"
+            )
+        return self
 
     @property
     def lease_seconds(self) -> float:

@@ -135,8 +135,11 @@ def _explainer(
 def _background(
     model: OnnxModel, reference: bytes
 ) -> tuple[dict[str, npt.NDArray[Any]], int]:
-    with pa.ipc.open_stream(pa.py_buffer(reference)) as reader:
-        rows = reader.read_all()
+    try:
+        with pa.ipc.open_stream(pa.py_buffer(reference)) as reader:
+            rows = reader.read_all()
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"its {REFERENCE_FILE} cannot be read: {error}") from error
     spread = np.linspace(0, rows.num_rows - 1, min(BACKGROUND_ROWS, rows.num_rows))
     rows = rows.take(pa.array(np.unique(spread.astype(np.int64))))
     return model.feeds(rows), rows.num_rows

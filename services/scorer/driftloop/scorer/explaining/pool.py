@@ -167,6 +167,11 @@ class Explaining:
         EXPLANATION_DURATION.labels(pipeline).observe(time.perf_counter() - started)
         return found
 
+    @property
+    def room(self) -> int:
+        """How many more requests would be taken now."""
+        return self._room
+
     def close(self) -> None:
         """End the threads; what waits is not explained any more."""
         self._threads.shutdown(wait=False, cancel_futures=True)

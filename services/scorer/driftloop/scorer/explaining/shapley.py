@@ -254,9 +254,7 @@ def _nothing(method: Method, n_background: int, n_rows: int, n_columns: int) -> 
     )  # fmt: skip
 
 
-def _added(
-    seen: Seen, row: Ints, base: Floats, values: Floats, within: Floats
-) -> Seen:
+def _added(seen: Seen, row: Ints, base: Floats, values: Floats, within: Floats) -> Seen:
     """Return new sums; the old ones may be read by another thread."""
     n_rows = len(seen.visits)
     more = [np.zeros_like(seen.values) for _ in range(3)]

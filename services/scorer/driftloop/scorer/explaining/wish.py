@@ -13,7 +13,7 @@ WORDS = {"true": True, "false": False}
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """How long an explanation may take, in milliseconds: where nothing is said, at most."""
+    """Milliseconds that an explanation may take: if a request says none, at most."""
 
     usual_ms: int
     most_ms: int
