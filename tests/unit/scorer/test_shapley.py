@@ -280,7 +280,15 @@ def test_without_time_nothing_is_asked_and_nothing_said(seconds: float) -> None:
     assert np.isnan(seen.explained().errors).all()
 
 
-def test_rows_come_by_turns() -> None:
+def test_some_rows_are_told_rather_than_none() -> None:
+    rows, background = numbers(50, 30, 29), numbers(32, 30, 30)
+    seen = Model(tangled).explained(rows, background, 41.5 * 116 * PACE)
+    assert seen.visits.tolist() == [2] * 20 + [1] + [0] * 29
+    is_told = np.isfinite(seen.explained().values).all(axis=1)
+    assert is_told.tolist() == [True] * 20 + [False] * 30
+
+
+def test_rows_that_are_told_go_on_together() -> None:
     """Where time runs out, all have been compared equally often, or about."""
     rows, background = numbers(5, 30, 23), numbers(32, 30, 24)
     seen = Model(tangled).explained(rows, background, 0.005)

@@ -206,7 +206,7 @@ def explain(
         if count == 0:
             return
         upto = min(done + count, everything)
-        number, row = np.divmod(np.arange(done, upto), n_rows)
+        row, number = _in_turn(np.arange(done, upto), n_rows)
         start = starts[row, number]
         visits = _Visits(row, start, draws[row, number])
         values, within = look(question, background, outputs, visits)
@@ -233,6 +233,25 @@ def predictions_of_a_visit(method: Method, n_columns: int) -> int:
     if method == "exact":
         return int(2**n_columns - 2)
     return 2 * PAIRS * (n_columns - 1)
+
+
+def _in_turn(places: Ints, n_rows: int) -> tuple[Ints, Ints]:
+    """Return which rows have which of their visits, at places in the order of all.
+
+    Each row in turn has so many that it can be told, then all go on together: where
+    time is short, some rows have an explanation rather than none.
+
+    >>> row, number = _in_turn(np.arange(6), 2)
+    >>> row.tolist(), number.tolist()
+    ([0, 0, 1, 1, 0, 1], [0, 1, 0, 1, 2, 2])
+    """
+    first_row, first_number = np.divmod(places, MIN_VISITS)
+    later_number, later_row = np.divmod(places, n_rows)
+    is_first = places < n_rows * MIN_VISITS
+    return (
+        np.where(is_first, first_row, later_row),
+        np.where(is_first, first_number, later_number),
+    )
 
 
 def _count(a_visit: int, pace: float, left: float) -> int:
