@@ -18,7 +18,7 @@ from driftloop.models.onnx_model import OnnxModel, Predictions
 from driftloop.runtime.http import http_app
 from driftloop.scorer.answering import Desk, Traffic
 from driftloop.scorer.api import routers
-from driftloop.scorer.explaining import pool, shapley
+from driftloop.scorer.explaining import shapley
 from driftloop.scorer.explaining.explainer import (
     BACKGROUND_ROWS,
     Explainer,
@@ -444,7 +444,7 @@ def test_time_that_is_over_midway_gives_what_was_found(
         raise TimeoutError
 
     with monkeypatch.context() as patched:
-        patched.setattr(pool.asyncio, "wait_for", over_at_the_fourth_call)
+        patched.setattr(asyncio, "wait_for", over_at_the_fourth_call)
         explained = Door(loaded).invoke(**WISH)["explanations"]
     assert (explained["timed_out"], explained["model_calls"]) == (True, 3)
     for row in explained["rows"]:

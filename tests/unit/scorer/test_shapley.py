@@ -71,7 +71,8 @@ def numbers(n_rows: int, n_columns: int, seed: int) -> Feeds:
 
 def table(feeds: Feeds) -> npt.NDArray[np.float64]:
     """Return (n_rows, n_columns)."""
-    return np.concatenate(list(feeds.values()), axis=1).astype(np.float64)
+    matrix = np.concatenate(list(feeds.values()), axis=1)
+    return matrix.astype(np.float64)
 
 
 def tangled(feeds: Feeds) -> npt.NDArray[np.float64]:

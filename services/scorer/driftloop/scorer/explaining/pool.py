@@ -143,10 +143,11 @@ class Explaining:
         explainer : of the version that answered, or why it has none.
         """
         started = time.perf_counter()
-        refused = self._refusal(explainer, len(said.prediction))
-        if refused or isinstance(explainer, Unexplained):
-            EXPLANATIONS.labels(pipeline, "refused").inc()
-            return refused or explainer
+        if isinstance(explainer, Unexplained):
+            return _refused(pipeline, explainer)
+        refusal = self._refusal(len(said.prediction))
+        if refusal is not None:
+            return _refused(pipeline, refusal)
         job = _Job(explainer, feeds, said, started + wish.milliseconds / 1000)
         try:
             future = self._begin(job)
@@ -176,12 +177,8 @@ class Explaining:
         """End the threads; what waits is not explained any more."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _refusal(
-        self, explainer: Explainer | Unexplained, rows: int
-    ) -> Unexplained | None:
+    def _refusal(self, rows: int) -> Unexplained | None:
         """Say why nothing is explained; None: a place was taken, to be left."""
-        if isinstance(explainer, Unexplained):
-            return explainer
         if not self._most:
             return Unexplained(OFF)
         if not 1 <= rows <= MOST_ROWS:
@@ -208,3 +205,8 @@ class Explaining:
     def _leave(self) -> None:
         with self._lock:
             self._room += 1
+
+
+def _refused(pipeline: str, why: Unexplained) -> Unexplained:
+    EXPLANATIONS.labels(pipeline, "refused").inc()
+    return why

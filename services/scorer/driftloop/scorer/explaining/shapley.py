@@ -370,7 +370,8 @@ def _answers(
 def _subsets(n_columns: int) -> npt.NDArray[np.bool_]:
     """Return (2^n, n) all sets of columns: none of them first, all of them last."""
     numbers = np.arange(2**n_columns)[:, None]
-    return (numbers >> np.arange(n_columns)) & 1 == 1
+    found: npt.NDArray[np.bool_] = (numbers >> np.arange(n_columns)) & 1 == 1
+    return found
 
 
 @cache
@@ -387,7 +388,8 @@ def _weights(n_columns: int) -> Floats:
     )
     joined = share[np.maximum(size - 1, 0)]
     left = share[np.minimum(size, n_columns - 1)]
-    return np.where(subsets, joined, -left)
+    found: Floats = np.where(subsets, joined, -left)
+    return found
 
 
 def seeds_of(feeds: Feeds, n_rows: int) -> npt.NDArray[np.uint64]:
