@@ -14,16 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from driftloop.scorer.explaining import shapley
-from driftloop.scorer.explaining.shapley import (
+from driftloop.scorer.explaining.mixtures import (
     Background,
-    Explained,
     Question,
-    Seen,
-    explain,
-    method_for,
     predictions_of_a_visit,
     seeds_of,
 )
+from driftloop.scorer.explaining.shapley import Explained, Seen, explain, method_for
 
 Feeds = dict[str, npt.NDArray[Any]]
 Function = Callable[[Feeds], npt.NDArray[np.float64]]
@@ -71,15 +68,19 @@ def numbers(n_rows: int, n_columns: int, seed: int) -> Feeds:
 
 def table(feeds: Feeds) -> npt.NDArray[np.float64]:
     """Return (n_rows, n_columns)."""
-    matrix = np.concatenate(list(feeds.values()), axis=1)
-    return matrix.astype(np.float64)
+    matrix: npt.NDArray[np.float64] = np.concatenate(
+        list(feeds.values()), axis=1, dtype=np.float64
+    )
+    return matrix
 
 
 def tangled(feeds: Feeds) -> npt.NDArray[np.float64]:
     """Columns that act together, in pairs and all at once."""
     x = table(feeds)
     pairs = (x[:, :-1] * x[:, 1:]).sum(axis=1)
-    return pairs + np.sin(x.sum(axis=1)) + np.abs(x).max(axis=1) * x[:, 0]
+    greatest = np.abs(x).max(axis=1) * x[:, 0]
+    found: npt.NDArray[np.float64] = pairs + np.sin(x.sum(axis=1)) + greatest
+    return found
 
 
 def by_definition(

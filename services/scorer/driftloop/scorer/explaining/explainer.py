@@ -11,15 +11,8 @@ import pyarrow as pa
 from driftloop.models.onnx_model import OnnxModel, Predictions
 from driftloop.models.package import Manifest
 from driftloop.runtime.telemetry import log
-from driftloop.scorer.explaining.shapley import (
-    MIN_VISITS,
-    Background,
-    Floats,
-    Ints,
-    Question,
-    Seen,
-    explain,
-)
+from driftloop.scorer.explaining.mixtures import Background, Floats, Ints, Question
+from driftloop.scorer.explaining.shapley import MIN_VISITS, Seen, explain
 
 REFERENCE_FILE = "reference.arrow"
 BACKGROUND_ROWS = 32

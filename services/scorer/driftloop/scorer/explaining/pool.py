@@ -17,13 +17,8 @@ import numpy.typing as npt
 from driftloop.models.onnx_model import Predictions
 from driftloop.runtime.telemetry import log
 from driftloop.scorer.explaining.explainer import Explainer, Unexplained
-from driftloop.scorer.explaining.shapley import (
-    Explained,
-    Floats,
-    Method,
-    Question,
-    Seen,
-)
+from driftloop.scorer.explaining.mixtures import Floats, Method, Question
+from driftloop.scorer.explaining.shapley import Explained, Seen
 from driftloop.scorer.explaining.wish import Times, Wish
 from driftloop.scorer.metrics import EXPLANATION_DURATION, EXPLANATIONS
 
