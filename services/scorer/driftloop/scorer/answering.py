@@ -16,13 +16,14 @@ from driftloop.runtime.outbox import Cause, OutboxRelay
 from driftloop.runtime.telemetry import log
 from driftloop.scorer.asked import Asked, row_ids
 from driftloop.scorer.core import is_candidates, p99
+from driftloop.scorer.drifted import Drifted, Drifts, drifted_headers
 from driftloop.scorer.explaining.explainer import Unexplained
 from driftloop.scorer.explaining.pool import Explaining, Explanation
 from driftloop.scorer.explaining.wish import Wish
 from driftloop.scorer.feeds import BadRequest, Columns, Feeds, feeds_of
 from driftloop.scorer.metrics import count_call
 from driftloop.scorer.shelf import Loaded, Served, Shelf
-from driftloop.scorer.unfamiliar import Unfamiliar, count_unfamiliar
+from driftloop.scorer.unfamiliar import Unfamiliar, count_unfamiliar, headers_of
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import DBAPIError
 
@@ -50,6 +51,7 @@ class Reply:
     ----------
     unfamiliar : columns with values that the version has not learned from.
     explanation : why; None: nobody asked.
+    drifted : columns that are others now, by the monitor's verdicts.
     """
 
     version: int
@@ -58,6 +60,15 @@ class Reply:
     request_id: str
     unfamiliar: Sequence[Unfamiliar] = ()
     explanation: Explanation | Unexplained | None = None
+    drifted: Sequence[Drifted] = ()
+
+    def headers(self) -> dict[str, str]:
+        """Return what an answer's head says of its columns."""
+        return {**headers_of(self.unfamiliar), **drifted_headers(self.drifted)}
+
+    def warnings(self) -> str:
+        """Return the same in words."""
+        return "; ".join(map(str, (*self.unfamiliar, *self.drifted)))
 
 
 @dataclass
@@ -168,8 +179,10 @@ class Desk:
         traffic: Traffic,
         asked: Asked | None = None,
         explaining: Explaining | None = None,
+        drifts: Drifts | None = None,
     ) -> None:
         self.shelf = shelf
+        self._drifts = drifts or Drifts()
         self.explaining = explaining or Explaining.off()
         self._traffic = traffic
         self._log = asked or Asked(lambda _: "none", most_bytes=0)
@@ -284,7 +297,8 @@ class Desk:
             why = await self.explaining.explain(
                 pipeline, loaded.explainer, feeds, said, explain
             )
-        return Reply(loaded.version, role, said, request_id, unfamiliar, why)
+        drifted = self._drifts.of(pipeline, loaded.version, feeds)
+        return Reply(loaded.version, role, said, request_id, unfamiliar, why, drifted)
 
 
 def _predict(loaded: Loaded, feeds: Feeds, rows: int) -> Predictions:

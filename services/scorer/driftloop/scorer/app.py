@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from driftloop.contracts.events import ServingDesired
+from driftloop.contracts.events import DriftDetected, DriftEnded, ServingDesired
 from driftloop.contracts.pipeline import AnswersLogged
 from driftloop.runtime.service import Parts, Runtime, Service
 from driftloop.scorer.answer_log import AnswerLog
 from driftloop.scorer.answering import Desk, Traffic, traffic_reporter
 from driftloop.scorer.api import routers
 from driftloop.scorer.asked import ROW_ID, Asked
+from driftloop.scorer.drifted import Drifts
 from driftloop.scorer.explaining.pool import Explaining
 from driftloop.scorer.explaining.wish import Times
 from driftloop.scorer.handlers import HANDLERS, ScorerDeps
@@ -51,7 +52,10 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
         settings.explain_waiting,
         Times(settings.explain_ms, settings.explain_most_ms),
     )
-    desk = Desk(shelf, traffic, asked, explaining)
+    drifts = Drifts()
+    runtime.state(DriftDetected).on_change(drifts.detected)
+    runtime.state(DriftEnded).on_change(drifts.ended)
+    desk = Desk(shelf, traffic, asked, explaining, drifts)
 
     def hidden(pipeline: str) -> set[str] | None:
         applied = runtime.pipelines.get(pipeline)
@@ -116,5 +120,5 @@ SERVICE = Service(
     handlers=HANDLERS,
     build=build,
     tables=[ScorerTally, ScorerAnnounced, ScorerTried, ScorerReplayed],
-    states=[ServingDesired],
+    states=[ServingDesired, DriftDetected, DriftEnded],
 )

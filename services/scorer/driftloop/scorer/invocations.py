@@ -29,7 +29,6 @@ from driftloop.scorer.door import (
 from driftloop.scorer.explaining.telling import as_json
 from driftloop.scorer.explaining.wish import parameters_in_query, wish_in
 from driftloop.scorer.feeds import BadRequest
-from driftloop.scorer.unfamiliar import headers_of
 from fastapi import Request, Response
 
 JSON, CSV = "application/json", "text/csv"
@@ -233,7 +232,7 @@ def invocations_router(desk: Desk, max_body_bytes: int) -> GuardedRouter:
             content,
             headers={
                 VERSION_HEADER: str(reply.version),
-                **headers_of(reply.unfamiliar),
+                **reply.headers(),
             },
         )
 

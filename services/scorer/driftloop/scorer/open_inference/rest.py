@@ -34,7 +34,6 @@ from driftloop.scorer.open_inference.tensors import (
     outputs_of,
 )
 from driftloop.scorer.shelf import Loaded, Served
-from driftloop.scorer.unfamiliar import headers_of, in_words
 from fastapi import Request, Response
 
 PLATFORM = "onnxruntime_onnx"
@@ -77,8 +76,8 @@ def metadata_of(name: str, served: Served, loaded: Loaded) -> dict[str, Any]:
 def parameters_of(reply: Reply) -> dict[str, str | int | bool]:
     """Return what an answer says beside its outputs."""
     told: dict[str, str | int | bool] = {"role": reply.role}
-    if reply.unfamiliar:
-        told["warnings"] = in_words(reply.unfamiliar)
+    if warnings := reply.warnings():
+        told["warnings"] = warnings
     return told | explained.parameters_of(reply.explanation)
 
 
@@ -163,7 +162,7 @@ def open_inference_router(desk: Desk, max_body_bytes: int) -> GuardedRouter:
             asked,
             explained.tensors_of(reply.explanation),
         )
-        headers = {VERSION_HEADER: str(reply.version), **headers_of(reply.unfamiliar)}
+        headers = {VERSION_HEADER: str(reply.version), **reply.headers()}
         if json_length is None:
             return Response(body, headers=headers, media_type="application/json")
         headers[JSON_LENGTH_HEADER] = str(json_length)

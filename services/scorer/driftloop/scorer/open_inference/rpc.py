@@ -31,7 +31,6 @@ from driftloop.scorer.open_inference.rest import (
     parameters_of,
 )
 from driftloop.scorer.open_inference.tensors import columns_of, outputs_of
-from driftloop.scorer.unfamiliar import headers_of
 
 SERVICE = "inference.GRPCInferenceService"
 STOP_GRACE_S = 5.0
@@ -92,7 +91,7 @@ class Methods:
         reply = await self._desk.answer(
             name, columns, request_id, number, fits, explain=wish
         )
-        told = {VERSION_HEADER: str(reply.version), **headers_of(reply.unfamiliar)}
+        told = {VERSION_HEADER: str(reply.version), **reply.headers()}
         context.set_trailing_metadata(tuple(told.items()))
         head = {
             "model_name": name,
