@@ -22,6 +22,7 @@ from tests.unit.support import HttpClient
 START = datetime(2012, 3, 1, tzinfo=UTC)
 COLUMNS = ("size", "colour", "höhe, m")
 TOKEN = "token-of-the-tests"
+Told = list[DriftDetected | DriftEnded]
 
 
 def meta(hour: int) -> Meta:
@@ -95,7 +96,7 @@ def test_the_newest_verdict_on_a_version_counts() -> None:
 
 def test_wrong_values_are_wrong_whichever_version_answers_until_they_are_over() -> None:
     """One of two columns is mended, then it breaks again."""
-    told = [
+    told: Told = [
         fault(1, "size", "colour"),
         over(2, "size"),
         fault(3, "size"),
@@ -116,8 +117,13 @@ def test_faults_come_beside_a_verdict_on_the_error() -> None:
 
 
 def test_it_does_not_matter_which_topic_is_read_first() -> None:
-    told = [fault(1, "size"), over(2, "size"), verdict(3, "colour"), verdict(4, "size"),
-            fault(5, "colour")]  # fmt: skip
+    told: Told = [
+        fault(1, "size"),
+        over(2, "size"),
+        verdict(3, "colour"),
+        verdict(4, "size"),
+        fault(5, "colour"),
+    ]
     found = {tuple(named(drifts(*order))) for order in permutations(told)}
     assert found == {("colour", "size")}
 

@@ -216,7 +216,8 @@ def invocations_router(desk: Desk, max_body_bytes: int) -> GuardedRouter:
         if served is None or served.champion is None:
             raise NotServed(f"no model is served for {name!r}")
         inputs = served.champion.manifest.inputs
-        parameters = parameters_in_query(request.query_params)
+        has_query = bool(request.scope["query_string"])  # most have none: it is slow
+        parameters = parameters_in_query(request.query_params) if has_query else {}
         if content_type.lower().startswith(CSV):
             columns = columns_of_csv(data, inputs)
         else:
