@@ -147,7 +147,7 @@ def test_open_inference_tells_it_as_tensors(door: Door) -> None:
         "explain_method": "exact",
         "explain_background_rows": BACKGROUND_ROWS,
         "explain_model_calls": 1,
-        "explain_predictions": 2 * BACKGROUND_ROWS * 2,
+        "explain_mixtures": 2 * BACKGROUND_ROWS * 2,
         "explain_timed_out": False,
         "explain_columns": '["size", "colour"]',
     }
@@ -169,7 +169,7 @@ def test_invocations_tell_it_by_name(door: Door) -> None:
         "method": "exact",
         "background_rows": BACKGROUND_ROWS,
         "model_calls": 1,
-        "predictions": 2 * BACKGROUND_ROWS * 2,
+        "mixtures": 2 * BACKGROUND_ROWS * 2,
         "timed_out": False,
     }
 

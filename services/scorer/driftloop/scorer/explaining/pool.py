@@ -121,7 +121,7 @@ class Explaining:
     @classmethod
     def off(cls) -> "Explaining":
         """Return one that explains nothing, and says so."""
-        return cls(0, 0, Times(usual_ms=1, most_ms=1))
+        return cls(0, 0, Times(usual_ms=100, most_ms=2000))
 
     async def explain(
         self,

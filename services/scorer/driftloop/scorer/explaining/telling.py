@@ -32,7 +32,7 @@ def head_of(explanation: Explanation) -> dict[str, Any]:
         "method": explanation.method,
         "background_rows": explanation.background_count,
         "model_calls": explanation.model_calls,
-        "predictions": explanation.predictions,
+        "mixtures": explanation.predictions,
         "timed_out": explanation.timed_out,
     }
 
