@@ -85,7 +85,7 @@ def desired(
 def test_a_good_package_is_opened(factory: Factory, open_model: OpenModel) -> None:
     loaded = open_model(NAME, ServedModel(version=1, package=factory.package(1.0)))
     assert loaded.answer(packages.SAMPLES).prediction.to_pylist() == [12.0, 3.0]
-    assert loaded.row_seconds > 0
+    assert loaded.pace.seconds(1) > 0
 
 
 def test_a_version_explains_by_the_rows_of_its_package(

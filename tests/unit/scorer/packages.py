@@ -231,7 +231,7 @@ class Factory:
         """Return a version in memory, without the trial in a child process."""
         # here, as services that are tested without the scorer use the rest
         from driftloop.scorer.explaining.explainer import explainer_of
-        from driftloop.scorer.shelf import Loaded
+        from driftloop.scorer.shelf import Loaded, Pace
 
         ref = self.package(plus, **fields)
         trusted = TrustedKeys.from_folder(self.home / "keys" / "trusted")
@@ -239,4 +239,5 @@ class Factory:
         model = OnnxModel.from_package(package)
         reference = package.files.get("reference.arrow")
         explainer = explainer_of(model, package.manifest, reference)
-        return Loaded(version, ref, package.manifest, model, 1e-5, explainer)
+        pace = Pace(1e-5, 1e-5)
+        return Loaded(version, ref, package.manifest, model, pace, explainer)

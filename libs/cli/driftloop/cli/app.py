@@ -80,9 +80,13 @@ def up(
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Stay, with all logs, until Ctrl-C.")
     ] = False,
+    scorers: Annotated[
+        int,
+        typer.Option(min=1, max=64, help="Processes that answer at the scorer's port."),
+    ] = 1,
 ) -> None:
     """Start real Kafka and all services as local processes."""
-    stack.up(home, foreground, _console())
+    stack.up(home, foreground, scorers, _console())
 
 
 @app.command(rich_help_panel="Local stack")

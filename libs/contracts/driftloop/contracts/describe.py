@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from driftloop.contracts import events as e
+from driftloop.contracts.approval import in_words, seats_of
 from driftloop.contracts.base import Event
 
 
@@ -61,7 +62,7 @@ def _refused(event: e.ModelRejected) -> str:
 
 def _asked(event: e.ApprovalRequested) -> str:
     again = "again " if event.request > 1 else ""
-    who = f"v{event.version} waits {again}for {event.people} {event.role}"
+    who = f"v{event.version} waits {again}for {in_words(seats_of(event))}"
     return who + _until(event.expires_at)
 
 
@@ -253,11 +254,12 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
     e.ModelRegistered: _registered,
     e.ApprovalRequested: _asked,
     e.ApprovalReminded: lambda x: (
-        f"v{x.version} still waits for {x.people} {x.role}, {len(x.said_yes)} said yes"
-        + _until(x.expires_at)
+        f"v{x.version} still waits for {in_words(seats_of(x))}, "
+        f"{len(x.said_yes)} said yes" + _until(x.expires_at)
     ),
     e.ApprovalExpired: lambda x: (
-        f"v{x.version}: {len(x.said_yes)} of {x.people} {x.role} said yes in time"
+        f"v{x.version}: {len(x.said_yes)} said yes in time, "
+        f"{in_words(seats_of(x))} had to"
     ),
     e.ApprovalRenewed: lambda x: f"v{x.version} by {x.requested_by}: {x.reason}",
     e.ApprovalGiven: lambda x: f"v{x.version}: {x.decision} by {x.by}: {x.reason}",

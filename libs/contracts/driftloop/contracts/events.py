@@ -845,6 +845,9 @@ class ModelRegistered(Event):
     gate: list[GateCheck]
 
 
+ALSO = "further roles, and how many of each have to say yes too"
+
+
 class ApprovalRequested(Event):
     """A version passed the gate and waits for people."""
 
@@ -852,6 +855,7 @@ class ApprovalRequested(Event):
     package: PackageRef
     role: str
     people: int = Field(ge=1)
+    also: dict[str, int] = Field(default_factory=dict, description=ALSO)
     request: int = Field(default=1, ge=1, description="counts those about a version")
     expires_at: UtcTime | None = Field(
         default=None, description="when it is over, undecided; null: it stays open"
@@ -866,6 +870,7 @@ class ApprovalReminded(Event):
     package: PackageRef
     role: str
     people: int = Field(ge=1)
+    also: dict[str, int] = Field(default_factory=dict, description=ALSO)
     request: int = Field(ge=1)
     number: int = Field(ge=1, description="of the reminder")
     said_yes: list[str] = Field(description="who has approved so far")
@@ -879,6 +884,7 @@ class ApprovalExpired(Event):
     package: PackageRef
     role: str
     people: int = Field(ge=1)
+    also: dict[str, int] = Field(default_factory=dict, description=ALSO)
     request: int = Field(ge=1)
     said_yes: list[str] = Field(description="who had approved")
     expires_at: UtcTime
@@ -894,6 +900,7 @@ class ApprovalRenewed(Event):
     reason: str
     role: str
     people: int = Field(ge=1)
+    also: dict[str, int] = Field(default_factory=dict, description=ALSO)
     expires_at: UtcTime | None = None
     remind_at: list[UtcTime] = Field(default_factory=list)
 
@@ -907,6 +914,10 @@ class ApprovalGiven(Event):
     reason: str
     package_digest: str
     request: int = Field(default=1, ge=1, description="that is answered")
+    roles: list[str] = Field(
+        default_factory=list,
+        description="of those asked for, which the person has; empty: the first",
+    )
 
 
 class ModelApproved(Event):

@@ -8,6 +8,7 @@ from driftloop.console.proposals import proposal
 from driftloop.console.story import DECISIONS, Pipeline, order
 from driftloop.console.versions import Waiting, version_table, waiting
 from driftloop.contracts import events as e
+from driftloop.contracts.approval import in_words
 from driftloop.contracts.base import Event
 from driftloop.contracts.describe import describe
 
@@ -140,8 +141,8 @@ def _asked(name: str, asked: Waiting) -> dict[str, Any]:
     """Return a version that waits for people, with the command that answers it."""
     return {
         "version": asked.version,
-        "role": asked.role,
-        "people": asked.people,
+        "waits_for": in_words(asked.seats),
+        "people": sum(asked.seats.values()),
         "until": asked.until.isoformat() if asked.until else None,
         "said": list(asked.said),
         "command": f"driftloop approve {name}/{asked.version} "

@@ -272,7 +272,7 @@ class Desk:
         started = time.perf_counter()
         error = None
         try:
-            if rows * loaded.row_seconds <= INLINE_SECONDS:
+            if loaded.pace.seconds(rows) <= INLINE_SECONDS:
                 said = _predict(loaded, feeds, rows)
             else:
                 said = await run_in_threadpool(_predict, loaded, feeds, rows)

@@ -1,5 +1,6 @@
 """The scorer: the model server, for the stream and for requests."""
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -26,6 +27,26 @@ from driftloop.scorer.tables import (
     ScorerTally,
     ScorerTried,
 )
+
+
+def _shared(number: int | None) -> socket.socket | None:
+    """Return the socket that came from who started the process.
+
+    Raises
+    ------
+    ValueError
+        When there is none of this number.
+    """
+    if number is None:
+        return None
+    try:
+        found = socket.socket(fileno=number)
+        is_open = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise ValueError(f"DRIFTLOOP_SCORER_SHARED_FD={number}: {error}") from error
+    if not is_open:
+        raise ValueError(f"DRIFTLOOP_SCORER_SHARED_FD={number}: it does not listen")
+    return found
 
 
 @contextmanager
@@ -107,8 +128,10 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
                 settings.http_host,
                 settings.grpc_port,
                 settings.max_body_bytes,
+                is_shared=settings.shared_fd is not None,
             )
         },
+        shared=_shared(settings.shared_fd),
     )
     explaining.close()
     answer_log.close()

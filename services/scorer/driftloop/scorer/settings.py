@@ -22,6 +22,12 @@ class ScorerSettings(PackageSettings):
         "gone, and rollouts wait for it no longer",
     )
     grpc_port: int = Field(default=0, ge=0, le=65535, description="0: a free one")
+    shared_fd: int | None = Field(
+        default=None,
+        ge=3,
+        description="number of a listening socket, handed down by who started this "
+        "process, at which the scorers of a machine answer; they share the gRPC port",
+    )
     max_body_bytes: int = Field(default=16 * MIB, gt=0)
     log_memory_bytes: int = Field(
         default=64 * MIB,

@@ -22,7 +22,7 @@ from driftloop.scorer.open_inference.tensors import (
     Values,
     chosen,
     refuse,
-    row_count_of,
+    size_of,
     values_in,
 )
 
@@ -84,14 +84,14 @@ def tensors_in(request: ModelInferRequest) -> list[Tensor]:
     for position, given in enumerate(request.inputs):
         name, datatype = given.name, given.datatype
         refuse(given.parameters, f"input {name!r}")
-        rows = row_count_of(name, datatype, list(given.shape))
+        rows, width = size_of(name, datatype, list(given.shape))
         if raw:
             if given.HasField("contents"):
                 raise BadRequest(f"input {name!r}: has both contents and raw contents")
-            values = values_in(raw[position], name, datatype, rows)
+            values = values_in(raw[position], name, datatype, rows * width)
         else:
-            values = _typed(given.contents, name, datatype, rows)
-        tensors.append(Tensor(name, datatype, values))
+            values = _typed(given.contents, name, datatype, rows * width)
+        tensors.append(Tensor(name, datatype, values, width))
     return tensors
 
 

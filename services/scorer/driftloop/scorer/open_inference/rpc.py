@@ -137,8 +137,14 @@ async def grpc_server(
     host: str,
     port: int,
     max_bytes: int,
+    *,
+    is_shared: bool = False,
 ) -> AsyncIterator[str]:
     """Serve the protocol; the value is ``host:port``.
+
+    Parameters
+    ----------
+    is_shared : other processes may serve at the same port.
 
     Raises
     ------
@@ -165,7 +171,7 @@ async def grpc_server(
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", max_bytes + OVERHEAD_BYTES),
-            ("grpc.so_reuseport", 0),
+            ("grpc.so_reuseport", int(is_shared)),
         ]
     )
     server.add_generic_rpc_handlers(
