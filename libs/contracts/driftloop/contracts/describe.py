@@ -198,6 +198,14 @@ def _drift(event: e.DriftDetected) -> str:
     return f"{event.cause.replace('_', ' ')} ({advice}): {event.explanation}"
 
 
+def _drift_ended(event: e.DriftEnded) -> str:
+    cause, columns = event.cause.replace("_", " "), ", ".join(event.features)
+    return (
+        f"{cause} of {columns} is over, from {event.since:%Y-%m-%d %H:%M} to about "
+        f"{event.until:%Y-%m-%d %H:%M}"
+    )
+
+
 def _maintained(event: e.DatasetMaintained) -> str:
     tables = [event.observations, *([event.labels] if event.labels else [])]
     rows = sum(table.dropped_count for table in tables)
@@ -254,6 +262,7 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
         f"schema {x.version} with {len(x.columns)} columns by {x.accepted_by}"
     ),
     e.DriftDetected: _drift,
+    e.DriftEnded: _drift_ended,
     e.PerformanceMeasured: _performance,
     e.AlertRaised: lambda x: f"{x.severity}: {x.title}",
     e.LabelsWanted: _labels_wanted,

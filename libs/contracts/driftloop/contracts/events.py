@@ -485,6 +485,18 @@ class DriftDetected(Event):
     explanation: str
 
 
+class DriftEnded(Event):
+    """What a verdict said of columns is over: their values are right again.
+
+    Of verdicts on the error there is no end but a newer one, or another version.
+    """
+
+    cause: Cause
+    features: list[str] = Field(min_length=1)
+    since: UtcTime = Field(description="start of what is over")
+    until: UtcTime = Field(description="its end, estimated")
+
+
 class Measurement(Value):
     """Prequential performance of one version over labelled rows."""
 

@@ -92,7 +92,8 @@ TOPICS: tuple[Topic, ...] = (
     Topic(e.ErasureCompleted, ("registry",), (), readers=("registry",)),
     Topic(e.ValueRevealed, ("ingest",), ()),
     # watching
-    Topic(e.DriftDetected, ("monitor",), ("trainer", "registry")),
+    Topic(e.DriftDetected, ("monitor",), ("trainer", "registry"), readers=("scorer",)),
+    Topic(e.DriftEnded, ("monitor",), (), readers=("scorer",)),
     Topic(e.PerformanceMeasured, ("monitor",), ("trainer", "deployer")),
     Topic(
         e.AlertRaised, ("validator", "monitor", "trainer", "registry", "deployer"), ()

@@ -71,7 +71,7 @@ class Runtime(Generic[S]):
     stopping: threading.Event
 
     def state(self, event: type[Event]) -> StateView[Any]:
-        """Return the view of a compacted topic that the service follows."""
+        """Return the view of a topic that the service follows from its beginning."""
         return self.states[event]
 
 

@@ -16,6 +16,7 @@ ALERT_TONES = {"info": "quiet", "warning": "warn", "critical": "bad"}
 
 EVENT_TIMES: dict[type[Event], Callable[[Any], datetime]] = {
     e.DriftDetected: lambda x: x.detected_at,
+    e.DriftEnded: lambda x: x.until,
     e.TrainingStarted: lambda x: x.holdout_span.end,
     e.ModelTrained: lambda x: x.evaluation.holdout_span.end,
     e.ModelRegistered: lambda x: x.evaluation.holdout_span.end,

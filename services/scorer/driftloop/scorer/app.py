@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from driftloop.contracts.events import ServingDesired
+from driftloop.contracts.events import DriftDetected, DriftEnded, ServingDesired
 from driftloop.contracts.pipeline import AnswersLogged
 from driftloop.runtime.service import Parts, Runtime, Service
 from driftloop.scorer.answer_log import AnswerLog
 from driftloop.scorer.answering import Desk, Traffic, traffic_reporter
 from driftloop.scorer.api import routers
 from driftloop.scorer.asked import ROW_ID, Asked
+from driftloop.scorer.drifted import Drifts
+from driftloop.scorer.explaining.pool import Explaining
+from driftloop.scorer.explaining.wish import Times
 from driftloop.scorer.handlers import HANDLERS, ScorerDeps
 from driftloop.scorer.jobs.loop import ScoringJobs
 from driftloop.scorer.loader import Loader, announcer, heartbeat, model_opener
@@ -69,7 +72,15 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
         return None if applied is None else applied.spec.serving.log
 
     traffic, asked = Traffic(), Asked(log_mode, settings.log_memory_bytes)
-    desk = Desk(shelf, traffic, asked)
+    explaining = Explaining(
+        settings.explain_threads,
+        settings.explain_waiting,
+        Times(settings.explain_ms, settings.explain_most_ms),
+    )
+    drifts = Drifts()
+    runtime.state(DriftDetected).on_change(drifts.detected)
+    runtime.state(DriftEnded).on_change(drifts.ended)
+    desk = Desk(shelf, traffic, asked, explaining, drifts)
 
     def hidden(pipeline: str) -> set[str] | None:
         applied = runtime.pipelines.get(pipeline)
@@ -132,6 +143,7 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
         },
         shared=_shared(settings.shared_fd),
     )
+    explaining.close()
     answer_log.close()
 
 
@@ -141,5 +153,5 @@ SERVICE = Service(
     handlers=HANDLERS,
     build=build,
     tables=[ScorerTally, ScorerAnnounced, ScorerTried, ScorerReplayed, ScorerJob],
-    states=[ServingDesired],
+    states=[ServingDesired, DriftDetected, DriftEnded],
 )

@@ -35,6 +35,7 @@ from driftloop.runtime.errors import Retry
 from driftloop.runtime.outbox import Cause, OutboxRelay
 from driftloop.runtime.telemetry import log
 from driftloop.scorer.core import Plan, plan
+from driftloop.scorer.explaining.explainer import REFERENCE_FILE, explainer_of
 from driftloop.scorer.settings import ScorerSettings
 from driftloop.scorer.shelf import Loaded, Pace, Served, Shelf
 from driftloop.scorer.tables import ScorerAnnounced, ScorerTried
@@ -78,8 +79,10 @@ def model_opener(
             with Session(engine) as session:
                 session.merge(tried)
                 session.commit()
-        pace = _pace(onnx, rows)
-        return Loaded(model.version, model.package, manifest, onnx, pace)
+        return Loaded(
+            model.version, model.package, manifest, onnx, _pace(onnx, rows),
+            explainer_of(onnx, manifest, package.files.get(REFERENCE_FILE)),
+        )  # fmt: skip
 
     return open_model
 

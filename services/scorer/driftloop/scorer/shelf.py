@@ -11,11 +11,13 @@ from driftloop.models.onnx_model import OnnxModel, Predictions
 from driftloop.models.package import Manifest
 from driftloop.runtime.telemetry import log
 from driftloop.scorer.core import Answers, finite_answers, no_answers
+from driftloop.scorer.explaining.explainer import Explainer, Unexplained
 from driftloop.scorer.feeds import Feeds
 from driftloop.scorer.metrics import SERVING_INFO
 from driftloop.scorer.unfamiliar import Familiar
 
 logger = log(__name__)
+NO_EXPLAINER = Unexplained("this version was loaded without rows to compare with")
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Loaded:
     Attributes
     ----------
     pace : measured when it was loaded.
+    explainer : explains its answers; or why it has none.
     """
 
     version: int
@@ -54,6 +57,7 @@ class Loaded:
     manifest: Manifest
     model: OnnxModel
     pace: Pace
+    explainer: Explainer | Unexplained = NO_EXPLAINER
 
     @cached_property
     def familiar(self) -> Familiar:

@@ -36,6 +36,7 @@ class Request:
     outputs : names of those wanted; empty: all.
     binary : of outputs whether it is wanted as bytes, where that is said.
     is_binary : whether the others are.
+    parameters : of the request.
     """
 
     id: str | None
@@ -43,6 +44,7 @@ class Request:
     outputs: list[str]
     binary: Mapping[str, bool]
     is_binary: bool
+    parameters: Mapping[str, Any]
 
 
 def request_in(data: bytes, json_length: str | None) -> Request:
@@ -77,6 +79,7 @@ def request_in(data: bytes, json_length: str | None) -> Request:
         names,
         binary,
         parameters.get(BINARY_OUTPUTS) is True,
+        parameters,
     )
 
 
@@ -153,13 +156,17 @@ def _parameters(holder: dict[str, Any], whose: str) -> dict[str, Any]:
 
 
 def answer_body(
-    head: dict[str, Any], outputs: Sequence[Output], asked: Request
+    head: dict[str, Any],
+    outputs: Sequence[Output],
+    asked: Request,
+    explained: Sequence[Output] | None = None,
 ) -> tuple[bytes, int | None]:
     """Return an answer's body, and the length of its JSON; None: all of it is JSON.
 
     Parameters
     ----------
     head : everything but the outputs.
+    explained : see :func:`tensors.chosen`.
 
     Raises
     ------
@@ -168,7 +175,7 @@ def answer_body(
     """
     described: list[dict[str, Any]] = []
     parts: list[bytes] = []
-    for output in chosen(outputs, asked.outputs):
+    for output in chosen(outputs, asked.outputs, explained):
         about: dict[str, Any] = {
             "name": output.name,
             "datatype": output.datatype,

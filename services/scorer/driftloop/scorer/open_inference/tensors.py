@@ -44,6 +44,8 @@ DATATYPES: Mapping[ColumnType, str] = {
     "datetime": BYTES,
 }
 SIZE = struct.Struct("<I")
+EXPLAINED = ("explanation", "explanation_standard_error", "explanation_base")
+"""Outputs that an answer has where an explanation is asked for."""
 REFUSED = {
     "shared_memory_region": "there is no shared memory; send the values",
     "classification": "there is no classification extension; read 'score'",
@@ -292,8 +294,17 @@ def outputs_of(said: Predictions) -> list[Output]:
     return outputs
 
 
-def chosen(outputs: Sequence[Output], names: Sequence[str]) -> list[Output]:
+def chosen(
+    outputs: Sequence[Output],
+    names: Sequence[str],
+    explained: Sequence[Output] | None = None,
+) -> list[Output]:
     """Return the outputs that were asked for; no names: all.
+
+    Parameters
+    ----------
+    explained : of an explanation: they come beside the others, named or not. None: it
+        was not asked for.
 
     Raises
     ------
@@ -301,9 +312,12 @@ def chosen(outputs: Sequence[Output], names: Sequence[str]) -> list[Output]:
         Names the one that there is not.
     """
     by_name = {output.name: output for output in outputs}
+    if explained is not None and names:
+        outputs = ()
+        names = [name for name in names if name not in EXPLAINED]
     for name in names:
         if name not in by_name:
             raise BadRequest(
                 f"the model has no output {name!r}; it has {', '.join(by_name)}"
             )
-    return [by_name[name] for name in names] or list(outputs)
+    return [*([by_name[name] for name in names] or outputs), *(explained or ())]
