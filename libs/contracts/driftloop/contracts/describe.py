@@ -5,8 +5,8 @@ from datetime import datetime
 from typing import Any
 
 from driftloop.contracts import events as e
-from driftloop.contracts.approval import in_words, seats_of
 from driftloop.contracts import scoring as s
+from driftloop.contracts.approval import in_words, seats_of
 from driftloop.contracts.base import Event
 
 
