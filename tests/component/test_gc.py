@@ -13,23 +13,34 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 from driftloop.cli import gc
 from driftloop.cli.context import CommandError, Installation
 from driftloop.contracts.events import (
     AlertRaised,
     BatchScored,
     DatasetRef,
+    PackageRef,
+    PipelineApplied,
     Span,
     TableRef,
     TrainingFailed,
     TrainingStarted,
     Trigger,
 )
+from driftloop.contracts.pipeline import PipelineSpec
+from driftloop.contracts.scoring import (
+    DatasetScored,
+    ScoringFailed,
+    ScoringPlan,
+    ScoringStarted,
+)
 from driftloop.local.kafka import KafkaNode
 from driftloop.models.package import read_package
 from driftloop.models.signing import TrustedKeys
 from driftloop.runtime.admin import create_topics
 from driftloop.runtime.artifacts import ArtifactStore, FolderStore
+from driftloop.runtime.datasets import answers_uri
 from driftloop.runtime.settings import Settings, load_settings
 
 from tests.component.cli import run_cli
@@ -130,6 +141,52 @@ def test_only_what_nothing_refers_to_goes(place: Place) -> None:
     pems = [p.read_bytes() for p in (place.home / "keys/trusted").glob("*.pem")]
     read_package(trained.package, place.store, TrustedKeys.from_pems(pems))
     assert place.run()["unused"] == []
+
+
+def test_answers_go_by_their_rule(place: Place) -> None:
+    """Of a job that failed, and nothing of one that ended well or still runs."""
+    name = "answers"
+    spec = PipelineSpec.model_validate(
+        {"name": name, "task": "regression", "data": {"target": "cnt"}}
+    )
+    applied = PipelineApplied(pipeline=name, spec=spec, applied_by="ann")
+    place.log.publish(with_id(applied, f"{name}-applied"))
+    uris = {}
+    for job in ("good", "failed", "runs"):
+        uri = uris[job] = answers_uri(place.installation.settings, name, job)
+        DeltaTable.create(uri, pa.schema([("id", pa.string())]))
+        for path in Path(uri).rglob("*"):
+            os.utime(path, ((NOW - 10 * DAY).timestamp(),) * 2)
+        plan = ScoringPlan(
+            dataset=DatasetRef(observations=TableRef(uri="t", version=0)), version=1,
+            package=PackageRef(uri="p", digest="0" * 64, signer="s"), answers_uri=uri,
+            row_count=1,
+        )  # fmt: skip
+        started = ScoringStarted(
+            pipeline=name, job_id=job, plan=plan, requested_by="ann"
+        )
+        place.log.publish(with_id(started, f"{name}-{job}"))
+    good = DatasetScored(
+        pipeline=name, job_id="good", dataset=plan.dataset, version=1,
+        package=plan.package, answers=TableRef(uri=uris["good"], version=0),
+        row_count=1, error_count=0, duration_seconds=1, cpu_seconds=1,
+        requested_by="ann",
+    )  # fmt: skip
+    failed = ScoringFailed(
+        pipeline=name, job_id="failed", dataset="0", error="e", remedy="r", attempts=1,
+        requested_by="ann",
+    )  # fmt: skip
+    for end in (good, failed):
+        place.log.publish(with_id(end, f"{name}-{end.job_id}-end"))
+
+    text = run_cli(place.home, place.bootstrap, "gc")
+    assert "1 table of answers" in text
+    assert f"{uris['failed']}  its job ended without answers" in text
+    assert Path(uris["failed"]).exists()  # a dry run deletes nothing
+    found = place.run()
+    assert [one["job_id"] for one in found["answers"]] == ["failed"]
+    assert {job for job, uri in uris.items() if Path(uri).exists()} == {"good", "runs"}
+    assert place.run()["answers"] == []
 
 
 def test_what_comes_into_use_meanwhile_stays(

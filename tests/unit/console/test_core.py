@@ -11,6 +11,7 @@ import pytest
 from driftloop.console import core
 from driftloop.console.core import DECISIONS, Board, DeadLetter
 from driftloop.contracts import events as e
+from driftloop.contracts import scoring as s
 from driftloop.contracts.base import Event
 from driftloop.contracts.identity import AuditAnchored, AuditNoted, TokenChanged
 from driftloop.contracts.topics import TOPICS, produced_by
@@ -142,8 +143,8 @@ def test_every_decision_of_the_table_is_shown() -> None:
         e.ObservationArrived, e.LabelArrived, e.BatchIngested, e.BatchValidated,
         e.BatchRejected, e.BatchScored, e.DatasetVersioned, e.PerformanceMeasured,
         e.RequestsAnswered, e.TrainingProgressed, e.ServingDesired, e.ScorerReported,
-        e.EdgeReported,
-        e.FederatedRoundOpened, e.FederatedUpdateSubmitted,
+        e.EdgeReported, e.FederatedRoundOpened,
+        e.FederatedUpdateSubmitted, s.ScoringProgressed,
         e.TrackingChanged, e.LineageReported, TokenChanged, AuditNoted, AuditAnchored,
     }  # fmt: skip
     assert produced_by("console") == ()

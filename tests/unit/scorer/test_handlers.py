@@ -18,12 +18,14 @@ from driftloop.contracts.events import (
     ServingDesired,
     ShadowReplayed,
 )
+from driftloop.contracts.scoring import ScoringProgressed, ScoringStarted
 from driftloop.contracts.topics import consumed_by, produced_by
 from driftloop.runtime.database import open_database
 from driftloop.runtime.errors import Retry, Skip
 from driftloop.runtime.handlers import handler_table
 from driftloop.runtime.state import StateView
 from driftloop.scorer.handlers import HANDLERS, ScorerDeps, on_batch_validated
+from driftloop.scorer.jobs.facts import ENDS
 from driftloop.scorer.shelf import Served, Shelf
 from driftloop.scorer.tables import ScorerAnnounced, ScorerTally
 from sqlmodel import Session
@@ -165,6 +167,7 @@ def test_handlers_and_outputs_are_those_of_the_topic_table(deps: ScorerDeps) -> 
     )
     allowed = {topic.name for topic in produced_by("scorer")}
     told = on_batch_validated(batch(500.0), deps)
-    # told in the background; see test_asked and test_replaying
+    # told in the background; see test_asked, test_replaying and test_jobs
     others = {RequestsAnswered.topic(), ShadowReplayed.topic()}
+    others |= {event.topic() for event in (ScoringStarted, ScoringProgressed, *ENDS)}
     assert {event.topic() for event in told} | others == allowed

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from driftloop.runtime.throttle import Throttle
 from driftloop.trainer import child, fitting
 from driftloop.trainer.candidates import Checkpoint, Watch
 from driftloop.trainer.checkpoints import (
@@ -19,7 +20,7 @@ from driftloop.trainer.checkpoints import (
     read_checkpoint,
     write_checkpoint,
 )
-from driftloop.trainer.progress import Estimate, Throttle, fields_of
+from driftloop.trainer.progress import Estimate, fields_of
 from driftloop.trainer.worker import Crashed, LimitReached, ended
 
 from tests.unit.trainer.cases import rows, spec

@@ -23,6 +23,7 @@ from driftloop.runtime.artifacts import FolderStore
 from driftloop.runtime.database import open_database
 from driftloop.runtime.envelope import decode
 from driftloop.runtime.errors import Retry
+from driftloop.runtime.leases import Leases
 from driftloop.runtime.outbox import OutboxRelay
 from driftloop.runtime.service import Runtime
 from driftloop.runtime.state import StateView
@@ -31,9 +32,8 @@ from driftloop.trainer import child, core, jobs, training
 from driftloop.trainer.child import ChildJob
 from driftloop.trainer.handlers import accept
 from driftloop.trainer.jobs import JobLoop
-from driftloop.trainer.leases import Leases
 from driftloop.trainer.settings import TrainerSettings
-from driftloop.trainer.tables import TABLES, TrainerJob, last_job, pipeline_row
+from driftloop.trainer.tables import ORDER, TABLES, TrainerJob, last_job, pipeline_row
 from driftloop.trainer.worker import Abandoned, Answer, Crashed, LimitReached
 from opentelemetry.sdk.trace import TracerProvider
 from sqlmodel import Session
@@ -349,12 +349,16 @@ def test_a_store_that_is_away_is_waited_for_and_does_not_count(
     assert len(place.said(ModelTrained)) == 1
 
 
+def leases(place, owner: str, seconds: float) -> Leases[TrainerJob]:
+    return Leases(place.engine, TrainerJob, ORDER, owner, seconds)
+
+
 def test_a_job_held_by_another_instance_is_left_alone(place) -> None:
     place.accept()
-    first = Leases(place.engine, "a", 30)
+    first = leases(place, "a", 30)
     assert first.take() is not None
-    assert Leases(place.engine, "b", 30).take() is None
-    assert Leases(place.engine, "a", 30).take() is not None  # restarted
+    assert leases(place, "b", 30).take() is None
+    assert leases(place, "a", 30).take() is not None  # restarted
 
 
 def test_a_frozen_owner_wakes_too_late_and_changes_nothing(place, train) -> None:
@@ -372,10 +376,10 @@ def test_a_frozen_owner_wakes_too_late_and_changes_nothing(place, train) -> None
 
 def test_a_renewal_tells_the_old_owner(place) -> None:
     place.accept()
-    old = Leases(place.engine, "a", 0)
+    old = leases(place, "a", 0)
     job = old.take()
     assert old.renew(job)
-    assert Leases(place.engine, "b", 30).take() is not None
+    assert leases(place, "b", 30).take() is not None
     assert not old.renew(job)
 
 

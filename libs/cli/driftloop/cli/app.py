@@ -29,6 +29,7 @@ from driftloop.cli.packages import command as packages
 from driftloop.cli.publish import Pace, PublishFileError, title_of
 from driftloop.cli.rebuild.command import rebuild
 from driftloop.cli.schema.command import schema_app
+from driftloop.cli.scores import command as scores
 from driftloop.cli.why import UnknownModelError
 from driftloop.contracts.pipeline import PipelineFileError
 from driftloop.local.home import StackError
@@ -69,6 +70,7 @@ app.add_typer(erasures_app, name="erasures", rich_help_panel="Personal data")
 app.add_typer(federated_app, name="federated", rich_help_panel="Models")
 app.add_typer(jobs_app, name="jobs", rich_help_panel="Models")
 app.add_typer(labels_app, name="labels", rich_help_panel="Pipelines and data")
+app.add_typer(scores.scores_app, name="scores", rich_help_panel="Models")
 app.add_typer(schema_app, name="schema", rich_help_panel="Pipelines and data")
 
 
@@ -81,9 +83,13 @@ def up(
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Stay, with all logs, until Ctrl-C.")
     ] = False,
+    scorers: Annotated[
+        int,
+        typer.Option(min=1, max=64, help="Processes that answer at the scorer's port."),
+    ] = 1,
 ) -> None:
     """Start real Kafka and all services as local processes."""
-    stack.up(home, foreground, _console())
+    stack.up(home, foreground, scorers, _console())
 
 
 @app.command(rich_help_panel="Local stack")
@@ -427,6 +433,9 @@ def retrain(
     print_answer(answer, f"{pipeline}: training requested", as_json)
 
 
+app.command(rich_help_panel="Models")(scores.score)
+
+
 # ── rights and their use ────────────────────────────────────────────────────
 
 app.add_typer(access.tokens_app, name="tokens", rich_help_panel="Rights")
@@ -482,7 +491,7 @@ def collect(
     home: Home = HOME,
     as_json: Json = False,
 ) -> None:
-    """Find objects of the artifact store that nothing refers to."""
+    """Find objects of the artifact store, and answers, that nobody needs."""
     report = gc.collect(connect(home), grace_hours, delete=delete)
     if as_json:
         _print_json(report.as_json())

@@ -1,5 +1,7 @@
 """``driftloop gc``: objects of the artifact store that nothing refers to.
 
+And tables of answers that need not be kept: see ``scores/leftovers.py``.
+
 An object is referred to when its digest stands anywhere in the log (in any record of
 any topic, dead letters included) or in a package that is referred to. So no list of
 events has to be kept in step here: what a later version writes is found as well.
@@ -22,6 +24,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from driftloop.cli.context import CommandError, Installation
+from driftloop.cli.scores.leftovers import Leftover, find, remove
 from driftloop.contracts.events import (
     ModelTrained,
     TrainingCancelled,
@@ -73,6 +76,7 @@ class Report:
     kept_from : what was put later than this stays.
     kept_count, kept_bytes : referred to, or young.
     came_back : put again, or referred to, while this ran; they stay.
+    answers : tables of answers that nobody is promised.
     """
 
     kept_from: datetime
@@ -81,6 +85,7 @@ class Report:
     unused: Sequence[Unused]
     deleted: bool
     came_back: Sequence[Unused] = ()
+    answers: Sequence[Leftover] = ()
 
     @property
     def unused_bytes(self) -> int:
@@ -96,6 +101,7 @@ class Report:
             "unused_bytes": self.unused_bytes,
             "unused": [one.as_json() for one in self.unused],
             "came_back": [one.as_json() for one in self.came_back],
+            "answers": [one.as_json() for one in self.answers],
         }
 
 
@@ -158,13 +164,15 @@ def collect(installation: Installation, grace_hours: float, *, delete: bool) -> 
                 if one.object.sha256 not in used and one.object.put_at < cutoff
             ]
             back: list[Unused] = []
+            answers = find(installation, timedelta(hours=grace_hours), now)
             if delete:
                 back = _delete(stores, unused, cutoff, references)
+                remove(installation, answers)
     except Retry as error:
         raise CommandError(f"{error}; nothing more is deleted") from error
     gone = [one for one in unused if one not in back]
     kept = [one.object.size_bytes for one in listed if one not in gone]
-    return Report(cutoff, len(kept), sum(kept), gone, delete, back)
+    return Report(cutoff, len(kept), sum(kept), gone, delete, back, answers)
 
 
 def _delete(
@@ -287,6 +295,13 @@ def report_view(report: Report) -> RenderableType:
     if len(report.unused) > len(shown):
         rest = len(report.unused) - len(shown)
         lines.append(Text(f"  and {rest:,} smaller ones (--json lists all)"))
+    if report.answers:
+        size = sum(one.table.size_bytes for one in report.answers)
+        number = len(report.answers)
+        noun = "table" if number == 1 else "tables"
+        text = f"{number:,} {noun} of answers ({size:,} bytes) {verb}"
+        lines.append(Text(text, style="bold"))
+        lines += [Text(f"  {one.table.uri}  {one.why}") for one in report.answers]
     lines.append(
         Text(
             f"{report.kept_count:,} objects ({report.kept_bytes:,} bytes) stay: "

@@ -5,15 +5,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from driftloop.contracts.base import Event, Meta
-from driftloop.contracts.topics import BESIDE_THE_CHAIN, TOPICS
+from driftloop.contracts.topics import BESIDE_THE_CHAIN, DOOR_TOPICS, TOPICS
 from driftloop.runtime.artifacts import ArtifactStore
 from driftloop.runtime.envelope import decode
 from driftloop.runtime.errors import Reject, Retry
 from driftloop.runtime.follower import LogFollower
 from driftloop.runtime.transport import Message
-
-DOOR_TOPICS = frozenset({"observation-arrived", "label-arrived"})
-"""What upstream writes, in its own forms; not events of ours to decode."""
 
 CHAIN_TOPICS = tuple(
     t.name for t in TOPICS if t.name not in DOOR_TOPICS | BESIDE_THE_CHAIN

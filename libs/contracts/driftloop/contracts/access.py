@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from driftloop.contracts.topics import (
+    DOOR_TOPICS,
     SERVICES,
     TOPICS,
     dead_letter_topic,
@@ -61,7 +62,7 @@ def access_rights() -> list[Right]:
 def outside_rights() -> list[Right]:
     """Return the rights of those outside: upstream reads nothing.
 
-    People read all but what upstream writes, which may hold personal data as it came.
+    People read all but upstream's rows, which may hold personal data as they came.
     """
     rights = [
         Right(writer, "WRITE", "TOPIC", topic.name)
@@ -71,5 +72,5 @@ def outside_rights() -> list[Right]:
     return rights + [
         Right("people", "READ", "TOPIC", topic.name)
         for topic in TOPICS
-        if "upstream" not in topic.producers
+        if topic.name not in DOOR_TOPICS
     ]

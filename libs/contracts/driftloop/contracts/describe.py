@@ -5,6 +5,8 @@ from datetime import datetime
 from typing import Any
 
 from driftloop.contracts import events as e
+from driftloop.contracts import scoring as s
+from driftloop.contracts.approval import in_words, seats_of
 from driftloop.contracts.base import Event
 
 
@@ -61,7 +63,7 @@ def _refused(event: e.ModelRejected) -> str:
 
 def _asked(event: e.ApprovalRequested) -> str:
     again = "again " if event.request > 1 else ""
-    who = f"v{event.version} waits {again}for {event.people} {event.role}"
+    who = f"v{event.version} waits {again}for {in_words(seats_of(event))}"
     return who + _until(event.expires_at)
 
 
@@ -164,9 +166,44 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def _scoring(event: s.ScoringRequested) -> str:
+    version = "the champion" if event.version is None else f"v{event.version}"
+    why = f": {event.reason}" if event.reason else ""
+    return f"dataset {event.dataset} by {version}, for {event.requested_by}{why}"
+
+
+def _scoring_progress(event: s.ScoringProgressed) -> str:
+    parts = [
+        f"{percent(event.done_ratio)}",
+        f"{event.done_count:,} of {event.row_count:,} rows",
+    ]
+    if event.resumed_from:
+        parts.append(f"resumed from {event.resumed_from:,}")
+    if event.eta_seconds is not None:
+        parts.append(f"{duration(event.eta_seconds)} left")
+    return " · ".join(parts)
+
+
+def _scored(event: s.DatasetScored) -> str:
+    failed = f", {event.error_count:,} without an answer" if event.error_count else ""
+    return (
+        f"{event.row_count:,} rows of dataset {s.name_of(event.dataset)} by "
+        f"v{event.version}{failed}, in {event.answers.uri} version "
+        f"{event.answers.version}"
+    )
+
+
 def _drift(event: e.DriftDetected) -> str:
     advice = "retrain" if event.retrain_advised else "no retrain"
     return f"{event.cause.replace('_', ' ')} ({advice}): {event.explanation}"
+
+
+def _drift_ended(event: e.DriftEnded) -> str:
+    cause, columns = event.cause.replace("_", " "), ", ".join(event.features)
+    return (
+        f"{cause} of {columns} is over, from {event.since:%Y-%m-%d %H:%M} to about "
+        f"{event.until:%Y-%m-%d %H:%M}"
+    )
 
 
 def _maintained(event: e.DatasetMaintained) -> str:
@@ -225,6 +262,7 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
         f"schema {x.version} with {len(x.columns)} columns by {x.accepted_by}"
     ),
     e.DriftDetected: _drift,
+    e.DriftEnded: _drift_ended,
     e.PerformanceMeasured: _performance,
     e.AlertRaised: lambda x: f"{x.severity}: {x.title}",
     e.LabelsWanted: _labels_wanted,
@@ -257,11 +295,12 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
     e.ModelRegistered: _registered,
     e.ApprovalRequested: _asked,
     e.ApprovalReminded: lambda x: (
-        f"v{x.version} still waits for {x.people} {x.role}, {len(x.said_yes)} said yes"
-        + _until(x.expires_at)
+        f"v{x.version} still waits for {in_words(seats_of(x))}, "
+        f"{len(x.said_yes)} said yes" + _until(x.expires_at)
     ),
     e.ApprovalExpired: lambda x: (
-        f"v{x.version}: {len(x.said_yes)} of {x.people} {x.role} said yes in time"
+        f"v{x.version}: {len(x.said_yes)} said yes in time, "
+        f"{in_words(seats_of(x))} had to"
     ),
     e.ApprovalRenewed: lambda x: f"v{x.version} by {x.requested_by}: {x.reason}",
     e.ApprovalGiven: lambda x: f"v{x.version}: {x.decision} by {x.by}: {x.reason}",
@@ -301,6 +340,16 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
     ),
     e.RolloutAdvanced: lambda x: f"v{x.version} {x.step} {x.verdict}: {x.detail}",
     e.ModelDeployed: lambda x: f"v{x.version} answers all requests",
+    s.ScoringRequested: _scoring,
+    s.ScoringStarted: lambda x: (
+        f"{x.plan.row_count:,} rows of dataset {s.name_of(x.plan.dataset)} by "
+        f"v{x.plan.version}"
+    ),
+    s.ScoringProgressed: _scoring_progress,
+    s.DatasetScored: _scored,
+    s.ScoringFailed: lambda x: f"{x.error}; {x.remedy}",
+    s.ScoringCancelRequested: lambda x: f"by {x.requested_by}: {x.reason}",
+    s.ScoringCancelled: lambda x: f"by {x.cancelled_by}: {x.reason}",
     e.ModelRolledBack: lambda x: f"v{x.version}: {x.reason}",
 }
 

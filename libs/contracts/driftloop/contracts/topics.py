@@ -12,6 +12,7 @@ from datetime import timedelta
 
 from driftloop.contracts import events as e
 from driftloop.contracts import identity as i
+from driftloop.contracts import scoring as s
 from driftloop.contracts.base import Event
 
 SERVICES = (
@@ -69,7 +70,12 @@ TOPICS: tuple[Topic, ...] = (
     Topic(e.BatchIngested, ("ingest",), ("validator",), ROWS_RETENTION),
     Topic(e.BatchValidated, ("validator",), ("scorer", "monitor"), ROWS_RETENTION),
     Topic(e.BatchRejected, ("validator",), ("monitor", "registry"), ROWS_RETENTION),
-    Topic(e.DatasetVersioned, ("validator",), ("trainer", "registry")),
+    Topic(
+        e.DatasetVersioned,
+        ("validator",),
+        ("trainer", "registry"),
+        readers=("scorer",),
+    ),
     Topic(e.MaintenanceRequested, ("people",), ("validator",)),
     Topic(e.DatasetMaintained, ("validator",), ()),
     Topic(e.SchemaProposed, ("validator",), ()),
@@ -86,7 +92,8 @@ TOPICS: tuple[Topic, ...] = (
     Topic(e.ErasureCompleted, ("registry",), (), readers=("registry",)),
     Topic(e.ValueRevealed, ("ingest",), ()),
     # watching
-    Topic(e.DriftDetected, ("monitor",), ("trainer", "registry")),
+    Topic(e.DriftDetected, ("monitor",), ("trainer", "registry"), readers=("scorer",)),
+    Topic(e.DriftEnded, ("monitor",), (), readers=("scorer",)),
     Topic(e.PerformanceMeasured, ("monitor",), ("trainer", "deployer")),
     Topic(
         e.AlertRaised, ("validator", "monitor", "trainer", "registry", "deployer"), ()
@@ -111,14 +118,14 @@ TOPICS: tuple[Topic, ...] = (
     Topic(e.FederatedUpdateSubmitted, ("people",), ("trainer",)),
     Topic(e.FederatedRoundClosed, ("trainer",), ()),
     # registry
-    Topic(e.ModelRegistered, ("registry",), (), readers=("registry",)),
+    Topic(e.ModelRegistered, ("registry",), (), readers=("registry", "scorer")),
     Topic(e.ApprovalRequested, ("registry",), (), readers=("registry",)),
     Topic(e.ApprovalReminded, ("registry",), ("registry",)),
     Topic(e.ApprovalExpired, ("registry",), ("registry",)),
     Topic(e.ApprovalRenewed, ("registry",), ("registry",)),
     Topic(e.ApprovalGiven, ("registry",), ("registry",)),
     Topic(e.ModelApproved, ("registry",), ("deployer",), readers=("registry",)),
-    Topic(e.ModelRejected, ("registry",), (), readers=("registry",)),
+    Topic(e.ModelRejected, ("registry",), (), readers=("registry", "scorer")),
     Topic(e.CommentChanged, ("registry",), ("registry",)),
     Topic(e.TrackingChanged, ("registry",), ("registry",), partitions=1),
     Topic(e.LineageReported, ("registry",), (), partitions=1, readers=("registry",)),
@@ -134,17 +141,32 @@ TOPICS: tuple[Topic, ...] = (
         e.ModelDeployed,
         ("deployer",),
         ("trainer", "registry", "monitor"),
+        readers=("scorer",),
     ),
     Topic(
         e.ModelRolledBack,
         ("deployer",),
         ("trainer", "registry", "monitor"),
+        readers=("scorer",),
     ),
+    # scoring of whole datasets
+    Topic(s.ScoringRequested, ("people", "upstream"), ("scorer",)),
+    Topic(s.ScoringCancelRequested, ("people",), ("scorer",)),
+    Topic(s.ScoringStarted, ("scorer",), (), readers=("scorer",)),
+    Topic(s.ScoringProgressed, ("scorer",), (), PROGRESS_RETENTION),
+    Topic(s.DatasetScored, ("scorer",), (), readers=("scorer",)),
+    Topic(s.ScoringFailed, ("scorer",), (), readers=("scorer",)),
+    Topic(s.ScoringCancelled, ("scorer",), (), readers=("scorer",)),
     # who may, and who did
     Topic(i.TokenChanged, ("registry",), WITH_DOOR, compacted=True, partitions=1),
     Topic(i.AuditNoted, ("registry", "ingest"), ("registry",), partitions=1),
     Topic(i.AuditAnchored, ("registry",), (), partitions=1, readers=("registry",)),
 )
+
+DOOR_TOPICS = frozenset(
+    event.topic() for event in (e.ObservationArrived, e.LabelArrived)
+)
+"""What upstream writes in forms of its own; it may hold personal data as it came."""
 
 BESIDE_THE_CHAIN = frozenset(
     event.topic()

@@ -1,8 +1,8 @@
 """Where a pipeline's Delta tables are, and what opens them.
 
-The validator writes them and whoever got a ``DatasetRef`` in an event reads them
-at its versions, as ``DeltaTable(ref.uri, version=ref.version,
-storage_options=storage_options(settings))``. Two tables a pipeline:
+The validator writes two tables a pipeline, and whoever got a ``DatasetRef`` in an
+event reads them at its versions, as ``DeltaTable(ref.uri, version=ref.version,
+storage_options=storage_options(settings))``:
 
 ``observations``
     ``id``, ``event_time``, ``source``, the features, the target (null where it
@@ -12,6 +12,9 @@ storage_options=storage_options(settings))``. Two tables a pipeline:
     ``id``, ``event_time``, ``source``, the target, ``revision`` (0 for the first
     label of an id, one more for each correction), ``extra``. An id's label is its
     row of the highest revision; it goes before the target in ``observations``.
+
+The scorer writes beside them, below ``scores``, one table a scored version; see
+``dataset-scored``.
 """
 
 from urllib.parse import urlsplit
@@ -19,14 +22,25 @@ from urllib.parse import urlsplit
 from driftloop.contracts.events import RowKind
 from driftloop.runtime.settings import Settings
 
+SCORES = "scores"
+
 
 def table_uri(settings: Settings, pipeline: str, kind: RowKind) -> str:
     """Return where a table is: an absolute path or an ``s3://`` address."""
+    return _below(settings, f"{pipeline}/{kind}")
+
+
+def answers_uri(settings: Settings, pipeline: str, job_id: str) -> str:
+    """Return where the scorer puts the answers of a job; see ``dataset-scored``."""
+    return _below(settings, f"{pipeline}/{SCORES}/{job_id}")
+
+
+def _below(settings: Settings, place: str) -> str:
     url = settings.datasets_url
     if url is not None and url.startswith("s3://"):
-        return f"{url.rstrip('/')}/{pipeline}/{kind}"
+        return f"{url.rstrip('/')}/{place}"
     root = settings.home / "datasets" if url is None else settings.home.cwd() / url
-    return str(root.resolve() / pipeline / kind)
+    return str(root.resolve() / place)
 
 
 def storage_options(settings: Settings) -> dict[str, str] | None:

@@ -9,6 +9,7 @@ from driftloop.contracts.base import Event
 from driftloop.contracts.topics import (
     BESIDE_THE_CHAIN,
     BY_NAME,
+    DOOR_TOPICS,
     SERVICES,
     dead_letter_topic,
     produced_by,
@@ -19,8 +20,6 @@ from driftloop.runtime.errors import Reject, Retry
 from driftloop.runtime.follower import LogFollower, message_at
 from driftloop.runtime.transport import Message
 
-DOOR_TOPICS = frozenset({"observation-arrived", "label-arrived"})
-"""What upstream writes, in its own forms: counted, not decoded."""
 LETTER_TOPICS = {dead_letter_topic(s): s for s in SERVICES if produced_by(s)}
 FOLLOWED_TOPICS = [t for t in (*BY_NAME, *LETTER_TOPICS) if t not in BESIDE_THE_CHAIN]
 FETCHED_TOPICS = frozenset({"batch-rejected"})

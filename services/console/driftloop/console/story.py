@@ -8,6 +8,7 @@ from datetime import datetime
 from driftloop.console.datasets import Versions
 from driftloop.console.quality import Quality
 from driftloop.contracts import events as e
+from driftloop.contracts import scoring as s
 from driftloop.contracts.base import Event
 
 DECISIONS: dict[type[Event], str] = {
@@ -17,6 +18,7 @@ DECISIONS: dict[type[Event], str] = {
     e.SchemaProposed: "person",
     e.SchemaAccepted: "plain",
     e.DriftDetected: "warn",
+    e.DriftEnded: "quiet",
     e.AlertRaised: "warn",
     e.LabelsWanted: "person",
     e.RetrainRequested: "person",
@@ -44,6 +46,12 @@ DECISIONS: dict[type[Event], str] = {
     e.RolloutAdvanced: "quiet",
     e.ModelDeployed: "good",
     e.ModelRolledBack: "bad",
+    s.ScoringRequested: "person",
+    s.ScoringStarted: "plain",
+    s.ScoringCancelRequested: "person",
+    s.DatasetScored: "good",
+    s.ScoringFailed: "bad",
+    s.ScoringCancelled: "warn",
     e.ErasureProposed: "person",
     e.CommentChanged: "person",
     e.ErasureRequested: "person",

@@ -1,17 +1,23 @@
 """The scorer: the model server, for the stream and for requests."""
 
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from driftloop.contracts.events import ServingDesired
+from driftloop.contracts.events import DriftDetected, DriftEnded, ServingDesired
 from driftloop.contracts.pipeline import AnswersLogged
 from driftloop.runtime.service import Parts, Runtime, Service
 from driftloop.scorer.answer_log import AnswerLog
 from driftloop.scorer.answering import Desk, Traffic, traffic_reporter
 from driftloop.scorer.api import routers
 from driftloop.scorer.asked import ROW_ID, Asked
+from driftloop.scorer.drifted import Drifts
+from driftloop.scorer.explaining.pool import Explaining
+from driftloop.scorer.explaining.wish import Times
 from driftloop.scorer.handlers import HANDLERS, ScorerDeps
+from driftloop.scorer.jobs.loop import ScoringJobs
 from driftloop.scorer.loader import Loader, announcer, heartbeat, model_opener
 from driftloop.scorer.open_inference.rpc import grpc_server
 from driftloop.scorer.replay import Replays
@@ -19,10 +25,31 @@ from driftloop.scorer.settings import ScorerSettings
 from driftloop.scorer.shelf import Shelf
 from driftloop.scorer.tables import (
     ScorerAnnounced,
+    ScorerJob,
     ScorerReplayed,
     ScorerTally,
     ScorerTried,
 )
+
+
+def _shared(number: int | None) -> socket.socket | None:
+    """Return the socket that came from who started the process.
+
+    Raises
+    ------
+    ValueError
+        When there is none of this number.
+    """
+    if number is None:
+        return None
+    try:
+        found = socket.socket(fileno=number)
+        is_open = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise ValueError(f"DRIFTLOOP_SCORER_SHARED_FD={number}: {error}") from error
+    if not is_open:
+        raise ValueError(f"DRIFTLOOP_SCORER_SHARED_FD={number}: it does not listen")
+    return found
 
 
 @contextmanager
@@ -30,9 +57,10 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
     settings = runtime.settings
     shelf = Shelf()
     desired = runtime.state(ServingDesired)
+    open_model = model_opener(runtime.store, settings, runtime.engine)
     loader = Loader(
         shelf,
-        model_opener(runtime.store, settings, runtime.engine),
+        open_model,
         announcer(runtime.outbox, settings.replica, settings.lease_seconds),
         runtime.stopping,
         settings.replica,
@@ -44,7 +72,15 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
         return None if applied is None else applied.spec.serving.log
 
     traffic, asked = Traffic(), Asked(log_mode, settings.log_memory_bytes)
-    desk = Desk(shelf, traffic, asked)
+    explaining = Explaining(
+        settings.explain_threads,
+        settings.explain_waiting,
+        Times(settings.explain_ms, settings.explain_most_ms),
+    )
+    drifts = Drifts()
+    runtime.state(DriftDetected).on_change(drifts.detected)
+    runtime.state(DriftEnded).on_change(drifts.ended)
+    desk = Desk(shelf, traffic, asked, explaining, drifts)
 
     def hidden(pipeline: str) -> set[str] | None:
         applied = runtime.pipelines.get(pipeline)
@@ -63,6 +99,9 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
         runtime.outbox, runtime.stopping,
     )  # fmt: skip
 
+    wake = threading.Event()
+    jobs = ScoringJobs(runtime, shelf, open_model, wake)
+
     def is_ready() -> bool:
         return desired.caught_up.is_set() and loader.is_settled()
 
@@ -74,6 +113,8 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
             desired=desired,
             replica=settings.replica,
             report_every=settings.report_every,
+            wake=wake,
+            recheck=jobs.recheck,
         ),
         routers=routers(desk, settings, is_ready),
         background=[
@@ -86,6 +127,7 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
             ),
             answer_log.run,
             replays.run,
+            jobs.run,
         ],
         ready={"models": loader.is_settled},
         servers={
@@ -96,9 +138,12 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
                 settings.http_host,
                 settings.grpc_port,
                 settings.max_body_bytes,
+                is_shared=settings.shared_fd is not None,
             )
         },
+        shared=_shared(settings.shared_fd),
     )
+    explaining.close()
     answer_log.close()
 
 
@@ -107,6 +152,6 @@ SERVICE = Service(
     settings=ScorerSettings,
     handlers=HANDLERS,
     build=build,
-    tables=[ScorerTally, ScorerAnnounced, ScorerTried, ScorerReplayed],
-    states=[ServingDesired],
+    tables=[ScorerTally, ScorerAnnounced, ScorerTried, ScorerReplayed, ScorerJob],
+    states=[ServingDesired, DriftDetected, DriftEnded],
 )

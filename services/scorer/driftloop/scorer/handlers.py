@@ -1,7 +1,8 @@
-"""What the scorer does at each event: score validated rows, report its figures."""
+"""What the scorer does at each event: score rows, report its figures, take jobs."""
 
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from driftloop.contracts.base import Event
 from driftloop.contracts.events import (
@@ -11,23 +12,34 @@ from driftloop.contracts.events import (
     ScorerReported,
     ServingDesired,
 )
+from driftloop.contracts.scoring import ScoringCancelRequested, ScoringRequested
 from driftloop.runtime.errors import Retry, Skip
 from driftloop.runtime.handlers import Deps, EventHandler
 from driftloop.runtime.state import StateView
 from driftloop.scorer.core import Answers, Tally, differing, scored_rows
+from driftloop.scorer.jobs.asking import ask, cancel
 from driftloop.scorer.metrics import count_call
 from driftloop.scorer.shelf import Shelf
 from driftloop.scorer.tables import load_tally, save_tally
+from sqlalchemy.event import listen
 
 
 @dataclass(frozen=True)
 class ScorerDeps(Deps):
-    """What the scorer's handler uses."""
+    """What the scorer's handlers use.
+
+    Attributes
+    ----------
+    wake : set once a new job is committed, for the loop that does it.
+    recheck : set once a job is cancelled, for who works on it.
+    """
 
     shelf: Shelf
     desired: StateView[ServingDesired]
     replica: str
     report_every: int
+    wake: threading.Event = field(default_factory=threading.Event)
+    recheck: threading.Event = field(default_factory=threading.Event)
 
 
 def on_batch_validated(event: BatchValidated, deps: ScorerDeps) -> Iterator[Event]:
@@ -80,4 +92,31 @@ def on_batch_validated(event: BatchValidated, deps: ScorerDeps) -> Iterator[Even
     save_tally(deps.session, deps.replica, event.pipeline, tally)
 
 
-HANDLERS: list[EventHandler] = [on_batch_validated]
+def on_scoring_requested(event: ScoringRequested, deps: ScorerDeps) -> Iterator[Event]:
+    """Store the job; the background loop does it, and says so."""
+    ask(deps.session, event)
+    wake = deps.wake
+    listen(deps.session, "after_commit", lambda _: wake.set())
+    yield from ()
+
+
+def on_scoring_cancel_requested(
+    event: ScoringCancelRequested, deps: ScorerDeps
+) -> Iterator[Event]:
+    """Take the job from whoever works on it; the background loop ends it."""
+    cancel(deps.session, event)
+    wake, recheck = deps.wake, deps.recheck
+
+    def tell(_: object) -> None:
+        recheck.set()
+        wake.set()
+
+    listen(deps.session, "after_commit", tell)
+    yield from ()
+
+
+HANDLERS: list[EventHandler] = [
+    on_batch_validated,
+    on_scoring_requested,
+    on_scoring_cancel_requested,
+]

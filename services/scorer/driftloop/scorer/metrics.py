@@ -5,8 +5,8 @@ from prometheus_client import Counter, Gauge, Histogram
 
 ROWS = Counter(
     "driftloop_scorer_rows_total",
-    "Rows given to a version, by its role, where they came from (stream, requests "
-    "or replay) and whether it had a finite answer (answered or failed)",
+    "Rows given to a version, by its role, where they came from (stream, requests, "
+    "replay or dataset) and whether it had a finite answer (answered or failed)",
     ["pipeline", "role", "door", "outcome"],
 )
 CALL_DURATION = Histogram(
@@ -20,6 +20,19 @@ UNFAMILIAR = Counter(
     "Requests with a value that the version which answered has not learned from",
     ["pipeline"],
 )
+EXPLANATIONS = Counter(
+    "driftloop_scorer_explanations_total",
+    "Requests whose answers were to be explained, by what came of it: explained, "
+    "timed_out (less or nothing was found in the time), refused (too many wait, or "
+    "this version is not explained), failed",
+    ["pipeline", "outcome"],
+)
+EXPLANATION_DURATION = Histogram(
+    "driftloop_scorer_explanation_duration_seconds",
+    "Time that an answer waited for its explanation",
+    ["pipeline"],
+    buckets=LATENCY_BUCKETS,
+)
 LOGGED_ROWS = Counter(
     "driftloop_scorer_logged_rows_total",
     "Rows of answered requests that are on requests-answered",
@@ -31,6 +44,12 @@ LEFT_OUT_ROWS = Counter(
     "(the broker is away or slow), sampled (serving.log), rules_unknown (the pipeline "
     "is), stopped (the broker was away at the end)",
     ["pipeline", "reason"],
+)
+JOBS = Counter(
+    "driftloop_scorer_jobs_total",
+    "Datasets to be scored as a whole, by outcome: scored, failed, cancelled, crashed "
+    "(a bug, tried again), fault (something was away, tried again)",
+    ["pipeline", "outcome"],
 )
 SERVING_INFO = Gauge(
     "driftloop_model_serving_info",

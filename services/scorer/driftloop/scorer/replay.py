@@ -6,8 +6,6 @@ off is done again from its beginning. Replicas with a database of their own each
 it; whoever handles the event counts the first.
 """
 
-import os
-import sys
 import threading
 import time
 from collections import deque
@@ -31,6 +29,7 @@ from driftloop.runtime.outbox import Cause, OutboxRelay, Stopping
 from driftloop.runtime.state import StateView
 from driftloop.runtime.telemetry import log
 from driftloop.runtime.transport import Message
+from driftloop.scorer.background import ROWS_A_CALL, Pace, give_way
 from driftloop.scorer.metrics import count_call
 from driftloop.scorer.replaying import Replay, Rules
 from driftloop.scorer.settings import ScorerSettings
@@ -42,9 +41,6 @@ from sqlmodel import Session
 
 POLL_S = 0.2
 RETRY_S = 5.0
-NICENESS = 10
-"""Of the thread: answers come first."""
-ROWS_A_CALL = 500
 MESSAGES_AT_ONCE = 16
 """Of up to 1 MiB each; the client reads ahead as much again."""
 READ_AHEAD = {"queued.max.messages.kbytes": "16384"}
@@ -109,8 +105,7 @@ class Replays:
 
     def run(self) -> None:
         """Look for what is to be replayed until the process is to stop."""
-        if sys.platform == "linux":  # there, threads have a priority of their own
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        give_way()
         while not self._stopping.wait(POLL_S):
             if self._desired.caught_up.is_set():
                 for task in self._due():
@@ -199,7 +194,7 @@ class Replays:
         return replay
 
     def _score(self, task: Task, replay: Replay, rows: pa.RecordBatch) -> None:
-        started = time.monotonic()
+        pace = Pace(self._stopping)
         champion, candidate = task.champion.answer(rows), task.candidate.answer(rows)
         for role, said in (("champion", champion), ("candidate", candidate)):
             count_call(
@@ -207,7 +202,7 @@ class Replays:
                 said.seconds,
             )  # fmt: skip
         replay.add(rows, champion, candidate)
-        self._stopping.wait(time.monotonic() - started)  # half of a core for answers
+        pace.rest()
 
     def _batches(self, task: Task) -> Iterator[BatchValidated]:
         """Yield the recorded batches, each once."""

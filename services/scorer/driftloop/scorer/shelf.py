@@ -1,22 +1,45 @@
 """The models in memory, and which of them answer for each pipeline."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
-import numpy.typing as npt
 import pyarrow as pa
 from driftloop.contracts.events import PackageRef
 from driftloop.models.onnx_model import OnnxModel, Predictions
 from driftloop.models.package import Manifest
 from driftloop.runtime.telemetry import log
 from driftloop.scorer.core import Answers, finite_answers, no_answers
+from driftloop.scorer.explaining.explainer import Explainer, Unexplained
+from driftloop.scorer.feeds import Feeds
 from driftloop.scorer.metrics import SERVING_INFO
 from driftloop.scorer.unfamiliar import Familiar
 
 logger = log(__name__)
+NO_EXPLAINER = Unexplained("this version was loaded without rows to compare with")
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long calls of a version take: one part by itself, one for each row."""
+
+    call_seconds: float
+    row_seconds: float
+
+    @classmethod
+    def measured(cls, one: float, many: float, rows: int) -> "Pace":
+        """Return the pace from the seconds of a call with one row and with ``rows``.
+
+        >>> Pace.measured(0.001, 0.010, 10).seconds(19)
+        0.019
+        """
+        row_seconds = max(0.0, many - one) / (rows - 1)
+        return cls(max(0.0, one - row_seconds), row_seconds)
+
+    def seconds(self, rows: int) -> float:
+        """Return about how long a call with so many rows takes."""
+        return self.call_seconds + rows * self.row_seconds
 
 
 @dataclass(frozen=True)
@@ -25,14 +48,16 @@ class Loaded:
 
     Attributes
     ----------
-    row_seconds : duration of a call divided by its rows, measured on the samples.
+    pace : measured when it was loaded.
+    explainer : explains its answers; or why it has none.
     """
 
     version: int
     package: PackageRef
     manifest: Manifest
     model: OnnxModel
-    row_seconds: float
+    pace: Pace
+    explainer: Explainer | Unexplained = NO_EXPLAINER
 
     @cached_property
     def familiar(self) -> Familiar:
@@ -41,18 +66,25 @@ class Loaded:
 
     def answer(self, rows: pa.RecordBatch) -> Answers:
         """Predict rows; a model that fails harms nobody, its rows are null."""
+        return self._answered(lambda: self.model.predict(rows), rows.num_rows)
+
+    def answer_feeds(self, feeds: Feeds, row_count: int) -> Answers:
+        """Do so with rows that are arrays already; see ``OnnxModel``."""
+        return self._answered(lambda: self.predict(feeds, row_count), row_count)
+
+    def _answered(self, ask: Callable[[], Predictions], row_count: int) -> Answers:
         started = time.perf_counter()
         classes = self.manifest.classes
         try:
-            said = self.model.predict(rows)
+            said = ask()
         except Exception as error:  # noqa: BLE001 - whatever a model does is its verdict
             seconds = time.perf_counter() - started
             logger.warning("model failed", version=self.version, error=str(error))
-            return no_answers(rows.num_rows, classes, seconds, f"{error!s:.300}")
+            return no_answers(row_count, classes, seconds, f"{error!s:.300}")
         seconds = time.perf_counter() - started
         return finite_answers(said.prediction, said.score, classes, seconds)
 
-    def predict(self, feeds: dict[str, npt.NDArray[Any]], rows: int) -> Predictions:
+    def predict(self, feeds: Feeds, rows: int) -> Predictions:
         """Predict rows that are arrays already; see ``OnnxModel``."""
         return self.model.predict_arrays(feeds, rows)
 

@@ -1,7 +1,12 @@
-"""The scorer's tables: figures not yet reported, and what was told already."""
+"""The scorer's tables: figures not yet reported, what was told already, and jobs."""
 
+from typing import Any
+
+from driftloop.contracts.scoring import ScoringPlan, ScoringRequested
+from driftloop.runtime.leases import LeasedJob
 from driftloop.scorer.core import Tally
-from sqlmodel import Field, Session, SQLModel
+from sqlalchemy import JSON
+from sqlmodel import Column, Field, Session, SQLModel, col
 
 
 class ScorerTally(SQLModel, table=True):
@@ -40,6 +45,42 @@ class ScorerReplayed(SQLModel, table=True):
     __tablename__ = "scorer_replayed"
     pipeline: str = Field(primary_key=True)
     wish_id: str
+
+
+class ScorerJob(LeasedJob, table=True):
+    """A dataset version that is to be scored; see ``jobs``.
+
+    Attributes
+    ----------
+    asked_at : time of the request, ISO 8601 in UTC.
+    request : a ``scoring-requested``; None: only its cancellation has come yet.
+    origin : its place in its chain; see ``contracts.base.chain_of``.
+    plan : a :class:`ScoringPlan`, once it is fixed and told.
+    cancelled_by, cancel_reason : a person's wish that it ends.
+    duration_seconds : that all its tries took.
+    """
+
+    __tablename__ = "scorer_job"
+    pipeline: str
+    asked_at: str = ""
+    request: str | None = None
+    origin: dict[str, Any] = Field(
+        default_factory=dict, sa_column=Column(JSON, nullable=False)
+    )
+    plan: str | None = None
+    cancelled_by: str | None = None
+    cancel_reason: str | None = None
+    duration_seconds: float = 0
+
+    def asked(self) -> ScoringRequested:
+        return ScoringRequested.model_validate_json(self.request or "")
+
+    def fixed(self) -> ScoringPlan | None:
+        return ScoringPlan.model_validate_json(self.plan) if self.plan else None
+
+
+JOB_ORDER = (col(ScorerJob.asked_at), col(ScorerJob.id))
+"""In which jobs are taken."""
 
 
 def load_tally(session: Session, replica: str, pipeline: str) -> Tally:

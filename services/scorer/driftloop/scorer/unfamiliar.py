@@ -5,11 +5,12 @@ their last leaf and lines go on for ever: the answer is worth less, and the call
 told. Moments are left out: each new one lies after those of training.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
 import numpy as np
+import numpy.typing as npt
 from driftloop.models.package import InputColumn
 from driftloop.scorer.feeds import Feeds
 from driftloop.scorer.metrics import UNFAMILIAR
@@ -66,9 +67,37 @@ class Familiar:
                     found.append(Unfamiliar(name, count, "a value seen in training"))
         return found
 
-    def _outside(self, feeds: Feeds) -> list[Unfamiliar]:
+    def by_row(self, feeds: Feeds, row_count: int) -> list[list[str] | None]:
+        """Return the columns with such a value for each row; None: there is none."""
+        found: list[list[str] | None] = [None] * row_count
+
+        def note(column: str, rows: Iterable[int]) -> None:
+            for row in rows:
+                names = found[row]
+                if names is None:
+                    names = found[row] = []
+                names.append(column)
+
+        if self._names:
+            is_outside = self._is_outside(feeds)
+            for position in np.flatnonzero(is_outside.any(axis=0)):
+                rows = np.flatnonzero(is_outside[:, position])
+                note(self._names[position], rows.tolist())
+        for name, known in self._known.items():
+            values = feeds[name].ravel().tolist()
+            if not known.issuperset(values):
+                is_new = (value not in known and value != "" for value in values)
+                note(name, (row for row, new in enumerate(is_new) if new))
+        return found
+
+    def _is_outside(self, feeds: Feeds) -> npt.NDArray[np.bool_]:
         values = np.concatenate([feeds[name] for name in self._names], axis=1)
-        is_outside = (values < self._least) | (values > self._greatest)
+        outside: npt.NDArray[np.bool_] = values < self._least
+        outside |= values > self._greatest
+        return outside
+
+    def _outside(self, feeds: Feeds) -> list[Unfamiliar]:
+        is_outside = self._is_outside(feeds)
         if not is_outside.any():
             return []
         return [
@@ -80,11 +109,6 @@ class Familiar:
             )
             for position in np.flatnonzero(is_outside.any(axis=0))
         ]
-
-
-def in_words(found: Sequence[Unfamiliar]) -> str:
-    """Return all of it as one text."""
-    return "; ".join(map(str, found))
 
 
 def headers_of(found: Sequence[Unfamiliar]) -> dict[str, str]:

@@ -22,20 +22,21 @@ from driftloop.contracts.events import (
 from driftloop.models.package import Manifest, PackageRefused, write_package
 from driftloop.models.signing import Signer
 from driftloop.runtime.errors import Retry
+from driftloop.runtime.leases import Cost, Leases, got_further
 from driftloop.runtime.outbox import Cause
 from driftloop.runtime.service import Runtime
 from driftloop.runtime.telemetry import log, processing_span
+from driftloop.runtime.throttle import Throttle
 from driftloop.trainer import core, metrics
 from driftloop.trainer.child import ChildJob
 from driftloop.trainer.federated.rounds import Rounds
 from driftloop.trainer.handlers import accept
-from driftloop.trainer.leases import Cost, Leases, got_further, held
-from driftloop.trainer.progress import Throttle
 from driftloop.trainer.remote.choice import JobWorker, open_worker
 from driftloop.trainer.request import JobRequest
 from driftloop.trainer.settings import TrainerSettings
 from driftloop.trainer.submitted import waiting
 from driftloop.trainer.tables import (
+    ORDER,
     TrainerJob,
     pipeline_row,
     state_of,
@@ -77,8 +78,9 @@ class JobLoop:
         self._wake = wake
         self._worker: JobWorker = open_worker(self._settings)
         self._leases = Leases(
-            runtime.engine, self._settings.replica, self._settings.lease_seconds
-        )
+            runtime.engine, TrainerJob, ORDER, self._settings.replica,
+            self._settings.lease_seconds,
+        )  # fmt: skip
         self._cost = Cost()
 
     @property
@@ -273,7 +275,7 @@ class JobLoop:
         origin = _origin_of(job)
         with self._runtime.outbox.unit(_cause(job, "end")) as (session, events):
             pipeline = pipeline_row(session, job.pipeline)
-            row = held(session, job)
+            row = self._leases.held(session, job)
             if row is None:
                 return False
             row.state, row.error = state, error

@@ -12,6 +12,7 @@ from driftloop.contracts.events import (
 )
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.contracts.retraining import BudgetSection
+from driftloop.runtime.leases import LeasedJob
 from driftloop.trainer.core import OPEN_STATES, Data, LastJob, Pending, Spent, State
 from driftloop.trainer.federated.tables import Federation, FederationUpdate
 from driftloop.trainer.floor import FloorCount
@@ -110,40 +111,22 @@ class TrainerPipeline(SQLModel, table=True):
         self.labelled_span = data.labelled.model_dump_json() if data.labelled else None
 
 
-class TrainerJob(SQLModel, table=True):
+class TrainerJob(LeasedJob, table=True):
     """One training.
 
     Attributes
     ----------
     number : counts a pipeline's jobs.
-    lease_epoch : grows with each owner; a result of an older one is refused.
-    lease_expires_at : wall clock, seconds since 1970; of a waiting job: not before.
-    take_count : how often an owner took it.
-    failure_count : how often the training itself went wrong.
-    fault_count : how often a store or a table was away.
-    cpu_seconds : that all its tries took.
-    reached : the greatest done share of any try.
     """
 
     __tablename__ = "trainer_job"
-    id: str = Field(primary_key=True)
     pipeline: str = Field(index=True)
     number: int
-    state: str = "waiting"
     request: str
     origin: str
     data_end: str
     label_count: int
     champion_version: int | None = None
-    lease_owner: str | None = None
-    lease_epoch: int = 0
-    lease_expires_at: float = 0
-    take_count: int = 0
-    failure_count: int = 0
-    fault_count: int = 0
-    cpu_seconds: float = 0
-    reached: float = 0
-    error: str | None = None
 
     def asked(self) -> JobRequest:
         return JobRequest.model_validate_json(self.request)
@@ -152,6 +135,8 @@ class TrainerJob(SQLModel, table=True):
         return Origin.model_validate_json(self.origin)
 
 
+ORDER = (col(TrainerJob.number), col(TrainerJob.id))
+"""In which jobs are taken."""
 TABLES = (TrainerPipeline, TrainerJob, Federation, FederationUpdate, Submission)
 _time = TypeAdapter(UtcTime)
 

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 from driftloop.cli.context import CommandError, connect
 from driftloop.cli.datasets import reports, upkeep, views, work
-from driftloop.cli.datasets.history import LATEST
 from driftloop.cli.options import HOME, Home, Json, console, print_json
+from driftloop.contracts.scoring import LATEST
 
 datasets_app = typer.Typer(
     help="What the models learn from, version by version.", no_args_is_help=True

@@ -5,7 +5,6 @@ labels at 365 (0: without any). ``730`` alone takes the last labels that came be
 the observations went on, and ``latest`` is the newest of all.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +23,7 @@ from driftloop.contracts.events import (
     TrainingStarted,
 )
 from driftloop.contracts.pipeline import PipelineSpec
+from driftloop.contracts.scoring import LATEST, NO_LABELS, is_named, name_of
 
 TOPICS = (
     "pipeline-applied",
@@ -34,16 +34,6 @@ TOPICS = (
     "model-trained",
     "model-registered",
 )
-LATEST = "latest"
-NO_LABELS = 0
-"""A table of labels begins empty at this version."""
-
-_is_version = re.compile(r"(\d+)(?:\.(\d+))?").fullmatch
-
-
-def name_of(dataset: DatasetRef) -> str:
-    """Return a version as people write it."""
-    return f"{dataset.observations.version}.{_labels(dataset)}"
 
 
 def _labels(dataset: DatasetRef) -> int:
@@ -114,8 +104,7 @@ class History:
         """
         if name == LATEST:
             return self.latest
-        match = _is_version(name)
-        found = [v for v in self.versions if match and _is_named(v, *match.groups())]
+        found = [v for v in self.versions if is_named(v.event.dataset, name)]
         if not found:
             raise CommandError(
                 f"{self.spec.name} has no dataset version {name!r}; it goes from "
@@ -131,13 +120,6 @@ def _is_kept(version: int, tables: Iterable[TableMaintained]) -> bool:
         for table in tables
         if table.vacuumed_count
     )
-
-
-def _is_named(version: Version, observations: str, labels: str | None) -> bool:
-    dataset = version.event.dataset
-    if dataset.observations.version != int(observations):
-        return False
-    return labels is None or _labels(dataset) == int(labels)
 
 
 def histories(entries: Iterable[Entry]) -> dict[str, History]:

@@ -9,10 +9,11 @@ from typing import Any
 import polars as pl
 from driftloop.cli.context import CommandError, Installation
 from driftloop.cli.datasets import history
-from driftloop.cli.datasets.history import LATEST, History, Version
+from driftloop.cli.datasets.history import History, Version
 from driftloop.cli.log import read_log
 from driftloop.cli.payloads import flat, references_of, write_payloads
 from driftloop.contracts.events import DatasetRef, TableRef
+from driftloop.contracts.scoring import LATEST
 from driftloop.runtime.data.comparison import compare
 from driftloop.runtime.data.profile import profiles_of
 from driftloop.runtime.data.reading import (

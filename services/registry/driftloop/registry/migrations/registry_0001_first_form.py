@@ -527,6 +527,7 @@ def upgrade() -> None:
         sa.Column("reason", sa.String(), nullable=False),
         sa.Column("package_digest", sa.String(), nullable=False),
         sa.Column("request", sa.Integer(), nullable=False),
+        sa.Column("roles", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("position"),
         sa.UniqueConstraint("event_id"),
     )

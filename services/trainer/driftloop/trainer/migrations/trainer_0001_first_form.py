@@ -56,14 +56,7 @@ def upgrade() -> None:
     op.create_table(
         "trainer_job",
         sa.Column("id", sa.String(), nullable=False),
-        sa.Column("pipeline", sa.String(), nullable=False),
-        sa.Column("number", sa.Integer(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
-        sa.Column("request", sa.String(), nullable=False),
-        sa.Column("origin", sa.String(), nullable=False),
-        sa.Column("data_end", sa.String(), nullable=False),
-        sa.Column("label_count", sa.Integer(), nullable=False),
-        sa.Column("champion_version", sa.Integer(), nullable=True),
         sa.Column("lease_owner", sa.String(), nullable=True),
         sa.Column("lease_epoch", sa.Integer(), nullable=False),
         sa.Column("lease_expires_at", sa.Float(), nullable=False),
@@ -73,6 +66,13 @@ def upgrade() -> None:
         sa.Column("cpu_seconds", sa.Float(), nullable=False),
         sa.Column("reached", sa.Float(), nullable=False),
         sa.Column("error", sa.String(), nullable=True),
+        sa.Column("pipeline", sa.String(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("request", sa.String(), nullable=False),
+        sa.Column("origin", sa.String(), nullable=False),
+        sa.Column("data_end", sa.String(), nullable=False),
+        sa.Column("label_count", sa.Integer(), nullable=False),
+        sa.Column("champion_version", sa.Integer(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("trainer_job", schema=None) as batch_op:

@@ -6,15 +6,46 @@ whoever has an older one (it was frozen, say, and woke later) can change nothing
 
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from driftloop.runtime.telemetry import log
-from driftloop.trainer.core import OPEN_STATES
-from driftloop.trainer.tables import TrainerJob
 from sqlalchemy import Engine, or_
-from sqlmodel import Session, col, select
+from sqlmodel import Field, Session, SQLModel, col, select
 
+OPEN_STATES = ("waiting", "running")
 logger = log(__name__)
+
+
+class LeasedJob(SQLModel):
+    """What a service's table of jobs has, for :class:`Leases`.
+
+    Attributes
+    ----------
+    lease_epoch : grows with each owner; a result of an older one is refused.
+    lease_expires_at : wall clock, seconds since 1970; of a waiting job: not before.
+    take_count : how often an owner took it.
+    failure_count : how often the work itself went wrong.
+    fault_count : how often a store or a table was away.
+    cpu_seconds : that all its tries took.
+    reached : the greatest done share of any try.
+    """
+
+    id: str = Field(primary_key=True)
+    state: str = "waiting"
+    lease_owner: str | None = None
+    lease_epoch: int = 0
+    lease_expires_at: float = 0
+    take_count: int = 0
+    failure_count: int = 0
+    fault_count: int = 0
+    cpu_seconds: float = 0
+    reached: float = 0
+    error: str | None = None
+
+
+J = TypeVar("J", bound=LeasedJob)
 
 
 @dataclass(frozen=True)
@@ -24,12 +55,12 @@ class Cost:
     cpu_seconds: float = 0.0
     reached: float = 0.0
 
-    def add_to(self, row: TrainerJob) -> None:
+    def add_to(self, row: LeasedJob) -> None:
         row.cpu_seconds += self.cpu_seconds
         row.reached = max(row.reached, self.reached)
 
 
-def got_further(job: TrainerJob, cost: Cost) -> bool:
+def got_further(job: LeasedJob, cost: Cost) -> bool:
     """Whether a try went on where those before it ended.
 
     Then it was no failure of the same kind: say a machine that is taken away each
@@ -39,35 +70,46 @@ def got_further(job: TrainerJob, cost: Cost) -> bool:
     return 0 < job.reached < cost.reached
 
 
-class Leases:
+class Leases(Generic[J]):
     """Takes, renews and gives back jobs for one owner.
 
     Parameters
     ----------
+    jobs : the service's table.
+    order : its columns by which waiting jobs are taken.
     owner : stable name of this instance; after a restart it goes on with its job at
         once, without waiting for the lease to end.
     """
 
-    def __init__(self, engine: Engine, owner: str, seconds: float) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        jobs: type[J],
+        order: Sequence[Any],
+        owner: str,
+        seconds: float,
+    ) -> None:
         self._engine = engine
+        self._jobs = jobs
+        self._order = tuple(order)
         self._owner = owner
         self._seconds = seconds
         self._renewed = 0.0
         self.recheck = threading.Event()
         """Set by who knows that a job may not be ours any more."""
 
-    def take(self) -> TrainerJob | None:
+    def take(self) -> J | None:
         """Take a waiting job, our own of an earlier run, or one whose lease is over."""
+        jobs = self._jobs
         with Session(self._engine, expire_on_commit=False) as session:
             free = or_(
-                (col(TrainerJob.state) == "running")
-                & (col(TrainerJob.lease_owner) == self._owner),
-                col(TrainerJob.lease_expires_at) < time.time(),
+                (col(jobs.state) == "running") & (col(jobs.lease_owner) == self._owner),
+                col(jobs.lease_expires_at) < time.time(),
             )
             query = (
-                select(TrainerJob)
-                .where(col(TrainerJob.state).in_(OPEN_STATES), free)
-                .order_by(col(TrainerJob.number), col(TrainerJob.id))
+                select(jobs)
+                .where(col(jobs.state).in_(OPEN_STATES), free)
+                .order_by(*self._order)
                 .limit(1)
                 .with_for_update(skip_locked=True)
             )
@@ -81,14 +123,14 @@ class Leases:
         self._renewed = time.monotonic()
         return job
 
-    def renew(self, job: TrainerJob) -> bool:
+    def renew(self, job: J) -> bool:
         """Return whether the job is still ours; renews when a third is over."""
         is_recent = time.monotonic() - self._renewed < self._seconds / 3
         if is_recent and not self.recheck.is_set():
             return True
         self.recheck.clear()
         with Session(self._engine) as session:
-            row = held(session, job)
+            row = self.held(session, job)
             if row is not None:
                 row.lease_expires_at = time.time() + self._seconds
             is_ours = row is not None
@@ -97,7 +139,7 @@ class Leases:
         return is_ours
 
     def put_back(
-        self, job: TrainerJob, error: str, cost: Cost, *, wait_s: float, is_fault: bool
+        self, job: J, error: str, cost: Cost, *, wait_s: float, is_fault: bool
     ) -> None:
         """Let the job be taken again, not before ``wait_s`` from now.
 
@@ -106,7 +148,7 @@ class Leases:
         is_fault : something else was away, so this try does not count.
         """
         with Session(self._engine) as session:
-            row = held(session, job)
+            row = self.held(session, job)
             if row is not None:
                 row.state, row.error = "waiting", error
                 row.lease_expires_at = time.time() + wait_s
@@ -120,15 +162,14 @@ class Leases:
                     row.failure_count += 1
             session.commit()
 
-
-def held(session: Session, job: TrainerJob) -> TrainerJob | None:
-    """Return the job's row, locked; None when it is open no more or not ours."""
-    row = session.get(TrainerJob, job.id, with_for_update=True)
-    if (
-        row is None
-        or row.lease_epoch != job.lease_epoch
-        or row.state not in OPEN_STATES
-    ):
-        logger.warning("the job is not ours any more", job=job.id)
-        return None
-    return row
+    def held(self, session: Session, job: J) -> J | None:
+        """Return the job's row, locked; None when it is open no more or not ours."""
+        row = session.get(self._jobs, job.id, with_for_update=True)
+        if (
+            row is None
+            or row.lease_epoch != job.lease_epoch
+            or row.state not in OPEN_STATES
+        ):
+            logger.warning("the job is not ours any more", job=job.id)
+            return None
+        return row
