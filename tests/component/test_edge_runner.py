@@ -270,6 +270,13 @@ BAD: list[tuple[str, str, dict[str, Any], int, str]] = [
     ("POST", "/invocations", {"content": b"x"}, 415, "send application/json or"),
     ("POST", "/invocations", {"content": b"x" * 20_001}, 413, "at most 20000 bytes"),
     ("POST", "/invocations", {"content": iter([b"x"])}, 411, "Content-Length"),
+    (
+        "POST",
+        "/invocations?explain=true",
+        {"json": {"instances": [[1, "red"]]}},
+        400,
+        "no explanations at the edge",
+    ),
     ("POST", "/pipelines/other/invocations", {"json": {}}, 404, "no model is served"),
     ("POST", "/v2/models/other/infer", {"json": {}}, 404, "no model is served for"),
     ("GET", f"/v2/models/{NAME}/versions/9", {}, 404, "version '9' of"),

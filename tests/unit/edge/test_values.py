@@ -232,9 +232,45 @@ def test_tensors_are_read_alike(tensors: Any) -> None:
         assert ours == theirs
 
 
+NUMBERS = [INPUTS[0], INPUTS[1]]
+MATRICES: list[Any] = [
+    [tensor("x", "FP64", [1.0, 2.0, 3.0, 4.0], [2, 2])],
+    [tensor("x", "FP64", [[1.0, 2.0], [3.0, 4.0]], [2, 2])],
+    [tensor("x", "FP64", [1.0, 2.0], [1, 2]), tensor("id", "BYTES", ["a"])],
+    [tensor("x", "FP64", [1.0, 2.0], [1, 2]), tensor("y", "FP64", [1.0])],
+    [tensor("x", "FP64", [1.0, 2.0, 3.0], [1, 3])],
+    [tensor("x", "FP64", [1.0, 2.0, 3.0], [1, 2])],
+    [tensor("x", "BYTES", ["a", "b"], [1, 2])],
+    [tensor("x", "FP64", [], [0, 0])],
+    [tensor("x", "FP64", [1.0], [1, 1, 1])],
+]
+
+
+@pytest.mark.parametrize("wanted", [NUMBERS, INPUTS], ids=["numbers", "all"])
+@pytest.mark.parametrize("tensors", MATRICES, ids=str)
+def test_a_matrix_of_all_inputs_is_read_alike(
+    tensors: Any, wanted: list[InputColumn]
+) -> None:
+    body = {"inputs": tensors}
+    mine = [c for c in EDGE_INPUTS if c.name in {each.name for each in wanted}]
+
+    def at_home() -> Any:
+        columns, check = columns_of(request_in(json.dumps(body).encode(), None).tensors)
+        check(wanted)
+        return columns
+
+    assert told(lambda: inference.columns_of(body, mine)) == told(at_home)
+
+
 @pytest.mark.parametrize(
     "parameter",
-    ["binary_data_size", "binary_data", "shared_memory_region", "sequence_id"],
+    [
+        "explain",
+        "binary_data_size",
+        "binary_data",
+        "shared_memory_region",
+        "sequence_id",
+    ],
 )
 def test_what_would_change_the_answer_is_refused(parameter: str) -> None:
     given_ = tensor("size", "FP64", [1.0]) | {"parameters": {parameter: 8}}
@@ -265,7 +301,7 @@ def test_the_same_values_are_unfamiliar(rows: list[tuple[Any, Any, Any]]) -> Non
     feeds, count = edge.feeds_of(columns, EDGE_INPUTS)
     found, row_count = unfamiliar.Familiar(EDGE_INPUTS).unfamiliar(feeds, count)
     theirs = home_unfamiliar.Familiar(INPUTS).unfamiliar(feeds)
-    assert unfamiliar.in_words(found) == home_unfamiliar.in_words(theirs)
+    assert unfamiliar.in_words(found) == "; ".join(map(str, theirs))
     assert unfamiliar.header_of(found) == home_unfamiliar.headers_of(theirs).get(
         home_unfamiliar.UNFAMILIAR_HEADER, ""
     )

@@ -1,6 +1,7 @@
 """The Open Inference Protocol v2 in JSON: inputs of a request, outputs of an answer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from .columns import DATETIME, FIRST_US, LAST_US, Column, Moment
@@ -30,9 +31,27 @@ REFUSED = {
     "binary_data_output": "there are no binary tensors at the edge; read 'data'",
     "shared_memory_region": "there is no shared memory; send the values",
     "classification": "there is no classification extension; read 'score'",
+    "explain": "there are no explanations at the edge; ask the scorer at home",
+    "explain_ms": "there are no explanations at the edge; ask the scorer at home",
     "sequence_id": "requests do not depend on each other; there are no sequences",
 }
 """Parameters that would change the answer, and why they cannot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One input of a request.
+
+    Attributes
+    ----------
+    data : flat, row by row where there are several columns.
+    width : columns of it: one, or all of the model's inputs in their order.
+    """
+
+    name: str
+    datatype: str
+    data: list[Any]
+    width: int
 
 
 def columns_of(body: dict[str, Any], inputs: Sequence[Column]) -> Values:
@@ -47,55 +66,107 @@ def columns_of(body: dict[str, Any], inputs: Sequence[Column]) -> Values:
     tensors = body.get("inputs")
     if not isinstance(tensors, list) or not tensors:
         raise BadRequest("expected 'inputs': a list of tensors, one for each feature")
-    known = {column.name: column.type for column in inputs}
-    columns: Values = {}
+    read: list[Tensor] = []
     for tensor in tensors:
         name = tensor.get("name") if isinstance(tensor, dict) else None
         if not isinstance(name, str):
             raise BadRequest("an input has no 'name'")
-        if name in columns:
-            raise BadRequest(f"input {name!r} comes twice")
-        columns[name] = _values(tensor, name, known)
+        read.append(_tensor(tensor, name))
+    if any(tensor.width > 1 for tensor in read):
+        return _matrix(read, inputs)
+    known = {column.name: column.type for column in inputs}
+    columns: Values = {}
+    for one in read:
+        if one.name in columns:
+            raise BadRequest(f"input {one.name!r} comes twice")
+        columns[one.name] = _typed(one, known)
     return columns
 
 
-def _values(tensor: dict[str, Any], name: str, known: dict[str, str]) -> list[Any]:
+def _tensor(tensor: dict[str, Any], name: str) -> Tensor:
     _parameters(tensor, f"input {name!r}")
-    datatype, shape, data = (tensor.get(key) for key in ("datatype", "shape", "data"))
-    if datatype not in NUMBERS and datatype != BYTES:
-        raise BadRequest(f"input {name!r}: unknown datatype {datatype!r:.40}")
-    if not isinstance(shape, list) or not _is_column(shape):
-        raise BadRequest(
-            f"input {name!r}: expected shape [n] or [n, 1], got {shape!r:.80}"
-        )
+    datatype, data = tensor.get("datatype"), tensor.get("data")
+    rows, width = _size(name, datatype, tensor.get("shape"))
     if not isinstance(data, list):
         raise BadRequest(f"input {name!r}: expected 'data', a list")
-    if shape[0] != len(data):
+    is_by_row = width > 1 and len(data) == rows
+    if is_by_row and all(type(row) is list and len(row) == width for row in data):
+        data = [value for row in data for value in row]
+    if rows * width != len(data):
         raise BadRequest(
-            f"input {name!r}: shape {shape} does not fit {len(data)} values"
+            f"input {name!r}: shape {tensor['shape']} does not fit {len(data)} values"
         )
+    return Tensor(name, str(datatype), data, width)
+
+
+def _size(name: str, datatype: Any, shape: Any) -> tuple[int, int]:
+    """Return the rows and columns of an input, from what is said about it."""
+    if datatype not in NUMBERS and datatype != BYTES:
+        raise BadRequest(f"input {name!r}: unknown datatype {datatype!r:.40}")
+    if not isinstance(shape, list) or not _is_shape(shape):
+        raise BadRequest(
+            f"input {name!r}: expected shape [n] or [n, 1] for a feature, or [n, k] "
+            f"for all k of them, got {shape!r:.80}"
+        )
+    width = shape[1] if len(shape) == 2 else 1
+    if width > 1 and datatype == BYTES:
+        raise BadRequest(
+            f"input {name!r}: {width} columns of BYTES; send a tensor for each feature"
+        )
+    return shape[0], width
+
+
+def _is_shape(shape: list[Any]) -> bool:
+    return (
+        len(shape) in (1, 2)
+        and all(type(size) is int for size in shape)
+        and shape[0] >= 0
+        and shape[-1] >= (len(shape) == 2)
+    )
+
+
+def _typed(tensor: Tensor, known: dict[str, str]) -> list[Any]:
+    name, datatype = tensor.name, tensor.datatype
     kind = known.get(name)
     if kind is None:
         if name == ROW_ID:
-            return data  # says which rows are asked about
+            return tensor.data  # says which rows are asked about
         raise BadRequest(
             f"the model has no input {name!r:.80}; it has {', '.join(known)}"
         )
     if kind == DATETIME and datatype == "INT64":
-        return [_moment(value, name) for value in data]
+        return [_moment(value, name) for value in tensor.data]
     if (datatype == BYTES) != (DATATYPES[kind] == BYTES):
         raise BadRequest(
             f"input {name!r} is a {kind}: send {DATATYPES[kind]}, not {datatype}"
         )
-    return data
+    return tensor.data
 
 
-def _is_column(shape: list[Any]) -> bool:
-    return (
-        (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1))
-        and type(shape[0]) is int
-        and shape[0] >= 0
-    )
+def _matrix(tensors: Sequence[Tensor], inputs: Sequence[Column]) -> Values:
+    """Return the values where one tensor has all inputs, in their order."""
+    whole = next(tensor for tensor in tensors if tensor.width > 1)
+    columns = {t.name: t.data for t in tensors if t.name == ROW_ID and t.width == 1}
+    if len(columns) != len(tensors) - 1:
+        raise BadRequest(
+            f"input {whole.name!r}: has {whole.width} columns, so it is the only "
+            "input; or send a tensor for each feature"
+        )
+    other = next((c for c in inputs if DATATYPES[c.type] == BYTES), None)
+    if other is not None:
+        raise BadRequest(
+            f"input {whole.name!r}: {other.name!r} is a {other.type}; send a tensor "
+            "for each feature"
+        )
+    if len(inputs) != whole.width:
+        names = ", ".join(column.name for column in inputs)
+        raise BadRequest(
+            f"input {whole.name!r}: {whole.width} columns; the model has "
+            f"{len(inputs)} inputs: {names}"
+        )
+    for position, column in enumerate(inputs):
+        columns[column.name] = whole.data[position :: whole.width]
+    return columns
 
 
 def _moment(value: Any, name: str) -> Moment | None:
@@ -110,15 +181,26 @@ def _moment(value: Any, name: str) -> Moment | None:
     return Moment(value)
 
 
+def refuse(parameters: Mapping[str, Any], whose: str) -> None:
+    """Refuse parameters that would change the answer and cannot.
+
+    Raises
+    ------
+    BadRequest
+        Names the parameter, and why.
+    """
+    for name, why in REFUSED.items():
+        if parameters.get(name) not in (None, False, 0, "", "false"):
+            raise BadRequest(f"{whose}: parameter {name!r}: {why}")
+
+
 def _parameters(holder: dict[str, Any], whose: str) -> None:
     parameters = holder.get("parameters")
     if parameters is None:
         return
     if not isinstance(parameters, dict):
         raise BadRequest(f"{whose}: expected 'parameters', an object")
-    for name, why in REFUSED.items():
-        if parameters.get(name) not in (None, False, 0, ""):
-            raise BadRequest(f"{whose}: parameter {name!r}: {why}")
+    refuse(parameters, whose)
 
 
 def wanted_outputs(body: dict[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from . import VERSION
 from .answering import Answer, Desk
 from .errors import BadRequest
 from .forms import Values, columns_of_csv, columns_of_json, json_object
-from .inference import DATATYPES, columns_of, outputs_of, wanted_outputs
+from .inference import DATATYPES, columns_of, outputs_of, refuse, wanted_outputs
 from .metrics import CONTENT_TYPE
 from .unfamiliar import header_of, in_words
 
@@ -48,6 +48,7 @@ class Call:
     ----------
     headers : by name, in any case.
     parts : of the path, decoded.
+    query : of the address.
     read : returns the body; see ``Handler.body``.
     waiting : returns bytes that wait to be sent home, files sent, files refused.
     """
@@ -56,6 +57,7 @@ class Call:
     method: str
     path: str
     parts: list[str]
+    query: Mapping[str, str]
     headers: HTTPMessage
     read: Callable[[], bytes]
     waiting: Callable[[], tuple[int, int, int]]
@@ -178,11 +180,17 @@ def _invocations(call: Call) -> Reply:
     data = call.read()
     if problem := _content_problem(content_type):
         raise HttpError(415, problem)
+    refuse(call.query, "the address")
     columns: Values
     if content_type.lower().startswith(CSV):
         columns = columns_of_csv(data, desk.package.inputs)
     else:
-        columns = columns_of_json(json_object(data), desk.package.inputs)
+        body = json_object(data)
+        columns = columns_of_json(body, desk.package.inputs)
+        params = body.get("params") or {}
+        if not isinstance(params, dict):
+            raise BadRequest("params: expected an object")
+        refuse(params, "params")
     request_id = call.request_id()
     answer = desk.answer(columns, request_id)
     reply = _json({"predictions": answer.said.prediction.tolist()})

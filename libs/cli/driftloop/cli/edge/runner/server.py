@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from . import VERSION
 from .answering import Desk
@@ -139,7 +139,8 @@ class Handler(BaseHTTPRequestHandler):
         return data
 
     def _handle(self, method: str) -> None:
-        path = urlsplit(self.path).path
+        address = urlsplit(self.path)
+        path = address.path
         headers = self.headers
         self._is_read = (
             "Content-Length" not in headers and "Transfer-Encoding" not in headers
@@ -149,6 +150,7 @@ class Handler(BaseHTTPRequestHandler):
             method=method,
             path=path,
             parts=[unquote(part) for part in path.split("/") if part],
+            query=dict(parse_qsl(address.query)),
             headers=headers,
             read=self.body,
             waiting=self.server.rules.spool,
