@@ -26,7 +26,7 @@ from driftloop.models.package import (
 )
 from driftloop.models.samples import samples_json
 from driftloop.models.signing import TrustedKeys
-from driftloop.scorer.shelf import Loaded
+from driftloop.scorer.shelf import Loaded, Pace
 from driftloop.trainer import fitting
 from driftloop.trainer.fitting import Fitted
 
@@ -466,7 +466,6 @@ def packed(
     ref = write_package(about, files, factory.signer, factory.store)
     trusted = TrustedKeys.from_folder(factory.home / "keys" / "trusted")
     package = read_package(ref, factory.store, trusted)
-    loaded = Loaded(
-        VERSION, ref, package.manifest, OnnxModel.from_package(package), 1e-5
-    )
+    model, pace = OnnxModel.from_package(package), Pace(1e-5, 1e-5)
+    loaded = Loaded(VERSION, ref, package.manifest, model, pace)
     return loaded, export(factory, tmp_path / "edge", ref)
