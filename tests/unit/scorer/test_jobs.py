@@ -496,6 +496,40 @@ def test_a_source_goes_on_anywhere_in_one_order(place: Place) -> None:
         assert rest == whole[start:]
 
 
+def most_held(uri: str, rows: int) -> tuple[int, int]:
+    """Write a file of so many rows; return its bytes, and those held in reading it."""
+    columns = [f"x{number}" for number in range(4)]
+    chance = np.random.default_rng(0)
+    times = np.zeros(rows, dtype="datetime64[us]")
+    table = pa.table(
+        {
+            "id": pa.array(range(rows)).cast(pa.string()),
+            "event_time": pa.array(times, pa.timestamp("us", "UTC")),
+            **{name: chance.normal(size=rows) for name in columns},
+        }
+    )
+    write_deltalake(uri, table)
+    whole = table.nbytes
+    del table
+    pool = pa.default_memory_pool()
+    before, most, seen = pool.bytes_allocated(), 0, 0
+    source = Source(NAME, TableRef(uri=uri, version=0), columns, None)
+    assert len(source._files) == 1
+    for batch in source.batches(0, 500):
+        seen += batch.num_rows
+        most = max(most, pool.bytes_allocated() - before)
+    assert seen == rows
+    return whole, most
+
+
+def test_what_a_source_holds_does_not_grow_with_a_file(tmp_path: Path) -> None:
+    small, of_small = most_held(str(tmp_path / "small"), 200_000)
+    large, of_large = most_held(str(tmp_path / "large"), 800_000)
+    assert large > 3 * small
+    assert of_large < 1.2 * of_small
+    assert of_large < large / 2
+
+
 def test_a_column_of_another_type_is_said(place: Place) -> None:
     write_deltalake(
         place.uri,
