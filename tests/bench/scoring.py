@@ -103,7 +103,7 @@ def _tensors(rows: np.ndarray) -> dict[str, Any]:
 
 
 OURS_AS_MLFLOW = ("/pipelines/{model}/invocations", _split)
-OURS_AS_PROTOCOL = ("/v2/models/{model}/infer", _tensors)
+OURS_AS_PROTOCOL = ("/v2/models/{model}/infer", _tensor)
 MLFLOW = f"mlflow=={ANSWERS.stem.removeprefix('mlflow-')}"
 PEERS = (
     Peer(

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,8 +47,16 @@ def wait_until(is_so: Callable[[], object], what: str, timeout_s: float = 120) -
 class ServiceProcess:
     """``python -m driftloop.<service>`` with its home, to be killed at will."""
 
-    def __init__(self, name: str, broker: str, home: Path, **settings: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        broker: str,
+        home: Path,
+        sockets: Sequence[int] = (),
+        **settings: str,
+    ) -> None:
         self.name = name
+        self._sockets = sockets
         self.broker = broker
         self._log = home / f"{name}{settings.get('replica', '')}.log"
         self._env = {
@@ -95,7 +103,7 @@ class ServiceProcess:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", f"driftloop.{self.name}"],
-                stdout=log, stderr=log, env=self._env,
+                stdout=log, stderr=log, env=self._env, pass_fds=self._sockets,
             )  # fmt: skip
         wait_until(
             lambda: self._found_url(written),

@@ -288,6 +288,39 @@ def test_role_of_the_pipeline_file(world: World) -> None:
         client.close()
 
 
+def test_somebody_of_each_role_that_the_file_names(world: World) -> None:
+    """A second approver is not compliance; nobody counts for two roles."""
+    world.wait_for_people(people=1, also={"compliance": 1})
+    ben, cleo, dan, eve = (
+        world.here.signed_in(name, "approver@credit", *more)
+        for name, more in (
+            ("ben", ["compliance@credit"]),
+            ("cleo", []),
+            ("dan", []),
+            ("eve", ["compliance@rides"]),
+        )
+    )
+    shown = f"/api/v1/approvals/{world.name}/1"
+    both = {"approver": 1, "compliance": 1}
+    assert ben.get(shown).json()["missing"] == both
+    assert world.decide(cleo).json()["state"] == "awaiting_approval"
+    asked = dan.get(shown).json()
+    assert (asked["needed"], asked["missing"]) == (1, {"compliance": 1})
+    assert not asked["you_may"]
+    for late in (dan, eve):
+        refused = world.decide(late)
+        assert refused.status_code == 409
+        assert "waits for 1 compliance" in refused.json()["title"]
+    assert world.decide(ben).json()["state"] == "approved"
+    given = world.here.log.read(ApprovalGiven, pipeline=world.name)
+    assert [(x.by, sorted(x.roles)) for x in given] == [
+        ("cleo", ["approver"]),
+        ("ben", ["approver", "compliance"]),
+    ]
+    for client in (ben, cleo, dan, eve):
+        client.close()
+
+
 def test_file_that_lets_go_of_people(world: World) -> None:
     """Who trains may change a pipeline, but not who decides about what was trained."""
     world.wait_for_people()

@@ -14,12 +14,15 @@ from typing import Any
 
 import grpc
 import numpy as np
+import pyarrow as pa
 import pytest
 import uvicorn
 from driftloop.runtime.http import http_app
 from driftloop.runtime.identity.guard import Guard
 from driftloop.scorer.answering import Desk, Traffic
 from driftloop.scorer.api import routers
+from driftloop.scorer.explaining.pool import Explaining
+from driftloop.scorer.explaining.wish import Times
 from driftloop.scorer.open_inference import open_inference_pb2 as pb
 from driftloop.scorer.open_inference.rpc import SERVICE, grpc_server
 from driftloop.scorer.settings import ScorerSettings
@@ -33,6 +36,9 @@ TOKEN = "token-of-the-tests"
 MAX_BYTES = 200_000
 LABELS, SCORES = ["yes", "no"], [0.997527, 0.047426]
 ANSWER = [LABELS, SCORES]
+REFERENCE = pa.RecordBatch.from_pydict(
+    {"size": [0.0, 2.0, 4.0, 6.0], "colour": ["red", "blue", "blue", "red"]}
+)
 HEAD = ["order-42", NAME, "3", {"role": "champion"}]
 
 
@@ -46,14 +52,15 @@ class Scorer:
 @pytest.fixture(scope="module")
 def scorer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scorer]:
     factory = Factory(tmp_path_factory.mktemp("home"))
-    loaded = factory.loaded(3, -5.0, is_binary=True)
+    loaded = factory.loaded(3, -5.0, is_binary=True, reference=REFERENCE)
     shelf = Shelf()
     shelf.show(NAME, Served(1, loaded, is_settled=True))
     shirts = factory.loaded(1, pipeline="shirts")
     shelf.show("shirts", Served(1, shirts, is_settled=True))
     settings = ScorerSettings.model_validate({"api_token": TOKEN})
     app = http_app("scorer", settings, lambda: {"live": True, "ready": True})
-    desk = Desk(shelf, Traffic())
+    explaining = Explaining(1, 1, Times(60_000, 60_000))
+    desk = Desk(shelf, Traffic(), None, explaining)
     for router in routers(desk, settings, lambda: True):
         app.include_router(router)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
@@ -79,6 +86,7 @@ def scorer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scorer]:
     finally:
         server.should_exit = True
         thread.join(20)
+        explaining.close()
 
 
 @pytest.fixture(scope="module")
@@ -316,3 +324,69 @@ def test_a_method_that_there_is_not(scorer: Scorer) -> None:
         with pytest.raises(grpc.RpcError) as refused:
             unknown(b"", timeout=10)
     assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+# ── explanations ────────────────────────────────────────────────────────────
+
+
+def test_an_answer_is_explained(call: Any) -> None:
+    """Typed or raw, as the values came; the parameters have their own types."""
+    for made in (request, raw_request):
+        message = made()
+        message.parameters["explain"].bool_param = True
+        message.parameters["explain_ms"].int64_param = 60_000
+        answer = call("ModelInfer", message)
+        assert [output.name for output in answer.outputs] == [
+            "prediction", "score",
+            "explanation", "explanation_standard_error", "explanation_base",
+        ]  # fmt: skip
+        assert list(answer.outputs[2].shape) == [2, 2]
+        values, errors, base = (
+            np.frombuffer(answer.raw_output_contents[place], "<f8")
+            if answer.raw_output_contents
+            else np.array(answer.outputs[place].contents.fp64_contents)
+            for place in (2, 3, 4)
+        )
+        chances = [SCORES[0], 1 - SCORES[1]]
+        sums = values.reshape(2, 2).sum(axis=1) + base
+        assert sums == pytest.approx(chances, abs=1e-5)
+        assert not errors.any()
+        told = answer.parameters
+        assert told["role"].string_param == "champion"
+        assert told["explain_method"].string_param == "exact"
+        assert told["explain_timed_out"].WhichOneof("parameter_choice") == "bool_param"
+        assert told["explain_background_rows"].int64_param == 4
+        assert json.loads(told["explain_columns"].string_param) == ["size", "colour"]
+
+
+def test_no_explanation_is_told_that_was_not_asked_for(call: Any) -> None:
+    answer = call("ModelInfer", request())
+    assert [output.name for output in answer.outputs] == ["prediction", "score"]
+    assert list(answer.parameters) == ["role"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "value"),
+    [
+        ("explain", "string_param", "true"),
+        ("explain", "int64_param", 1),
+        ("explain_ms", "int64_param", 0),
+        ("explain_ms", "double_param", 5.5),
+    ],
+)
+def test_a_wrong_wish_is_named(call: Any, name: str, kind: str, value: Any) -> None:
+    message = request()
+    setattr(message.parameters[name], kind, value)
+    with pytest.raises(grpc.RpcError) as refused:
+        call("ModelInfer", message)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert refused.value.details().startswith(f"{name}: expected")
+
+
+def test_tritons_client_is_told_why(told: dict[str, Any]) -> None:
+    """By its own ``parameters``, through both doors."""
+    for door in ("http", "grpc"):
+        values, base, columns = told[door]["explained"]
+        sums = [sum(row) + start for row, start in zip(values, base, strict=True)]
+        assert sums == pytest.approx([SCORES[0], 1 - SCORES[1]], abs=1e-5)
+        assert json.loads(columns) == ["size", "colour"]

@@ -32,6 +32,7 @@ from driftloop.contracts.events import (
 from driftloop.local.kafka import KafkaNode
 from driftloop.runtime.admin import create_topics
 
+from tests.component.cli import run_cli
 from tests.component.processes import Log, ServiceProcess, with_id
 from tests.unit.registry import story
 from tests.unit.scorer.packages import Factory
@@ -45,6 +46,7 @@ class Installation:
 
     def __init__(self, node: KafkaNode, home: Path) -> None:
         create_topics(node.bootstrap)
+        self.broker = node.bootstrap
         self.factory = Factory(home)
         self.log = Log(node.bootstrap, home)
         self.home = home
@@ -255,6 +257,31 @@ def test_a_request_that_nobody_decides_expires(world: World) -> None:
     assert second.json()["state"] == "approved"
     assert [e.approved_by for e in world.read(ModelApproved)] == [["ann", "bob"]]
     assert [e.request for e in world.read(ApprovalRequested)] == [1, 2]
+
+
+def test_people_at_the_command_line(installation: Installation, world: World) -> None:
+    """Asked again, and two roles say yes; each answer says who is missing."""
+
+    def say(command: str, by: str) -> str:
+        about = (command, f"{world.name}/1", "--by", by, "--reason", "fine")
+        url = installation.registry.url
+        return run_cli(world.home, installation.broker, *about, REGISTRY_URL=url)
+
+    def ask(expires_after: str) -> None:
+        terms = {"also": {"compliance": 1}, "expires_after": expires_after}
+        world.apply(automation="approve", rollout={"approval": terms})
+        wait_until(lambda: _terms(world) == expires_after, 30)
+
+    ask("1s")
+    world.train("one")
+    world.wait_for(1, "expired")
+    ask("never")
+    both = "1 approver and 1 compliance said yes"
+    assert f"0 of {both}" in say("request-approval", "dan")
+    assert f"1 of {both} (ann)" in say("approve", "ann")
+    assert "approved" in say("approve", "bob")
+    [request, *_] = reversed(world.read(ApprovalRequested))
+    assert (request.request, request.also) == (2, {"compliance": 1})
 
 
 def _terms(world: World) -> str:

@@ -21,6 +21,7 @@ from driftloop.models.trial import TrialFailed
 from driftloop.runtime.database import open_database
 from driftloop.runtime.errors import Retry
 from driftloop.scorer import loader
+from driftloop.scorer.explaining.explainer import Explainer, Unexplained
 from driftloop.scorer.loader import Loader, OpenModel, model_opener
 from driftloop.scorer.settings import ScorerSettings
 from driftloop.scorer.shelf import Loaded, Shelf
@@ -84,7 +85,20 @@ def desired(
 def test_a_good_package_is_opened(factory: Factory, open_model: OpenModel) -> None:
     loaded = open_model(NAME, ServedModel(version=1, package=factory.package(1.0)))
     assert loaded.answer(packages.SAMPLES).prediction.to_pylist() == [12.0, 3.0]
-    assert loaded.row_seconds > 0
+    assert loaded.pace.seconds(1) > 0
+
+
+def test_a_version_explains_by_the_rows_of_its_package(
+    factory: Factory, open_model: OpenModel
+) -> None:
+    """One without such rows serves all the same."""
+    package = factory.package(1.0, reference=packages.SAMPLES)
+    explainer = open_model(NAME, ServedModel(version=1, package=package)).explainer
+    assert isinstance(explainer, Explainer)
+    assert explainer.background.outputs.tolist() == [[12.0], [3.0]]
+    assert explainer.pace > 0
+    bare = open_model(NAME, ServedModel(version=2, package=factory.package(1.0)))
+    assert isinstance(bare.explainer, Unexplained)
 
 
 def test_a_classifier_is_opened(factory: Factory, open_model: OpenModel) -> None:

@@ -38,6 +38,15 @@ def values_of(result: Any) -> list[Any]:
     ]
 
 
+WISH = {"explain": True, "explain_ms": 60_000}
+
+
+def explanation_of(result: Any, columns: str) -> list[Any]:
+    """Return contributions, base, and the names of the columns."""
+    base = result.as_numpy("explanation_base").reshape(-1)
+    return [result.as_numpy("explanation").tolist(), base.tolist(), columns]
+
+
 def refused(call: Any) -> list[Any]:
     """Return status and words of a call that must fail."""
     try:
@@ -89,6 +98,9 @@ def http(address: str, token: str, model: str) -> dict[str, Any]:
         said["datatypes"] = [
             values_of(ask(inputs_of(triton_http, datatype))) for datatype in SIZES
         ]
+        result = ask(inputs_of(triton_http), parameters=WISH)
+        columns = result.get_response()["parameters"]["explain_columns"]
+        said["explained"] = explanation_of(result, columns)
         said["async"] = values_of(
             client.async_infer(model, inputs_of(triton_http), **allowed()).get_result()
         )
@@ -130,6 +142,9 @@ def grpc(address: str, token: str, model: str) -> dict[str, Any]:
             head.model_version,
             {"role": head.parameters["role"].string_param},
         ]
+        result = client.infer(model, inputs_of(triton_grpc), parameters=WISH, **allowed)
+        columns = result.get_response().parameters["explain_columns"].string_param
+        said["explained"] = explanation_of(result, columns)
         said["datatypes"] = [
             values_of(client.infer(model, inputs_of(triton_grpc, datatype), **allowed))
             for datatype in SIZES

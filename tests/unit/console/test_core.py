@@ -143,7 +143,8 @@ def test_every_decision_of_the_table_is_shown() -> None:
         e.ObservationArrived, e.LabelArrived, e.BatchIngested, e.BatchValidated,
         e.BatchRejected, e.BatchScored, e.DatasetVersioned, e.PerformanceMeasured,
         e.RequestsAnswered, e.TrainingProgressed, e.ServingDesired, e.ScorerReported,
-        e.FederatedRoundOpened, e.FederatedUpdateSubmitted, s.ScoringProgressed,
+        e.EdgeReported, e.FederatedRoundOpened,
+        e.FederatedUpdateSubmitted, s.ScoringProgressed,
         e.TrackingChanged, e.LineageReported, TokenChanged, AuditNoted, AuditAnchored,
     }  # fmt: skip
     assert produced_by("console") == ()

@@ -125,6 +125,16 @@ def test_people_are_reminded_while_a_request_is_open(
             "remind_after 1h is not before expires_after 1h",
         ),
         (
+            "{name: a, task: binary, data: {target: b}, "
+            "rollout: {approval: {role: risk, also: {risk: 2}}}}",
+            "also names 'risk', which is role already",
+        ),
+        (
+            "{name: a, task: binary, data: {target: b}, "
+            "rollout: {approval: {also: {risk: 0}}}}",
+            "rollout.approval.also.risk: .*greater than or equal to 1",
+        ),
+        (
             "{name: a, task: binary, data: {target: b, features: {x: {}}}, "
             "checks: [{check: stuck, columns: [xx]}]}",
             "names column 'xx'.*did you mean 'x'",

@@ -14,6 +14,7 @@ from driftloop.contracts.base import Event
 from driftloop.contracts.events import (
     AlertRaised,
     DriftDetected,
+    DriftEnded,
     ModelRolledBack,
     PerformanceMeasured,
     ServedModel,
@@ -261,7 +262,11 @@ def test_quarantined_rows_are_a_fault_once_and_over_once(
     assert fault.features == ["size"]
     assert fault.since == day(10)
     assert fault.detected_at < day(12)
+    assert monitor.of(DriftEnded) == []
     monitor.take_all(Shop().usual(range(15, 30)))
+    (end,) = monitor.of(DriftEnded)
+    assert (end.cause, end.features, end.since) == ("sensor_fault", ["size"], day(10))
+    assert end.until == day(15)
     severities = [(e.severity, e.owner) for e in monitor.of(AlertRaised)]
     assert severities == [("critical", "ada"), ("info", "ada")]
     assert "to about 2024-01-16 00:00" in monitor.of(AlertRaised)[1].detail
@@ -331,6 +336,8 @@ def test_values_in_another_unit_are_a_fault_and_silence_the_error(
     assert fault.features == ["weight"]
     assert fault.since == day(20)
     assert fault.evidence[0].detector == "scale"
+    (end,) = monitor.of(DriftEnded)
+    assert (end.features, end.since, end.until) == (["weight"], day(20), day(27))
     assert retrains(monitor) == []
     assert [e.severity for e in monitor.of(AlertRaised)] == ["critical", "info"]
 

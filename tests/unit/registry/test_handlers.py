@@ -200,14 +200,18 @@ def test_handlers_are_those_of_the_topic_table() -> None:
     assert set(table.topics) == {topic.name for topic in consumed_by("registry")}
 
 
+CREATED: dict[str, Any] = {"name": NAME, "version": 1, "source": "s", "location": "l"}
+
+
 @pytest.mark.parametrize(
     ("revision", "change", "is_known"),
     [
         (3, RunTagDeleted(run_id="a" * 32, key="k"), True),
         (4, RunTagDeleted(run_id="a" * 32, key="k"), False),
-        (3, VersionCreated(name=NAME, version=1, source="s", location="l"), False),
+        (3, VersionCreated(**CREATED), True),
+        (3, VersionCreated(**CREATED, tags={"k": '"job_id":""'}, job_id="j"), False),
     ],
-    ids=["here already", "of others", "leads to a training"],
+    ids=["here already", "of others", "of no pipeline", "leads to a training"],
 )
 def test_changes_asked_for_here_are_passed_over(
     deps: Deps, revision: int, change: Any, is_known: bool

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -107,6 +108,47 @@ def test_decisions_that_do_not_count(decision: Decision, why: str) -> None:
     assert states(book) == {1: "awaiting_approval"}
     assert why in book.standings[1].ignored[decision.event_id]
     assert any("did not count" in entry.detail for entry in book.history)
+
+
+BOTH = ApprovalRule("approver", 1, also={"compliance": 1})
+
+
+def as_roles(decision: Decision, *roles: str) -> Decision:
+    return replace(decision, roles=frozenset(roles))
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_somebody_of_each_role_approves(order: int) -> None:
+    """Who has both roles counts for the one that is missing, whoever came first."""
+    ann = as_roles(said("ann"), "approver", "compliance")
+    bob = as_roles(said("bob"), "approver")
+    decisions = [ann, bob] if order else [bob, ann]
+    assert states(open_ledger([registered(1, BOTH)], decisions[:1])) == {
+        1: "awaiting_approval"
+    }
+    book = open_ledger([registered(1, BOTH)], decisions)
+    assert states(book) == {1: "approved"}
+    assert set(book.standings[1].decided_by) == {"ann", "bob"}
+
+
+def test_two_of_one_role_are_not_somebody_of_each() -> None:
+    ann, bob = (as_roles(said(name), "approver") for name in ("ann", "bob"))
+    book = open_ledger([registered(1, BOTH)], [ann, bob])
+    assert states(book) == {1: "awaiting_approval"}
+    assert book.standings[1].decided_by == ("ann",)
+    assert book.standings[1].ignored[bob.event_id] == (
+        "version 1 needs no other approver: it waits for 1 compliance, and bob "
+        "decides as approver"
+    )
+    cid = as_roles(said("cid"), "compliance")
+    book = open_ledger([registered(1, BOTH)], [ann, bob, cid])
+    assert states(book) == {1: "approved"}
+
+
+def test_a_no_of_any_role_is_enough() -> None:
+    ann = as_roles(said("ann"), "approver")
+    bob = as_roles(said("bob", "reject"), "approver")
+    assert states(open_ledger([registered(1, BOTH)], [ann, bob])) == {1: "rejected"}
 
 
 def test_a_good_decision_has_no_objection() -> None:

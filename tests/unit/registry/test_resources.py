@@ -32,6 +32,7 @@ from driftloop.registry.resources.comparisons import comparison_routes
 from driftloop.registry.resources.datasets import dataset_routes
 from driftloop.registry.resources.decisions import decision_routes
 from driftloop.registry.resources.deployments import deployment_routes
+from driftloop.registry.resources.edges import edge_routes
 from driftloop.registry.resources.runs import run_routes
 from driftloop.registry.rest import ApiRouter, Context
 from driftloop.registry.settings import RegistrySettings
@@ -56,6 +57,7 @@ ROUTES = (
     comparison_routes,
     approval_routes,
     deployment_routes,
+    edge_routes,
     decision_routes,
     comment_routes,
     audit_routes,

@@ -194,8 +194,14 @@ class Factory:
         signer: Signer | None = None,
         inputs: tuple[str, ...] = ("size", "colour"),
         model: bytes | None = None,
+        reference: pa.RecordBatch | None = None,
     ) -> PackageRef:
-        """Return a package; ``samples`` overwrites parts of the true ones."""
+        """Return a package; ``samples`` overwrites parts of the true ones.
+
+        Parameters
+        ----------
+        reference : training rows for ``reference.arrow``; None: it has none.
+        """
         columns = [InputColumn(name=inputs[0], type="number", nullable=True), INPUTS[1]]
         rows = SAMPLES.rename_columns([inputs[0], "colour"])
         sums = np.array([11.0, 2.0]) + plus
@@ -209,6 +215,11 @@ class Factory:
             or onnx_bytes(plus, is_binary=is_binary, extra=extra, inputs=inputs),
             "samples.json": json.dumps(expected).encode(),
         }
+        if reference is not None:
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, reference.schema) as writer:
+                writer.write_batch(reference)
+            files["reference.arrow"] = sink.getvalue().to_pybytes()
         return write_package(
             manifest(pipeline, columns, is_binary),
             files,
@@ -219,10 +230,14 @@ class Factory:
     def loaded(self, version: int, plus: float = 0.0, **fields: Any) -> Loaded:
         """Return a version in memory, without the trial in a child process."""
         # here, as services that are tested without the scorer use the rest
-        from driftloop.scorer.shelf import Loaded
+        from driftloop.scorer.explaining.explainer import explainer_of
+        from driftloop.scorer.shelf import Loaded, Pace
 
         ref = self.package(plus, **fields)
         trusted = TrustedKeys.from_folder(self.home / "keys" / "trusted")
         package = read_package(ref, self.store, trusted)
         model = OnnxModel.from_package(package)
-        return Loaded(version, ref, package.manifest, model, row_seconds=1e-5)
+        reference = package.files.get("reference.arrow")
+        explainer = explainer_of(model, package.manifest, reference)
+        pace = Pace(1e-5, 1e-5)
+        return Loaded(version, ref, package.manifest, model, pace, explainer)

@@ -17,7 +17,7 @@ from driftloop.scorer.answering import Desk, Traffic
 from driftloop.scorer.api import routers
 from driftloop.scorer.open_inference.tensors import values_in
 from driftloop.scorer.settings import ScorerSettings
-from driftloop.scorer.shelf import Loaded, Served, Shelf
+from driftloop.scorer.shelf import Loaded, Pace, Served, Shelf
 from fastapi import FastAPI
 from prometheus_client import REGISTRY
 
@@ -236,7 +236,7 @@ def test_a_classifier(
         (without(BODY, ("datatype", "BYTES")), "is a number: send FP64, not BYTES"),
         (without(BODY, ("datatype", "FP99")), "unknown datatype"),
         (without(BODY, ("shape", [3, 1])), "does not fit 2 values"),
-        (without(BODY, ("shape", [2, 2])), "expected shape"),
+        (without(BODY, ("shape", [2, 2])), "does not fit 2 values"),
         (without(BODY, ("shape", "2")), "expected shape"),
         (without(BODY, ("shape", [True])), "expected shape"),
         (without(BODY, ("data", "ab")), "expected 'data'"),
@@ -318,7 +318,7 @@ def test_a_champion_that_fails_says_so(
 def test_a_slow_model_leaves_the_event_loop(
     client: HttpClient, shelf: Shelf, versions: dict[str, Loaded]
 ) -> None:
-    shelf.show(NAME, Served(2, replace(versions["one"], row_seconds=1.0)))
+    shelf.show(NAME, Served(2, replace(versions["one"], pace=Pace(1.0, 1.0))))
     assert client.post(INFER, json=BODY).json()["outputs"][0]["data"] == [12.0, 3.0]
 
 

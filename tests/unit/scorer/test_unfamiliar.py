@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from driftloop.models.package import ColumnType, InputColumn
 from driftloop.scorer.feeds import Feeds, feeds_of
-from driftloop.scorer.unfamiliar import Familiar, headers_of, in_words
+from driftloop.scorer.unfamiliar import Familiar, headers_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,7 +30,7 @@ FAMILIAR = {
 
 def told(**values: list[Any]) -> str:
     feeds, _ = feeds_of(FAMILIAR | values, INPUTS)
-    return in_words(Familiar(INPUTS).unfamiliar(feeds))
+    return "; ".join(map(str, Familiar(INPUTS).unfamiliar(feeds)))
 
 
 def test_what_was_learned_from_is_familiar() -> None:

@@ -6,11 +6,12 @@ import asyncio
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ _START_TIMEOUT_S = 180.0
 # Longer than the services' and then the broker's grace time.
 _STOP_TIMEOUT_S = 60.0
 _BROKER_GRACE_S = 30.0
+_DOOR_BACKLOG = 1024
 
 Progress = Callable[[str], None]
 
@@ -56,22 +58,30 @@ class Service:
     port : of its HTTP interface, unless it is taken.
     has_api : it serves people or outside systems, so it needs the token.
     grpc_port : of its gRPC interface, where it has one.
-    argv : how it is started; by default ``python -m driftloop.<name>``.
+    program : its module, by default the name; several may run the same.
+    replica : the name of this one among them.
+    is_shared : it answers at the door that all of its program share, too.
+    argv : how it is started; by default ``python -m driftloop.<program>``.
     """
 
     name: str
-    port: int
+    port: int | None
     has_api: bool = False
     grpc_port: int | None = None
+    program: str = ""
+    replica: str = "0"
+    is_shared: bool = False
     argv: Sequence[str] = ()
     env: Mapping[str, str] = field(default_factory=dict)
 
 
+SCORER, DOOR, DOOR_PORT = "scorer", "scorer (all)", 7003
+MAX_SCORERS = 64
 SERVICES = (
     Service("registry", 7002, has_api=True),
     Service("ingest", 7001, has_api=True),
     Service("validator", 7004),
-    Service("scorer", 7003, has_api=True, grpc_port=7013),
+    Service(SCORER, DOOR_PORT, has_api=True, grpc_port=7013),
     Service("monitor", 7007, has_api=True),
     Service("trainer", 7005),
     Service("deployer", 7006),
@@ -79,17 +89,53 @@ SERVICES = (
 )
 
 
+def with_scorers(count: int) -> tuple[Service, ...]:
+    """Return the services, with so many scorers behind one door.
+
+    The supervisor opens the door's socket and keeps it open: each scorer takes
+    connections from it, so while one starts again, the others answer.
+
+    Raises
+    ------
+    ValueError
+        When the count is not from 1 to 64.
+    """
+    if not 1 <= count <= MAX_SCORERS:
+        raise ValueError(f"scorers: {count} is not a number from 1 to {MAX_SCORERS}")
+    if count == 1:
+        return SERVICES
+    first = next(service for service in SERVICES if service.name == SCORER)
+    shared = [
+        replace(
+            first,
+            name=SCORER if number == 0 else f"{SCORER}-{number + 1}",
+            port=None,
+            program=SCORER,
+            replica=str(number),
+            is_shared=True,
+        )
+        for number in range(count)
+    ]
+    return tuple(
+        chain.from_iterable(
+            shared if service is first else [service] for service in SERVICES
+        )
+    )
+
+
 def up(
     home: Path,
     foreground: bool = False,
     *,
+    scorers: int = 1,
     progress: Progress | None = None,
     timeout_s: float = _START_TIMEOUT_S,
 ) -> dict[str, Any]:
     """Start the stack, or find it running.
 
     In the background it returns when every process is ready. In the foreground it
-    shows all logs and returns after the stop by Ctrl-C or `down`.
+    shows all logs and returns after the stop by Ctrl-C or `down`. A stack that runs
+    keeps its number of scorers.
 
     Returns
     -------
@@ -104,14 +150,15 @@ def up(
     JarError, KafkaError, PortTakenError
         When the broker cannot be prepared.
     """
+    services = with_scorers(scorers)
     place = Home(home.resolve())
     place.create()
     if place.supervisor_pid() is None:
         ensure_jars(progress)
         if foreground:
-            supervise(home, echo=True)
+            supervise(home, echo=True, services=services)
             return status(home)
-        _spawn_supervisor(place)
+        _spawn_supervisor(place, scorers)
     return _wait_until_ready(place, timeout_s, progress)
 
 
@@ -185,11 +232,9 @@ def supervise(
         known = place.read_record()
         processes, urls = known.get("processes", {}), known.get("urls", {})
         before = {name: process.get("port") for name, process in processes.items()}
-        before |= {
-            name: int(urls[name].rpartition(":")[2])
-            for name in map(_grpc, (s.name for s in services))
-            if name in urls
-        }
+        before |= {name: int(url.rpartition(":")[2]) for name, url in urls.items()}
+        if any(s.is_shared for s in services):
+            before[DOOR] = before.pop(SCORER, None)  # where it was asked before
         ports = settle_ports(services, before, claims)
         asyncio.run(_supervise(place, services, ports, echo))
 
@@ -205,10 +250,12 @@ async def _supervise(
         "supervisor": {"pid": os.getpid(), "identity": identity(os.getpid())},
         "broker": f"{LOOPBACK}:{ports[BROKER]}",
         "urls": {
-            s.name: f"http://{LOOPBACK}:{ports[s.name]}" for s in services if s.has_api
+            _address(s): f"http://{LOOPBACK}:{ports[_door(s)]}"
+            for s in services
+            if s.has_api
         }
         | {
-            _grpc(s.name): f"{LOOPBACK}:{ports[_grpc(s.name)]}"
+            _grpc(_address(s)): f"{LOOPBACK}:{ports[_grpc(_address(s))]}"
             for s in services
             if s.grpc_port
         },
@@ -228,10 +275,11 @@ async def _supervise(
             record["state"] = "running"
         place.write_record(record)
 
+    door = _open_door(ports)
     supervisor = Supervisor(
         [
             _broker_spec(node, stack_id),
-            *(_service_spec(s, place, ports, stack_id, echo) for s in services),
+            *(_service_spec(s, place, ports, stack_id, echo, door) for s in services),
         ],
         place.logs,
         echo=echo,
@@ -240,6 +288,8 @@ async def _supervise(
     try:
         await supervisor.run()
     finally:
+        if door is not None:
+            door.close()
         record["state"] = "stopped"
         place.write_record(record)
 
@@ -248,18 +298,39 @@ def settle_ports(
     services: Sequence[Service], known: Mapping[str, int | None], claims: PortClaims
 ) -> dict[str, int]:
     """Choose each process's port: that of the last run, else its default, else free."""
-    wanted = {BROKER: BROKER_PORT} | {s.name: s.port for s in services}
-    wanted |= {_grpc(s.name): s.grpc_port for s in services if s.grpc_port}
+    wanted: dict[str, int | None] = {BROKER: BROKER_PORT}
+    if any(s.is_shared for s in services):
+        wanted[DOOR] = DOOR_PORT
+    wanted |= {s.name: s.port for s in services}
+    wanted |= {_grpc(_address(s)): s.grpc_port for s in services if s.grpc_port}
     chosen: dict[str, int] = {}
 
     def is_usable(port: int) -> bool:
         return port not in chosen.values() and claims.claim(port) and is_port_free(port)
 
-    free = iter(lambda: free_port(frozenset(wanted.values())), None)
+    usual = frozenset(port for port in wanted.values() if port)
+    free = iter(lambda: free_port(usual), None)
     for name, default in wanted.items():
         candidates = [port for port in (known.get(name), default) if port]
         chosen[name] = next(filter(is_usable, chain(candidates, free)))
     return chosen
+
+
+def _open_door(ports: Mapping[str, int]) -> socket.socket | None:
+    """Open the socket that several scorers take connections from."""
+    if DOOR not in ports:
+        return None
+    return socket.create_server((LOOPBACK, ports[DOOR]), backlog=_DOOR_BACKLOG)
+
+
+def _address(service: Service) -> str:
+    """Return under which name people look for a service's address."""
+    return service.program if service.is_shared else service.name
+
+
+def _door(service: Service) -> str:
+    """Return the name of the port at which people reach a service."""
+    return DOOR if service.is_shared else service.name
 
 
 def _grpc(name: str) -> str:
@@ -287,42 +358,62 @@ def _broker_spec(node: KafkaNode, stack_id: str) -> ProcessSpec:
 
 
 def _service_spec(
-    service: Service, place: Home, ports: Mapping[str, int], stack_id: str, echo: bool
+    service: Service,
+    place: Home,
+    ports: Mapping[str, int],
+    stack_id: str,
+    echo: bool,
+    door: socket.socket | None = None,
 ) -> ProcessSpec:
     port = ports[service.name]
+    program = service.program or service.name
     own = {
         _MARKER: stack_id,
         "DRIFTLOOP_HOME": str(place.path),
         "DRIFTLOOP_BROKER": f"{LOOPBACK}:{ports[BROKER]}",
-        f"DRIFTLOOP_{service.name.upper()}_HTTP_PORT": str(port),
+        f"DRIFTLOOP_{program.upper()}_HTTP_PORT": str(port),
         "DRIFTLOOP_LOG_FORMAT": "console" if echo else "json",
         "PYTHONUNBUFFERED": "1",
     }
     if service.grpc_port:
-        grpc_port = str(ports[_grpc(service.name)])
-        own[f"DRIFTLOOP_{service.name.upper()}_GRPC_PORT"] = grpc_port
+        grpc_port = str(ports[_grpc(_address(service))])
+        own[f"DRIFTLOOP_{program.upper()}_GRPC_PORT"] = grpc_port
+    shared = [door.fileno()] if door is not None and service.is_shared else []
+    if shared:
+        own[f"DRIFTLOOP_{program.upper()}_SHARED_FD"] = str(shared[0])
+        own["DRIFTLOOP_REPLICA"] = service.replica
     if service.has_api:
         own["DRIFTLOOP_API_TOKEN"] = place.token_file.read_text(encoding="utf-8")
         own["DRIFTLOOP_OPERATOR_DECIDES"] = "true"  # this stack is one person's
-    for linked in ("registry", "scorer"):
+    for linked in ("registry", SCORER):
         if service.name == "console" and linked in ports:
-            url = f"http://{LOOPBACK}:{ports[linked]}"
+            at = DOOR if linked == SCORER and DOOR in ports else linked
+            url = f"http://{LOOPBACK}:{ports[at]}"
             own[f"DRIFTLOOP_CONSOLE_{linked.upper()}_URL"] = url
     return ProcessSpec(
         service.name,
-        service.argv or [sys.executable, "-m", f"driftloop.{service.name}"],
+        service.argv or [sys.executable, "-m", f"driftloop.{program}"],
         {**os.environ, **own, **service.env},
         is_ready=http_ready(f"http://{LOOPBACK}:{port}/readyz"),
         port=port,
+        sockets=shared,
     )
 
 
-def _spawn_supervisor(place: Home) -> None:
+def _spawn_supervisor(place: Home, scorers: int = 1) -> None:
     """Start a supervisor of its own session; wait until it has the stack in hand."""
     log = place.logs / "supervisor.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "driftloop.local", "supervise", str(place.path)],
+            [
+                sys.executable,
+                "-m",
+                "driftloop.local",
+                "supervise",
+                str(place.path),
+                "--scorers",
+                str(scorers),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -65,6 +65,7 @@ class ProcessSpec:
     blocks_start : the processes after it start only when it is ready.
     on_ready : done once, in a thread, before the processes after it start.
     port : only passed on to whoever asks for the state.
+    sockets : numbers of those that it inherits, under the same numbers.
     """
 
     name: str
@@ -77,6 +78,7 @@ class ProcessSpec:
     port: int | None = None
     backoff: Backoff = Backoff()
     stop_grace_s: float = 15.0
+    sockets: Sequence[int] = ()
 
 
 def http_ready(url: str) -> Callable[[], bool]:
@@ -293,6 +295,7 @@ class _Process:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=self.spec.sockets,
             )
         except OSError as error:
             self._line(f"cannot be started: {error}")

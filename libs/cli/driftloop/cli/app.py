@@ -16,6 +16,7 @@ from driftloop.cli.context import CommandError, connect
 from driftloop.cli.datasets.command import datasets_app
 from driftloop.cli.demo.command import DEFAULT_FOLDER, demo_command
 from driftloop.cli.demo.run import DemoError
+from driftloop.cli.edge import command as edge
 from driftloop.cli.erasures.command import erasures_app
 from driftloop.cli.federated.command import federated_app
 from driftloop.cli.jobs.command import jobs_app
@@ -82,9 +83,13 @@ def up(
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Stay, with all logs, until Ctrl-C.")
     ] = False,
+    scorers: Annotated[
+        int,
+        typer.Option(min=1, max=64, help="Processes that answer at the scorer's port."),
+    ] = 1,
 ) -> None:
     """Start real Kafka and all services as local processes."""
-    stack.up(home, foreground, _console())
+    stack.up(home, foreground, scorers, _console())
 
 
 @app.command(rich_help_panel="Local stack")
@@ -332,6 +337,8 @@ def card(
 
 app.command(rich_help_panel="Models")(packages.bom)
 app.command(rich_help_panel="Models")(packages.reproduce)
+app.command(rich_help_panel="Models")(edge.export)
+app.command(rich_help_panel="Models")(edge.edges)
 
 
 @app.command(rich_help_panel="Models")

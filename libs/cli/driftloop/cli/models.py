@@ -9,6 +9,7 @@ from driftloop.cli.describe import STYLES, describe, entry_json
 from driftloop.cli.log import CHAIN_TOPICS, read_log
 from driftloop.cli.options import plain_table
 from driftloop.cli.why import Story, UnknownModelError, parse_model, tell
+from driftloop.contracts.approval import in_words
 from rich.console import Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
@@ -125,7 +126,8 @@ def standing(answer: dict[str, Any], otherwise: str) -> str:
     if not asked or not asked["is_open"]:
         return state
     names = f" ({', '.join(asked['said_yes'])})" if asked["said_yes"] else ""
-    count = f"{len(asked['said_yes'])} of {asked['people']} {asked['role']}"
+    wanted = in_words({asked["role"]: asked["people"], **asked.get("also", {})})
+    count = f"{len(asked['said_yes'])} of {wanted}"
     end = asked.get("expires_at")
     until = f", until {end[:16].replace('T', ' ')} UTC" if end else ""
     return f"{state}, {count} said yes{names}{until}"

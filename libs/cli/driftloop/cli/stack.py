@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 
-def up(home: Path, foreground: bool, console: Console) -> None:
+def up(home: Path, foreground: bool, scorers: int, console: Console) -> None:
     """Start the stack, wait until every process is ready, and show where to look.
 
     Raises
@@ -18,12 +18,12 @@ def up(home: Path, foreground: bool, console: Console) -> None:
     StackError
         When a process is not ready in time.
     """
-    start(home, foreground, console)
+    start(home, foreground, console, scorers)
     if not foreground:
         show(local_stack.status(home), console)
 
 
-def start(home: Path, foreground: bool, console: Console) -> None:
+def start(home: Path, foreground: bool, console: Console, scorers: int = 1) -> None:
     """Start the stack and wait until every process is ready.
 
     Raises
@@ -33,11 +33,12 @@ def start(home: Path, foreground: bool, console: Console) -> None:
     """
     if local_stack.status(home)["state"] == "stopped":
         console.print(
-            f"starting Kafka and {len(local_stack.SERVICES)} services in {home}",
+            f"starting Kafka and {len(local_stack.with_scorers(scorers))} services "
+            f"in {home}",
             style="dim",
             soft_wrap=True,
         )
-    local_stack.up(home, foreground, progress=console.print)
+    local_stack.up(home, foreground, scorers=scorers, progress=console.print)
 
 
 def down(home: Path, wipe: bool, console: Console) -> None:

@@ -1,13 +1,17 @@
 """Who decides about a version, until when, and when people are reminded."""
 
 import re
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Annotated, Protocol
 
 from driftloop.contracts.base import Section
 from pydantic import Field, field_validator, model_validator
 
 USUAL_REMINDERS = ["24h", "48h"]
 NEVER = "never"
+MAX_ROLES = 8
+RoleName = Annotated[str, Field(min_length=1, max_length=100)]
 MAX_DURATION = timedelta(days=366)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _FORM = re.compile(r"([1-9][0-9]{0,8})([smhd])")
@@ -36,11 +40,44 @@ def parse_duration(text: str) -> timedelta:
     return duration
 
 
+class Asked(Protocol):
+    """Whom a request waits for."""
+
+    @property
+    def role(self) -> str: ...
+
+    @property
+    def people(self) -> int: ...
+
+    @property
+    def also(self) -> Mapping[str, int]: ...
+
+
+def seats_of(asked: Asked) -> dict[str, int]:
+    """Return how many people of each role have to say yes."""
+    return {asked.role: asked.people, **asked.also}
+
+
+def in_words(seats: Mapping[str, int]) -> str:
+    """Return how many of which roles.
+
+    >>> in_words({"approver": 2, "compliance": 1})
+    '2 approver and 1 compliance'
+    """
+    return " and ".join(f"{count} {role}" for role, count in seats.items())
+
+
 class Approval(Section):
     """Who has to say yes before a rollout, and until when."""
 
     role: str = Field(default="approver", description="whose yes counts")
     people: int = Field(default=1, ge=1, description="how many have to say it")
+    also: dict[RoleName, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict,
+        max_length=MAX_ROLES,
+        description="further roles, and how many of each have to say it too, such as "
+        "`{compliance: 1}`; each person counts for one role",
+    )
     expires_after: str = Field(
         default="72h",
         description="of clock time, such as `30m`, `72h` or `3d`: then a request that "
@@ -83,6 +120,15 @@ class Approval(Section):
         if found != sorted(set(found)):
             raise ValueError("durations must grow, for example [24h, 48h]")
         return value
+
+    @model_validator(mode="after")
+    def _roles_are_named_once(self) -> "Approval":
+        if self.role in self.also:
+            raise ValueError(
+                f"also names {self.role!r}, which is role already; add its number to "
+                "people, and remove it from also"
+            )
+        return self
 
     @model_validator(mode="after")
     def _reminded_while_open(self) -> "Approval":

@@ -6,6 +6,7 @@ from typing import Any
 
 from driftloop.contracts import events as e
 from driftloop.contracts import scoring as s
+from driftloop.contracts.approval import in_words, seats_of
 from driftloop.contracts.base import Event
 
 
@@ -62,7 +63,7 @@ def _refused(event: e.ModelRejected) -> str:
 
 def _asked(event: e.ApprovalRequested) -> str:
     again = "again " if event.request > 1 else ""
-    who = f"v{event.version} waits {again}for {event.people} {event.role}"
+    who = f"v{event.version} waits {again}for {in_words(seats_of(event))}"
     return who + _until(event.expires_at)
 
 
@@ -121,6 +122,19 @@ def _replayed(event: e.ShadowReplayed) -> str:
         f"{', '.join([*parts, f'{count:,} recorded rows with a label'])}{enough}; "
         f"{left_out}, {event.error_count:,} of {event.row_count:,} failed"
     )
+
+
+def _edge(event: e.EdgeReported) -> str:
+    """Name what is out of the ordinary; a runner that only tells it is there: so."""
+    parts = [f"{event.edge} answered {event.row_count:,} rows by v{event.version}"]
+    if event.error_count:
+        parts.append(f"{event.error_count:,} failed")
+    if event.unfamiliar_row_count and event.row_count:
+        share = percent(event.unfamiliar_row_count / event.row_count)
+        parts.append(f"{share} with unfamiliar values")
+    if event.lost_report_count:
+        parts.append(f"{event.lost_report_count:,} earlier reports lost")
+    return ", ".join(parts)
 
 
 def _progress(event: e.TrainingProgressed) -> str:
@@ -184,6 +198,14 @@ def _drift(event: e.DriftDetected) -> str:
     return f"{event.cause.replace('_', ' ')} ({advice}): {event.explanation}"
 
 
+def _drift_ended(event: e.DriftEnded) -> str:
+    cause, columns = event.cause.replace("_", " "), ", ".join(event.features)
+    return (
+        f"{cause} of {columns} is over, from {event.since:%Y-%m-%d %H:%M} to about "
+        f"{event.until:%Y-%m-%d %H:%M}"
+    )
+
+
 def _maintained(event: e.DatasetMaintained) -> str:
     tables = [event.observations, *([event.labels] if event.labels else [])]
     rows = sum(table.dropped_count for table in tables)
@@ -240,6 +262,7 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
         f"schema {x.version} with {len(x.columns)} columns by {x.accepted_by}"
     ),
     e.DriftDetected: _drift,
+    e.DriftEnded: _drift_ended,
     e.PerformanceMeasured: _performance,
     e.AlertRaised: lambda x: f"{x.severity}: {x.title}",
     e.LabelsWanted: _labels_wanted,
@@ -272,11 +295,12 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
     e.ModelRegistered: _registered,
     e.ApprovalRequested: _asked,
     e.ApprovalReminded: lambda x: (
-        f"v{x.version} still waits for {x.people} {x.role}, {len(x.said_yes)} said yes"
-        + _until(x.expires_at)
+        f"v{x.version} still waits for {in_words(seats_of(x))}, "
+        f"{len(x.said_yes)} said yes" + _until(x.expires_at)
     ),
     e.ApprovalExpired: lambda x: (
-        f"v{x.version}: {len(x.said_yes)} of {x.people} {x.role} said yes in time"
+        f"v{x.version}: {len(x.said_yes)} said yes in time, "
+        f"{in_words(seats_of(x))} had to"
     ),
     e.ApprovalRenewed: lambda x: f"v{x.version} by {x.requested_by}: {x.reason}",
     e.ApprovalGiven: lambda x: f"v{x.version}: {x.decision} by {x.by}: {x.reason}",
@@ -288,6 +312,7 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
         or f"{x.replica} has no version in memory"
     ),
     e.ShadowReplayed: _replayed,
+    e.EdgeReported: _edge,
     e.ErasureProposed: lambda x: f"{x.subject} by {x.proposed_by}: {x.reason}",
     e.ErasureRequested: lambda x: (
         f"{x.subject} by {' and '.join(filter(None, (x.requested_by, x.confirmed_by)))}"

@@ -9,6 +9,7 @@ from statistics import NormalDist
 from typing import Annotated, Any, ClassVar, Literal
 
 from driftloop.contracts.base import Event, PipelineName, UtcTime, Value
+from driftloop.contracts.edge import EdgeReport
 from driftloop.contracts.federated import (
     FederatedEncoding,
     FederationRules,
@@ -484,6 +485,18 @@ class DriftDetected(Event):
     explanation: str
 
 
+class DriftEnded(Event):
+    """What a verdict said of columns is over: their values are right again.
+
+    Of verdicts on the error there is no end but a newer one, or another version.
+    """
+
+    cause: Cause
+    features: list[str] = Field(min_length=1)
+    since: UtcTime = Field(description="start of what is over")
+    until: UtcTime = Field(description="its end, estimated")
+
+
 class Measurement(Value):
     """Prequential performance of one version over labelled rows."""
 
@@ -833,6 +846,9 @@ class ModelRegistered(Event):
     gate: list[GateCheck]
 
 
+ALSO = "further roles, and how many of each have to say yes too"
+
+
 class ApprovalRequested(Event):
     """A version passed the gate and waits for people."""
 
@@ -840,6 +856,7 @@ class ApprovalRequested(Event):
     package: PackageRef
     role: str
     people: int = Field(ge=1)
+    also: dict[str, int] = Field(default_factory=dict, description=ALSO)
     request: int = Field(default=1, ge=1, description="counts those about a version")
     expires_at: UtcTime | None = Field(
         default=None, description="when it is over, undecided; null: it stays open"
@@ -854,6 +871,7 @@ class ApprovalReminded(Event):
     package: PackageRef
     role: str
     people: int = Field(ge=1)
+    also: dict[str, int] = Field(default_factory=dict, description=ALSO)
     request: int = Field(ge=1)
     number: int = Field(ge=1, description="of the reminder")
     said_yes: list[str] = Field(description="who has approved so far")
@@ -867,6 +885,7 @@ class ApprovalExpired(Event):
     package: PackageRef
     role: str
     people: int = Field(ge=1)
+    also: dict[str, int] = Field(default_factory=dict, description=ALSO)
     request: int = Field(ge=1)
     said_yes: list[str] = Field(description="who had approved")
     expires_at: UtcTime
@@ -882,6 +901,7 @@ class ApprovalRenewed(Event):
     reason: str
     role: str
     people: int = Field(ge=1)
+    also: dict[str, int] = Field(default_factory=dict, description=ALSO)
     expires_at: UtcTime | None = None
     remind_at: list[UtcTime] = Field(default_factory=list)
 
@@ -895,6 +915,10 @@ class ApprovalGiven(Event):
     reason: str
     package_digest: str
     request: int = Field(default=1, ge=1, description="that is answered")
+    roles: list[str] = Field(
+        default_factory=list,
+        description="of those asked for, which the person has; empty: the first",
+    )
 
 
 class ModelApproved(Event):
@@ -1100,6 +1124,17 @@ class ScorerReported(Event):
         description="set in a sign of life, whose versions are all that the replica "
         "has in memory: not heard of for so long, it is taken for gone",
     )
+
+
+class EdgeReported(Event, EdgeReport):
+    """A runner of an exported version told what it did, once home was in reach.
+
+    Its id follows from the report's: sent again, it is the same event.
+    """
+
+    key_fields: ClassVar[tuple[str, ...]] = ("pipeline", "edge")
+
+    reported_by: str = Field(description="who the runner's token proves")
 
 
 class RollbackRequested(Event):

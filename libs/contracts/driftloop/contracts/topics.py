@@ -92,7 +92,8 @@ TOPICS: tuple[Topic, ...] = (
     Topic(e.ErasureCompleted, ("registry",), (), readers=("registry",)),
     Topic(e.ValueRevealed, ("ingest",), ()),
     # watching
-    Topic(e.DriftDetected, ("monitor",), ("trainer", "registry")),
+    Topic(e.DriftDetected, ("monitor",), ("trainer", "registry"), readers=("scorer",)),
+    Topic(e.DriftEnded, ("monitor",), (), readers=("scorer",)),
     Topic(e.PerformanceMeasured, ("monitor",), ("trainer", "deployer")),
     Topic(
         e.AlertRaised, ("validator", "monitor", "trainer", "registry", "deployer"), ()
@@ -132,6 +133,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic(e.ServingDesired, ("deployer",), ("scorer", "deployer"), compacted=True),
     Topic(e.ScorerReported, ("scorer",), ("deployer",), ROWS_RETENTION),
     Topic(e.ShadowReplayed, ("scorer",), ("deployer",)),
+    Topic(e.EdgeReported, ("ingest",), ("registry",)),
     Topic(e.RollbackRequested, ("registry",), ("deployer",), readers=("registry",)),
     Topic(e.RolloutSteered, ("registry",), ("deployer",), readers=("registry",)),
     Topic(e.RolloutAdvanced, ("deployer",), ("registry",)),
@@ -171,6 +173,7 @@ BESIDE_THE_CHAIN = frozenset(
     for event in (
         e.TrackingChanged,
         e.LineageReported,
+        e.EdgeReported,
         i.TokenChanged,
         i.AuditNoted,
         i.AuditAnchored,

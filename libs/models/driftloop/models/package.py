@@ -369,9 +369,35 @@ def read_file(
         raise PackageRefused(f"package {ref.digest[:12]}: {error}") from error
 
 
+def read_signed(
+    ref: PackageRef, store: ArtifactStore, trusted: TrustedKeys
+) -> tuple[bytes, bytes]:
+    """Return the manifest's bytes and the signature over them, verified.
+
+    Raises
+    ------
+    PackageRefused
+        When the signer is not trusted, or the signature or digest does not fit.
+    Retry
+        When the store is away or does not have the object (yet).
+    """
+    try:
+        return _verified(ref, store, trusted)
+    except PackageRefused:
+        raise
+    except (Reject, SignatureRefused) as error:
+        raise PackageRefused(f"package {ref.digest[:12]}: {error}") from error
+
+
 def _verified_payload(
     ref: PackageRef, store: ArtifactStore, trusted: TrustedKeys
 ) -> bytes:
+    return _verified(ref, store, trusted)[0]
+
+
+def _verified(
+    ref: PackageRef, store: ArtifactStore, trusted: TrustedKeys
+) -> tuple[bytes, bytes]:
     match = URI_PATTERN.fullmatch(ref.uri)
     if match is None:
         raise PackageRefused(f"not an artifact: {ref.uri!r}", field="uri")
@@ -396,7 +422,7 @@ def _verified_payload(
     found = hashlib.sha256(payload).hexdigest()
     if found != ref.digest:
         raise PackageRefused(f"the manifest has digest {found}, not {ref.digest}")
-    return payload
+    return payload, signatures[ref.signer]
 
 
 def _check_list(manifest: Manifest) -> None:

@@ -126,6 +126,19 @@ class TrustedKeys:
     def key_ids(self) -> frozenset[str]:
         return frozenset(self._keys)
 
+    def pem_of(self, signer: str) -> bytes:
+        """Return a trusted key in PEM.
+
+        Raises
+        ------
+        SignatureRefused
+            When it is not trusted.
+        """
+        key = self._keys.get(signer)
+        if key is None:
+            raise SignatureRefused(f"key {signer!r} is not trusted")
+        return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
     def verify(self, signer: str, data: bytes, signature: bytes) -> None:
         """Return if ``signer`` is trusted and signed exactly ``data``.
 

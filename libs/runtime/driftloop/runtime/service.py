@@ -50,6 +50,7 @@ D = TypeVar("D", bound=Deps)
 
 EXIT_BUG = 1
 STOP_TIMEOUT_S = 20
+SHARED_POLL_S = 0.1
 POSITION_INTERVAL_S = 1.0
 logger = log(__name__)
 
@@ -70,7 +71,7 @@ class Runtime(Generic[S]):
     stopping: threading.Event
 
     def state(self, event: type[Event]) -> StateView[Any]:
-        """Return the view of a compacted topic that the service follows."""
+        """Return the view of a topic that the service follows from its beginning."""
         return self.states[event]
 
 
@@ -98,6 +99,7 @@ class Parts(Generic[D]):
     configure_faust : adds tables to the Faust app of a service on that driver, and
         returns what feeds them; see ``drivers.faust.Configure``.
     servers : by protocol, those beside HTTP in the process's event loop.
+    shared : a listening socket that HTTP is answered on as well, once it is ready.
     """
 
     deps: D
@@ -107,6 +109,7 @@ class Parts(Generic[D]):
     mount: Callable[[FastAPI], None] | None = None
     configure_faust: Callable[[Any], Callable[[Message], None] | None] | None = None
     servers: Mapping[str, OpenServer] = field(default_factory=dict)
+    shared: socket.socket | None = None
 
 
 @dataclass(frozen=True)
@@ -149,12 +152,10 @@ class _Process(Generic[S, D]):
 
     async def run(self) -> int:
         with ExitStack() as stack:
-            app, threads, servers = self._start(stack)
+            app, threads, servers, shared = self._start(stack)
             sock = _listen(self._settings)
             host, port = sock.getsockname()[:2]
-            server = _Server(
-                uvicorn.Config(app, log_config=None, access_log=False, workers=1)
-            )
+            server = _server(app)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._stop, server)
@@ -165,12 +166,32 @@ class _Process(Generic[S, D]):
                 }
                 logger.info("started", http=f"http://{host}:{port}", **others)
                 watcher = asyncio.create_task(self._end_with_failure(server))
+                others_too = asyncio.create_task(self._serve_shared(app, shared))
                 await server.serve(sockets=[sock])
                 watcher.cancel()
                 self._stop(server)
+                await others_too
             for thread in threads:
                 await asyncio.to_thread(thread.join, STOP_TIMEOUT_S)
         return EXIT_BUG if self._failed.is_set() else 0
+
+    async def _serve_shared(self, app: FastAPI, shared: socket.socket | None) -> None:
+        """Answer at a door that others answer at, too, once this one can."""
+        if shared is None:
+            return
+        while not self.health()["ready"]:
+            if self._stopping.is_set():
+                return
+            await asyncio.sleep(SHARED_POLL_S)
+        server = _server(app, lifespan="off")  # the process's own has begun it
+        serving = asyncio.create_task(server.serve(sockets=[shared]))
+        while not self._stopping.is_set():
+            if serving.done():
+                self._failed.set()  # ends the process, to be started again
+                break
+            await asyncio.sleep(SHARED_POLL_S)
+        server.should_exit = True
+        await serving
 
     def _stop(self, server: "uvicorn.Server") -> None:
         server.should_exit = True
@@ -188,7 +209,10 @@ class _Process(Generic[S, D]):
     def _start(
         self, stack: ExitStack
     ) -> tuple[
-        FastAPI, list[threading.Thread], dict[str, AbstractAsyncContextManager[str]]
+        FastAPI,
+        list[threading.Thread],
+        dict[str, AbstractAsyncContextManager[str]],
+        socket.socket | None,
     ]:
         service, settings = self._service, self._settings
         url = settings.database_url_for(service.name)
@@ -247,7 +271,7 @@ class _Process(Generic[S, D]):
         if parts.mount:
             parts.mount(app)
         servers = {protocol: open_(guard) for protocol, open_ in parts.servers.items()}
-        return app, threads, servers
+        return app, threads, servers, parts.shared
 
     def _thread(self, loop: Background) -> threading.Thread:
         def guarded() -> None:
@@ -382,6 +406,14 @@ def _listen(settings: Settings) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind((settings.http_host, settings.http_port))
     return sock
+
+
+def _server(app: FastAPI, lifespan: Literal["auto", "off"] = "auto") -> "_Server":
+    return _Server(
+        uvicorn.Config(
+            app, log_config=None, access_log=False, workers=1, lifespan=lifespan
+        )
+    )
 
 
 class _Server(uvicorn.Server):

@@ -18,6 +18,7 @@ DECISIONS: dict[type[Event], str] = {
     e.SchemaProposed: "person",
     e.SchemaAccepted: "plain",
     e.DriftDetected: "warn",
+    e.DriftEnded: "quiet",
     e.AlertRaised: "warn",
     e.LabelsWanted: "person",
     e.RetrainRequested: "person",

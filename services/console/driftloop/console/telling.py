@@ -8,6 +8,7 @@ from driftloop.console.proposals import proposal
 from driftloop.console.story import DECISIONS, Pipeline, order
 from driftloop.console.versions import Waiting, version_table, waiting
 from driftloop.contracts import events as e
+from driftloop.contracts.approval import in_words
 from driftloop.contracts.base import Event
 from driftloop.contracts.describe import describe
 
@@ -15,6 +16,7 @@ ALERT_TONES = {"info": "quiet", "warning": "warn", "critical": "bad"}
 
 EVENT_TIMES: dict[type[Event], Callable[[Any], datetime]] = {
     e.DriftDetected: lambda x: x.detected_at,
+    e.DriftEnded: lambda x: x.until,
     e.TrainingStarted: lambda x: x.holdout_span.end,
     e.ModelTrained: lambda x: x.evaluation.holdout_span.end,
     e.ModelRegistered: lambda x: x.evaluation.holdout_span.end,
@@ -139,8 +141,8 @@ def _asked(name: str, asked: Waiting) -> dict[str, Any]:
     """Return a version that waits for people, with the command that answers it."""
     return {
         "version": asked.version,
-        "role": asked.role,
-        "people": asked.people,
+        "waits_for": in_words(asked.seats),
+        "people": sum(asked.seats.values()),
         "until": asked.until.isoformat() if asked.until else None,
         "said": list(asked.said),
         "command": f"driftloop approve {name}/{asked.version} "

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from driftloop.contracts import events as e
+from driftloop.contracts.approval import in_words, seats_of
 from driftloop.contracts.base import Event
 
 
@@ -23,8 +24,7 @@ class Waiting:
     """A version that waits for people."""
 
     version: int
-    role: str
-    people: int
+    seats: dict[str, int]
     until: datetime | None = None
     said: list[str] = field(default_factory=list)
 
@@ -56,7 +56,7 @@ def _advance(versions: dict[int, _Version], event: Event) -> None:
     match event:
         case e.ApprovalRequested():
             version.state = "awaiting approval"
-            version.detail = f"{event.people} {event.role}"
+            version.detail = in_words(seats_of(event))
         case e.ModelApproved():
             version.state, version.detail = "approved", ", ".join(event.approved_by)
         case e.ModelRejected():
@@ -106,9 +106,7 @@ def waiting(events: Iterable[Event]) -> list[Waiting]:
     for event in events:
         match event:
             case e.ApprovalRequested():
-                found = Waiting(
-                    event.version, event.role, event.people, event.expires_at
-                )
+                found = Waiting(event.version, seats_of(event), event.expires_at)
                 asked[event.version] = found
             case e.ApprovalGiven() if event.version in asked:
                 asked[event.version].said.append(f"{event.by}: {event.decision}")

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from driftloop.ingest.api import Door, router
+from driftloop.ingest.edge_api import router as edge_router
 from driftloop.ingest.handlers import HANDLERS, IngestDeps, Patience
 from driftloop.ingest.keys import open_keys
 from driftloop.ingest.payload_door import PayloadDoor
@@ -55,6 +56,7 @@ def build(runtime: Runtime[IngestSettings]) -> Iterator[Parts[IngestDeps]]:
         router(door),
         payloads_router(door, store),
         sources_router(puller),
+        edge_router(door, runtime.store),
         people,
     ]
     yield Parts(deps, routers=routers, background=[puller.run])

@@ -11,6 +11,7 @@ from driftloop.contracts.base import Event
 from driftloop.contracts.events import (
     AlertRaised,
     DriftDetected,
+    DriftEnded,
     Evidence,
     RejectReason,
     RowKind,
@@ -170,9 +171,9 @@ def _with_faults(
 ) -> Conclusion:
     faults = tuple(fault for fault in watch.faults if fault not in over)
     watch = watch.model_copy(update={"faults": (*faults, *new)})
-    events: list[Event] = [
-        _fault_over(watch, fault, until, spec) for fault, until in over.items()
-    ]
+    events: list[Event] = []
+    for fault, until in over.items():
+        events += _fault_over(watch, fault, until, spec)
     if new:
         events += _fault_begun(watch, new, evidence, at, spec)
     return watch, events
@@ -227,13 +228,22 @@ def _fault_begun(
 
 def _fault_over(
     watch: Watch, fault: Fault, until: datetime, spec: PipelineSpec
-) -> AlertRaised:
-    return AlertRaised(
-        pipeline=watch.pipeline,
-        condition=f"{fault.condition}:over",
-        severity="info",
-        title=f"Values of {fault.column} are right again",
-        detail=f"The fault ({fault.check}) lasted from {fault.since:%Y-%m-%d %H:%M} "
-        f"to about {until:%Y-%m-%d %H:%M}.",
-        owner=spec.owner,
-    )
+) -> Iterable[Event]:
+    return [
+        DriftEnded(
+            pipeline=watch.pipeline,
+            cause="sensor_fault",
+            features=[fault.column],
+            since=fault.since,
+            until=until,
+        ),
+        AlertRaised(
+            pipeline=watch.pipeline,
+            condition=f"{fault.condition}:over",
+            severity="info",
+            title=f"Values of {fault.column} are right again",
+            detail=f"The fault ({fault.check}) lasted from {fault.since:%Y-%m-%d %H:%M}"
+            f" to about {until:%Y-%m-%d %H:%M}.",
+            owner=spec.owner,
+        ),
+    ]

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from driftloop.contracts.approval import Approval
+from driftloop.contracts.approval import Approval, in_words, seats_of
 from driftloop.contracts.base import Event
 from driftloop.contracts.describe import compared_in_words
 from driftloop.contracts.events import (
     AlertRaised,
     ApprovalExpired,
+    ApprovalRenewed,
     ApprovalRequested,
     Evaluation,
     GateCheck,
@@ -72,6 +73,18 @@ def asked_at(approval: Approval, now: datetime) -> ApprovalRule:
         approval.people,
         None if lifetime is None else now + lifetime,
         tuple(now + after for after in approval.reminders),
+        dict(approval.also),
+    )
+
+
+def rule_in(event: ApprovalRequested | ApprovalRenewed) -> ApprovalRule:
+    """Return what an event says a request has to be answered by."""
+    return ApprovalRule(
+        event.role,
+        event.people,
+        event.expires_at,
+        tuple(event.remind_at),
+        dict(event.also),
     )
 
 
@@ -97,7 +110,7 @@ def expiry_alert(event: ApprovalExpired, owner: str | None) -> AlertRaised:
         severity="warning",
         title=f"the approval of v{event.version} expired",
         detail=f"until {event.expires_at:%Y-%m-%d %H:%M} UTC {said} said yes, "
-        f"{event.people} {event.role} had to; ask again: driftloop request-approval "
+        f"{in_words(seats_of(event))} had to; ask again: driftloop request-approval "
         f"{event.pipeline}/{event.version}",
         owner=owner,
     )
@@ -155,6 +168,7 @@ def _asked(
         package=trained.package,
         role=rule.role,
         people=rule.people,
+        also=dict(rule.also),
         request=request,
         expires_at=rule.expires_at,
         remind_at=list(rule.remind_at),

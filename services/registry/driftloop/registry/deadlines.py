@@ -193,6 +193,7 @@ def _event(session: Session, row: RegistryDue) -> Event:
         "package": ModelTrained.model_validate(version.trained).package,
         "role": rule.role,
         "people": rule.people,
+        "also": dict(rule.also),
         "request": row.request,
         "said_yes": list(standing.decided_by),
         "expires_at": rule.expires_at,

@@ -3,6 +3,7 @@
 from driftloop.registry.audit import RegistryAudit
 from driftloop.registry.comments.tables import TABLES as COMMENT_TABLES
 from driftloop.registry.deadlines import RegistryDue
+from driftloop.registry.edges.tables import TABLES as EDGE_TABLES
 from driftloop.registry.erasures.tables import TABLES as ERASURE_TABLES
 from driftloop.registry.lineage.tables import TABLES as LINEAGE_TABLES
 from driftloop.registry.mlflow.registered.shown import SHOWN_TABLES
@@ -19,4 +20,5 @@ EVERY_TABLE: list[type[SQLModel]] = [
     *LINEAGE_TABLES,
     *ERASURE_TABLES,
     *COMMENT_TABLES,
+    *EDGE_TABLES,
 ]

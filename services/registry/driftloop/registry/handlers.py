@@ -17,6 +17,7 @@ from driftloop.contracts.events import (
     CommentChanged,
     DatasetVersioned,
     DriftDetected,
+    EdgeReported,
     ErasureSettled,
     ErasureTraced,
     ModelDeployed,
@@ -36,10 +37,11 @@ from driftloop.contracts.registered import VersionCreated
 from driftloop.registry import audit, core, tables
 from driftloop.registry.comments import tables as comments
 from driftloop.registry.deadlines import schedule
+from driftloop.registry.edges import following as edges
 from driftloop.registry.erasures import following
 from driftloop.registry.erasures.tables import RegistryErasure
 from driftloop.registry.gate import Cost, PackageFinding, judge
-from driftloop.registry.ledger import ApprovalRule, Standing, State
+from driftloop.registry.ledger import Standing, State
 from driftloop.registry.lineage import tables as lineage
 from driftloop.registry.lineage.openlineage import Package, Reporter
 from driftloop.registry.mlflow import apply
@@ -184,6 +186,7 @@ def on_approval_given(event: ApprovalGiven, deps: Deps) -> Iterator[Event]:
             reason=event.reason,
             package_digest=event.package_digest,
             request=event.request,
+            roles=event.roles,
         )
     )
     session.flush()
@@ -204,8 +207,7 @@ def on_approval_expired(event: ApprovalExpired, deps: Deps) -> Iterator[Event]:
         )
     )
     session.flush()
-    applied = deps.pipelines.get(name)
-    yield core.expiry_alert(event, applied.spec.owner if applied else None)
+    yield core.expiry_alert(event, _owner(name, deps))
     yield from _changed(name, before, event.version, deps)
 
 
@@ -216,9 +218,6 @@ def on_approval_renewed(event: ApprovalRenewed, deps: Deps) -> Iterator[Event]:
     if session.get(RegistryRenewal, key) is not None:
         raise Skip("approval_already_renewed")  # two people asked at once
     before = tables.ledger_of(session, name).standings.get(event.version)
-    rule = ApprovalRule(
-        event.role, event.people, event.expires_at, tuple(event.remind_at)
-    )
     session.add(
         RegistryRenewal(
             pipeline=name,
@@ -229,7 +228,7 @@ def on_approval_renewed(event: ApprovalRenewed, deps: Deps) -> Iterator[Event]:
             by=event.requested_by,
             reason=event.reason,
             package_digest=event.package_digest,
-            rule=tables.rule_of(rule),
+            rule=tables.rule_of(core.rule_in(event)),
         )
     )
     session.flush()
@@ -306,6 +305,17 @@ def on_model_rolled_back(event: ModelRolledBack, deps: Deps) -> Iterator[Event]:
     )
     show(deps.session, event.pipeline)
     yield from deps.reporter.rolled_back(event)
+    yield from edges.take_rollback(event, deps.session, _owner(event.pipeline, deps))
+
+
+def on_edge_reported(event: EdgeReported, deps: Deps) -> Iterator[Event]:
+    """Remember what a runner told; tell people if its version should not answer."""
+    yield from edges.take_report(event, deps.session, _owner(event.pipeline, deps))
+
+
+def _owner(pipeline: str, deps: Deps) -> str | None:
+    applied = deps.pipelines.get(pipeline)
+    return applied.spec.owner if applied else None
 
 
 def on_rollout_advanced(event: RolloutAdvanced, deps: Deps) -> Iterator[Event]:
@@ -438,11 +448,15 @@ def is_known(message: Message, deps: Deps) -> bool:
     revision = sequence_of(message)
     if revision is None or not deps.has(revision):
         return False
-    return VERSION_MARK not in (message.value or b"")
+    value = message.value or b""
+    return VERSION_MARK not in value or NO_JOB_MARK in value
 
 
 VERSION_MARK = json.dumps(VersionCreated.model_fields["kind"].default).encode()
 """In the bytes of each change that may lead to an event; see :func:`take_tracking`."""
+NO_JOB_MARK = b'"job_id":""'
+"""In those of a version that belongs to no pipeline. No text in them can hold it: there
+a quotation mark has a backslash before it."""
 
 HANDLERS: list[runtime.EventHandler | runtime.Chunk] = [
     on_model_trained,
@@ -453,6 +467,7 @@ HANDLERS: list[runtime.EventHandler | runtime.Chunk] = [
     on_model_deployed,
     on_model_rolled_back,
     on_rollout_advanced,
+    on_edge_reported,
     on_dataset_versioned,
     on_batch_rejected,
     on_drift_detected,

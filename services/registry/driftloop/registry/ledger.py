@@ -10,6 +10,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
+from driftloop.contracts.approval import in_words, seats_of
+from driftloop.registry.quorum import open_seats
+
 State = Literal[
     "registered",
     "rejected",
@@ -50,12 +53,24 @@ class ApprovalRule:
     ----------
     expires_at : what is said then or later does not count; None: there is no end.
     remind_at : when people are reminded, in order.
+    also : further roles, and how many of each have to say yes too.
     """
 
     role: str
     people: int
     expires_at: datetime | None = None
     remind_at: tuple[datetime, ...] = ()
+    also: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def seats(self) -> dict[str, int]:
+        """How many of each role have to say yes."""
+        return seats_of(self)
+
+    @property
+    def everybody(self) -> int:
+        """How many people have to say yes."""
+        return sum(self.seats.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +100,7 @@ class Decision:
     Attributes
     ----------
     request : which one about the version they answered.
+    roles : of those asked for, which they have; empty: the rule's first.
     """
 
     version: int
@@ -95,6 +111,7 @@ class Decision:
     reason: str
     digest: str
     request: int = 1
+    roles: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +174,7 @@ class Standing:
     rule : of the request in hand.
     reasons : why it was rejected, or is expired.
     decided_by : people whose decisions counted in this request, in their order.
+    spoke : the roles of each of them.
     request : how often people were asked.
     ignored : event id of each decision that did not count, with the reason.
     """
@@ -166,6 +184,7 @@ class Standing:
     rule: ApprovalRule | None = None
     reasons: tuple[str, ...] = ()
     decided_by: tuple[str, ...] = ()
+    spoke: tuple[frozenset[str], ...] = ()
     request: int = 1
     ignored: dict[str, str] = field(default_factory=dict)
 
@@ -232,7 +251,27 @@ def objection(
     author = registration.author
     if decision.decision == "approve" and author and person == _person(author):
         return f"{decision.by} asked for the training of {name}; another must approve"
-    return None
+    return _surplus(name, standing, decision)
+
+
+def _surplus(name: str, standing: Standing, decision: Decision) -> str | None:
+    """Return why one more yes is of no use; None: it is of use."""
+    rule = standing.rule
+    if rule is None or decision.decision == "reject":
+        return None
+    spoke = (*standing.spoke, _speaks_for(rule, decision))
+    missing = open_seats(rule.seats, spoke)
+    if rule.everybody - sum(missing.values()) == len(spoke):
+        return None
+    roles = " and ".join(sorted(spoke[-1]))
+    return (
+        f"{name} needs no other {roles}: it waits for {in_words(missing)}, and "
+        f"{decision.by} decides as {roles}"
+    )
+
+
+def _speaks_for(rule: ApprovalRule, decision: Decision) -> frozenset[str]:
+    return decision.roles or frozenset({rule.role})
 
 
 def _closed(name: str, standing: Standing, decision: Decision) -> str | None:
@@ -258,7 +297,7 @@ def _expired(standing: Standing) -> str:
         return "the approval expired"
     return (
         f"the approval expired at {rule.expires_at:%Y-%m-%d %H:%M:%S} UTC with "
-        f"{len(standing.decided_by)} of {rule.people} {rule.role}"
+        f"{len(standing.decided_by)} of {in_words(rule.seats)}"
     )
 
 
@@ -390,7 +429,7 @@ def _register(book: _Book, fact: Registration) -> None:
     elif fact.rule is None:
         book.move(version, "approved", fact, "the gate passed")
     else:
-        detail = f"waits for {fact.rule.people} {fact.rule.role}"
+        detail = f"waits for {in_words(fact.rule.seats)}"
         book.move(version, "awaiting_approval", fact, detail)
 
 
@@ -427,6 +466,7 @@ def _ask(
             request=request,
             reasons=(),
             decided_by=(),
+            spoke=(),
         )
         detail = f"{renewal.by} asked again: {renewal.reason}"
         book.move(version, "awaiting_approval", renewal, detail)
@@ -445,7 +485,10 @@ def _decide(book: _Book, registration: Registration, fact: Decision) -> None:
         detail = f"{text} (did not count: {problem})"
         book.note(fact, fact.version, "decision", None, fact.decision, detail)
         return
-    decided_by = (*standing.decided_by, fact.by)
+    decided_by, rule = (*standing.decided_by, fact.by), standing.rule
+    if rule is not None:
+        spoke = (*standing.spoke, _speaks_for(rule, fact))
+        standing = replace(standing, spoke=spoke)
     standing = replace(standing, decided_by=decided_by)
     book.note(fact, fact.version, "decision", None, fact.decision, text)
     if fact.decision == "reject":
@@ -453,7 +496,7 @@ def _decide(book: _Book, registration: Registration, fact: Decision) -> None:
     book.standings[fact.version] = standing
     if fact.decision == "reject":
         book.move(fact.version, "rejected", fact, fact.reason)
-    elif standing.rule and len(decided_by) >= standing.rule.people:
+    elif rule and len(decided_by) >= rule.everybody:
         book.move(fact.version, "approved", fact, f"by {', '.join(decided_by)}")
 
 

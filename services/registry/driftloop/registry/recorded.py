@@ -17,6 +17,7 @@ from driftloop.contracts.events import (
     ModelRegistered,
     SettlementRequested,
 )
+from driftloop.registry.core import rule_in
 from driftloop.registry.ledger import ApprovalRule
 from driftloop.runtime.artifacts import ArtifactStore
 from driftloop.runtime.envelope import decode
@@ -59,9 +60,7 @@ class RecordedVerdicts:
             self._registered.setdefault((name, event.job_id), event)
             self._newest[name] = max(self.newest(name), event.version)
         elif isinstance(event, ApprovalRequested):
-            rule = ApprovalRule(
-                event.role, event.people, event.expires_at, tuple(event.remind_at)
-            )
+            rule = rule_in(event)
             if event.request == 1:  # later ones are in the log themselves
                 self._rules[event.pipeline, event.version] = rule
         elif isinstance(event, SettlementRequested):

@@ -97,6 +97,9 @@ class RegistryDecision(SQLModel, table=True):
     reason: str
     package_digest: str
     request: int = 1
+    roles: list[str] = Field(
+        default_factory=list, sa_column=Column(JSON, nullable=False)
+    )
 
     def fact(self) -> Decision:
         return Decision(
@@ -108,6 +111,7 @@ class RegistryDecision(SQLModel, table=True):
             reason=self.reason,
             digest=self.package_digest,
             request=self.request,
+            roles=frozenset(self.roles),
         )
 
 
@@ -214,6 +218,7 @@ def rule_from(stored: dict[str, Any]) -> ApprovalRule:
         stored["people"],
         datetime.fromisoformat(end) if end else None,
         tuple(map(datetime.fromisoformat, stored.get("remind_at", ()))),
+        stored.get("also", {}),
     )
 
 
@@ -222,6 +227,7 @@ def rule_of(rule: ApprovalRule) -> dict[str, Any]:
     return {
         "role": rule.role,
         "people": rule.people,
+        "also": dict(rule.also),
         "expires_at": rule.expires_at.isoformat() if rule.expires_at else None,
         "remind_at": [moment.isoformat() for moment in rule.remind_at],
     }

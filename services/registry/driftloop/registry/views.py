@@ -22,6 +22,7 @@ from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.registry import ledger, tables
 from driftloop.registry.core import GATE
 from driftloop.registry.ledger import Ledger, State
+from driftloop.registry.quorum import open_seats
 from driftloop.registry.tables import (
     RegistryServingChange,
     RegistryTrial,
@@ -84,11 +85,18 @@ class OpenRequest(BaseModel):
 
     request: int = Field(description="counts those about the version")
     role: str = Field(examples=["approver"])
-    people: int = Field(description="how many have to say yes", examples=[2])
+    people: int = Field(description="how many of it have to say yes", examples=[2])
+    also: dict[str, int] = Field(
+        description="further roles, and how many of each", examples=[{"compliance": 1}]
+    )
     said_yes: list[str] = Field(examples=[["ann"]])
+    missing: dict[str, int] = Field(
+        description="how many of which role still have to, while it is open",
+        examples=[{"approver": 1, "compliance": 1}],
+    )
     is_open: bool
     expires_at: datetime | None
-    progress: str = Field(examples=["1 of 2"])
+    progress: str = Field(examples=["1 of 3"])
 
 
 class HistoryEntry(BaseModel):
@@ -306,14 +314,18 @@ def _request_view(standing: ledger.Standing) -> OpenRequest | None:
         return None
     rejected = standing.state == "rejected"
     said_yes = standing.decided_by[:-1] if rejected else standing.decided_by
+    is_open = standing.state == "awaiting_approval"
+    missing = open_seats(rule.seats, standing.spoke) if is_open else {}
     return OpenRequest(
         request=standing.request,
         role=rule.role,
         people=rule.people,
+        also=dict(rule.also),
         said_yes=list(said_yes),
-        is_open=standing.state == "awaiting_approval",
+        missing=dict(missing),
+        is_open=is_open,
         expires_at=rule.expires_at,
-        progress=f"{len(said_yes)} of {rule.people}",
+        progress=f"{len(said_yes)} of {rule.everybody}",
     )
 
 

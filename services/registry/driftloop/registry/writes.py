@@ -242,9 +242,9 @@ def _decide(
     with context.session() as session:
         row = context.version(session, name, number)
         standing = context.ledger(session, name).standings[number]
-        missing = role_objection(context, who, name, standing.rule, by)
-        if missing:
-            raise HTTPException(403, missing)
+        roles = roles_of(context, who, name, standing.rule, by)
+        if not roles:
+            raise HTTPException(403, lacks(by, standing.rule))
         event = ApprovalGiven(
             pipeline=name,
             version=number,
@@ -253,6 +253,7 @@ def _decide(
             reason=body.reason,
             package_digest=body.package_digest or row.digest,
             request=standing.request,
+            roles=roles,
         )
         event_id = id_of(event, key)
         if not tables.is_decided(session, event_id):  # else it is a repeat
@@ -276,22 +277,29 @@ def _decide(
     return answer
 
 
-def role_objection(
+def roles_of(
     context: Context, who: Who, pipeline: str, rule: ApprovalRule | None, by: str
-) -> str | None:
-    """Return how somebody lacks the role that the pipeline file names; None: not.
+) -> list[str]:
+    """Return which of the roles that the pipeline file names somebody has.
 
     The route has asked for the right to approve. Whom the operator names has the roles
     of the settings, if these name anybody.
     """
-    role = rule.role if rule else APPROVER
+    wanted = list(rule.seats) if rule else [APPROVER]
     caller, people = who.caller, context.settings.people
     if caller.is_operator:
-        has_it = not people or rule is None or role in people.get(by, [])
-    else:
-        place = who.guard.project_of(pipeline) or (DEFAULT_PROJECT, [])
-        has_it = role == APPROVER or caller.rights.has(role, place[0])
-    return None if has_it else f"{by} has not the role {role!r} here"
+        has_all = not people or rule is None
+        return [role for role in wanted if has_all or role in people.get(by, [])]
+    project, _ = who.guard.project_of(pipeline) or (DEFAULT_PROJECT, [])
+    return [
+        role for role in wanted if role == APPROVER or caller.rights.has(role, project)
+    ]
+
+
+def lacks(by: str, rule: ApprovalRule | None) -> str:
+    """Say that somebody has none of the roles that are asked for."""
+    wanted = " or ".join(map(repr, rule.seats)) if rule else repr(APPROVER)
+    return f"{by} has not the role {wanted} here"
 
 
 def _check_decision(
@@ -310,6 +318,7 @@ def _check_decision(
             reason=event.reason,
             digest=event.package_digest,
             request=event.request,
+            roles=frozenset(event.roles),
         ),
     )
     if problem:

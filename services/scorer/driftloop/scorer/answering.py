@@ -16,10 +16,14 @@ from driftloop.runtime.outbox import Cause, OutboxRelay
 from driftloop.runtime.telemetry import log
 from driftloop.scorer.asked import Asked, row_ids
 from driftloop.scorer.core import is_candidates, p99
+from driftloop.scorer.drifted import Drifted, Drifts, drifted_headers
+from driftloop.scorer.explaining.explainer import Unexplained
+from driftloop.scorer.explaining.pool import Explaining, Explanation
+from driftloop.scorer.explaining.wish import Wish
 from driftloop.scorer.feeds import BadRequest, Columns, Feeds, feeds_of
 from driftloop.scorer.metrics import count_call
 from driftloop.scorer.shelf import Loaded, Served, Shelf
-from driftloop.scorer.unfamiliar import Unfamiliar, count_unfamiliar
+from driftloop.scorer.unfamiliar import Unfamiliar, count_unfamiliar, headers_of
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import DBAPIError
 
@@ -46,6 +50,8 @@ class Reply:
     Attributes
     ----------
     unfamiliar : columns with values that the version has not learned from.
+    explanation : why; None: nobody asked.
+    drifted : columns that are others now, by the monitor's verdicts.
     """
 
     version: int
@@ -53,6 +59,16 @@ class Reply:
     said: Predictions
     request_id: str
     unfamiliar: Sequence[Unfamiliar] = ()
+    explanation: Explanation | Unexplained | None = None
+    drifted: Sequence[Drifted] = ()
+
+    def headers(self) -> dict[str, str]:
+        """Return what an answer's head says of its columns."""
+        return {**headers_of(self.unfamiliar), **drifted_headers(self.drifted)}
+
+    def warnings(self) -> str:
+        """Return the same in words."""
+        return "; ".join(map(str, (*self.unfamiliar, *self.drifted)))
 
 
 @dataclass
@@ -158,9 +174,16 @@ class Desk:
     """Answers requests with what is on the shelf."""
 
     def __init__(
-        self, shelf: Shelf, traffic: Traffic, asked: Asked | None = None
+        self,
+        shelf: Shelf,
+        traffic: Traffic,
+        asked: Asked | None = None,
+        explaining: Explaining | None = None,
+        drifts: Drifts | None = None,
     ) -> None:
         self.shelf = shelf
+        self._drifts = drifts or Drifts()
+        self.explaining = explaining or Explaining.off()
         self._traffic = traffic
         self._log = asked or Asked(lambda _: "none", most_bytes=0)
 
@@ -171,6 +194,7 @@ class Desk:
         request_id: str | None = None,
         version: int | None = None,
         check: Callable[[Sequence[InputColumn]], None] | None = None,
+        explain: Wish | None = None,
     ) -> Reply:
         """Predict each row of a request.
 
@@ -180,6 +204,8 @@ class Desk:
         request_id : decides whether a candidate answers; None: it is drawn.
         version : exactly this one.
         check : a further test of the request against the champion's inputs.
+        explain : how long the answer may wait for its explanation; None: none is
+            wanted. No answer fails for want of one.
 
         Raises
         ------
@@ -202,7 +228,7 @@ class Desk:
                 raise NotServed(f"version {version} of {pipeline!r} is not served")
             role: Role = "champion" if loaded is served.champion else "candidate"
             return await self._asked(
-                pipeline, served, loaded, role, columns, request_id, named
+                pipeline, served, loaded, role, columns, request_id, named, explain
             )
         candidate = served.candidate
         if candidate and is_candidates(request_id, candidate.version, served.share):
@@ -215,11 +241,19 @@ class Desk:
                     columns,
                     request_id,
                     named,
+                    explain,
                 )
             except (ModelFailed, BadRequest) as error:
                 logger.warning("candidate failed", pipeline=pipeline, error=str(error))
         return await self._asked(
-            pipeline, served, served.champion, "champion", columns, request_id, named
+            pipeline,
+            served,
+            served.champion,
+            "champion",
+            columns,
+            request_id,
+            named,
+            explain,
         )
 
     async def _asked(
@@ -231,13 +265,14 @@ class Desk:
         columns: Columns,
         request_id: str,
         named: str | None,
+        explain: Wish | None,
     ) -> Reply:
         feeds, rows = feeds_of(columns, loaded.manifest.inputs)
         key = (pipeline, served.generation, loaded.version)
         started = time.perf_counter()
         error = None
         try:
-            if rows * loaded.row_seconds <= INLINE_SECONDS:
+            if loaded.pace.seconds(rows) <= INLINE_SECONDS:
                 said = _predict(loaded, feeds, rows)
             else:
                 said = await run_in_threadpool(_predict, loaded, feeds, rows)
@@ -257,7 +292,13 @@ class Desk:
         )  # fmt: skip
         unfamiliar = loaded.familiar.unfamiliar(feeds)
         count_unfamiliar(pipeline, unfamiliar)
-        return Reply(loaded.version, role, said, request_id, unfamiliar)
+        why = None
+        if explain is not None:
+            why = await self.explaining.explain(
+                pipeline, loaded.explainer, feeds, said, explain
+            )
+        drifted = self._drifts.of(pipeline, loaded.version, feeds)
+        return Reply(loaded.version, role, said, request_id, unfamiliar, why, drifted)
 
 
 def _predict(loaded: Loaded, feeds: Feeds, rows: int) -> Predictions:

@@ -1,17 +1,21 @@
 """The scorer: the model server, for the stream and for requests."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from driftloop.contracts.events import ServingDesired
+from driftloop.contracts.events import DriftDetected, DriftEnded, ServingDesired
 from driftloop.contracts.pipeline import AnswersLogged
 from driftloop.runtime.service import Parts, Runtime, Service
 from driftloop.scorer.answer_log import AnswerLog
 from driftloop.scorer.answering import Desk, Traffic, traffic_reporter
 from driftloop.scorer.api import routers
 from driftloop.scorer.asked import ROW_ID, Asked
+from driftloop.scorer.drifted import Drifts
+from driftloop.scorer.explaining.pool import Explaining
+from driftloop.scorer.explaining.wish import Times
 from driftloop.scorer.handlers import HANDLERS, ScorerDeps
 from driftloop.scorer.jobs.loop import ScoringJobs
 from driftloop.scorer.loader import Loader, announcer, heartbeat, model_opener
@@ -26,6 +30,26 @@ from driftloop.scorer.tables import (
     ScorerTally,
     ScorerTried,
 )
+
+
+def _shared(number: int | None) -> socket.socket | None:
+    """Return the socket that came from who started the process.
+
+    Raises
+    ------
+    ValueError
+        When there is none of this number.
+    """
+    if number is None:
+        return None
+    try:
+        found = socket.socket(fileno=number)
+        is_open = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise ValueError(f"DRIFTLOOP_SCORER_SHARED_FD={number}: {error}") from error
+    if not is_open:
+        raise ValueError(f"DRIFTLOOP_SCORER_SHARED_FD={number}: it does not listen")
+    return found
 
 
 @contextmanager
@@ -48,7 +72,15 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
         return None if applied is None else applied.spec.serving.log
 
     traffic, asked = Traffic(), Asked(log_mode, settings.log_memory_bytes)
-    desk = Desk(shelf, traffic, asked)
+    explaining = Explaining(
+        settings.explain_threads,
+        settings.explain_waiting,
+        Times(settings.explain_ms, settings.explain_most_ms),
+    )
+    drifts = Drifts()
+    runtime.state(DriftDetected).on_change(drifts.detected)
+    runtime.state(DriftEnded).on_change(drifts.ended)
+    desk = Desk(shelf, traffic, asked, explaining, drifts)
 
     def hidden(pipeline: str) -> set[str] | None:
         applied = runtime.pipelines.get(pipeline)
@@ -106,9 +138,12 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
                 settings.http_host,
                 settings.grpc_port,
                 settings.max_body_bytes,
+                is_shared=settings.shared_fd is not None,
             )
         },
+        shared=_shared(settings.shared_fd),
     )
+    explaining.close()
     answer_log.close()
 
 
@@ -118,5 +153,5 @@ SERVICE = Service(
     handlers=HANDLERS,
     build=build,
     tables=[ScorerTally, ScorerAnnounced, ScorerTried, ScorerReplayed, ScorerJob],
-    states=[ServingDesired],
+    states=[ServingDesired, DriftDetected, DriftEnded],
 )

@@ -26,8 +26,9 @@ from driftloop.scorer.door import (
     read_body,
     request_id_of,
 )
+from driftloop.scorer.explaining.telling import as_json
+from driftloop.scorer.explaining.wish import parameters_in_query, wish_in
 from driftloop.scorer.feeds import BadRequest
-from driftloop.scorer.unfamiliar import headers_of
 from fastapi import Request, Response
 
 JSON, CSV = "application/json", "text/csv"
@@ -75,6 +76,15 @@ def columns_of_json(body: dict[str, Any], inputs: Sequence[InputColumn]) -> Colu
     if not isinstance(content, list):
         raise BadRequest(f"{found[0]}: expected a list")
     return _from_rows(found[0], content, [column.name for column in inputs])
+
+
+def _parameters(body: dict[str, Any]) -> dict[str, Any]:
+    parameters = body.get("params")
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise BadRequest("params: expected an object")
+    return parameters
 
 
 def _as_list(values: Any) -> list[Any]:
@@ -206,16 +216,24 @@ def invocations_router(desk: Desk, max_body_bytes: int) -> GuardedRouter:
         if served is None or served.champion is None:
             raise NotServed(f"no model is served for {name!r}")
         inputs = served.champion.manifest.inputs
+        has_query = bool(request.scope["query_string"])  # most have none: it is slow
+        parameters = parameters_in_query(request.query_params) if has_query else {}
         if content_type.lower().startswith(CSV):
             columns = columns_of_csv(data, inputs)
         else:
-            columns = columns_of_json(json_object(data), inputs)
-        reply = await desk.answer(name, columns, request_id_of(request))
+            body = json_object(data)
+            columns = columns_of_json(body, inputs)
+            parameters |= _parameters(body)
+        wish = wish_in(parameters, desk.explaining.times)
+        reply = await desk.answer(name, columns, request_id_of(request), explain=wish)
+        content: dict[str, Any] = {"predictions": reply.said.prediction.tolist()}
+        if reply.explanation is not None:
+            content["explanations"] = as_json(reply.explanation)
         return json_answer(
-            {"predictions": reply.said.prediction.tolist()},
+            content,
             headers={
                 VERSION_HEADER: str(reply.version),
-                **headers_of(reply.unfamiliar),
+                **reply.headers(),
             },
         )
 

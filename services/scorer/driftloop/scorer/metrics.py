@@ -20,6 +20,19 @@ UNFAMILIAR = Counter(
     "Requests with a value that the version which answered has not learned from",
     ["pipeline"],
 )
+EXPLANATIONS = Counter(
+    "driftloop_scorer_explanations_total",
+    "Requests whose answers were to be explained, by what came of it: explained, "
+    "timed_out (less or nothing was found in the time), refused (too many wait, or "
+    "this version is not explained), failed",
+    ["pipeline", "outcome"],
+)
+EXPLANATION_DURATION = Histogram(
+    "driftloop_scorer_explanation_duration_seconds",
+    "Time that an answer waited for its explanation",
+    ["pipeline"],
+    buckets=LATENCY_BUCKETS,
+)
 LOGGED_ROWS = Counter(
     "driftloop_scorer_logged_rows_total",
     "Rows of answered requests that are on requests-answered",

@@ -1,7 +1,9 @@
 """Settings of the scorer."""
 
+from typing import Self
+
 from driftloop.models.settings import PackageSettings
-from pydantic import Field
+from pydantic import Field, model_validator
 
 MIB = 1024 * 1024
 HEARTBEATS_MISSED = 3
@@ -20,11 +22,31 @@ class ScorerSettings(PackageSettings):
         "gone, and rollouts wait for it no longer",
     )
     grpc_port: int = Field(default=0, ge=0, le=65535, description="0: a free one")
+    shared_fd: int | None = Field(
+        default=None,
+        ge=3,
+        description="number of a listening socket, handed down by who started this "
+        "process, at which the scorers of a machine answer; they share the gRPC port",
+    )
     max_body_bytes: int = Field(default=16 * MIB, gt=0)
     log_memory_bytes: int = Field(
         default=64 * MIB,
         gt=0,
         description="for answered requests that are not written to the log yet",
+    )
+    explain_threads: int = Field(
+        default=1, ge=0, description="requests explained at once; 0: none is"
+    )
+    explain_waiting: int = Field(
+        default=8,
+        ge=0,
+        description="requests that wait for such a thread; more are not explained",
+    )
+    explain_ms: int = Field(
+        default=100, ge=1, description="for an explanation, where a request says none"
+    )
+    explain_most_ms: int = Field(
+        default=2000, ge=1, description="that a request may ask for"
     )
     replay_max_rows: int = Field(
         default=1_000_000, ge=1, description="scored in one shadow by replay"
@@ -47,6 +69,15 @@ class ScorerSettings(PackageSettings):
     trial_memory_bytes: int = Field(
         default=8 * 1024 * MIB, gt=0, description="address space of that trial"
     )
+
+    @model_validator(mode="after")
+    def _check_times(self) -> Self:
+        if self.explain_ms > self.explain_most_ms:
+            raise ValueError(
+                f"explain_ms ({self.explain_ms}) is more than explain_most_ms "
+                f"({self.explain_most_ms}): what is usual may not be too much"
+            )
+        return self
 
     @property
     def lease_seconds(self) -> float:

@@ -11,11 +11,35 @@ from driftloop.models.onnx_model import OnnxModel, Predictions
 from driftloop.models.package import Manifest
 from driftloop.runtime.telemetry import log
 from driftloop.scorer.core import Answers, finite_answers, no_answers
+from driftloop.scorer.explaining.explainer import Explainer, Unexplained
 from driftloop.scorer.feeds import Feeds
 from driftloop.scorer.metrics import SERVING_INFO
 from driftloop.scorer.unfamiliar import Familiar
 
 logger = log(__name__)
+NO_EXPLAINER = Unexplained("this version was loaded without rows to compare with")
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long calls of a version take: one part by itself, one for each row."""
+
+    call_seconds: float
+    row_seconds: float
+
+    @classmethod
+    def measured(cls, one: float, many: float, rows: int) -> "Pace":
+        """Return the pace from the seconds of a call with one row and with ``rows``.
+
+        >>> Pace.measured(0.001, 0.010, 10).seconds(19)
+        0.019
+        """
+        row_seconds = max(0.0, many - one) / (rows - 1)
+        return cls(max(0.0, one - row_seconds), row_seconds)
+
+    def seconds(self, rows: int) -> float:
+        """Return about how long a call with so many rows takes."""
+        return self.call_seconds + rows * self.row_seconds
 
 
 @dataclass(frozen=True)
@@ -24,14 +48,16 @@ class Loaded:
 
     Attributes
     ----------
-    row_seconds : duration of a call divided by its rows, measured on the samples.
+    pace : measured when it was loaded.
+    explainer : explains its answers; or why it has none.
     """
 
     version: int
     package: PackageRef
     manifest: Manifest
     model: OnnxModel
-    row_seconds: float
+    pace: Pace
+    explainer: Explainer | Unexplained = NO_EXPLAINER
 
     @cached_property
     def familiar(self) -> Familiar:

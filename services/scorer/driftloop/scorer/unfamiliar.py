@@ -111,11 +111,6 @@ class Familiar:
         ]
 
 
-def in_words(found: Sequence[Unfamiliar]) -> str:
-    """Return all of it as one text."""
-    return "; ".join(map(str, found))
-
-
 def headers_of(found: Sequence[Unfamiliar]) -> dict[str, str]:
     """Return the header of an answer: the columns' names, percent-encoded."""
     if not found:

@@ -17,7 +17,7 @@ function approval(asked) {
   const said = (asked.said.length ? ` Said so far (${yes} of ${asked.people}): ${asked.said.join(", ")}.` : "")
     + (asked.until ? ` Open until ${day(asked.until)} ${asked.until.slice(11, 16)} UTC.` : "");
   return element("article", {},
-    element("p", {}, element("strong", { textContent: `Version ${asked.version} waits for ${plural(asked.people, asked.role)}.` }), said),
+    element("p", {}, element("strong", { textContent: `Version ${asked.version} waits for ${asked.waits_for}.` }), said),
     command(asked.command));
 }
 

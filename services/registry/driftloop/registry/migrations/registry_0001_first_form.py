@@ -527,6 +527,7 @@ def upgrade() -> None:
         sa.Column("reason", sa.String(), nullable=False),
         sa.Column("package_digest", sa.String(), nullable=False),
         sa.Column("request", sa.Integer(), nullable=False),
+        sa.Column("roles", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("position"),
         sa.UniqueConstraint("event_id"),
     )
@@ -563,6 +564,27 @@ def upgrade() -> None:
     with op.batch_alter_table("registry_due", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_registry_due_at"), ["at"], unique=False)
 
+    op.create_table(
+        "registry_edge",
+        sa.Column("pipeline", sa.String(), nullable=False),
+        sa.Column("edge", sa.String(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("package_digest", sa.String(), nullable=False),
+        sa.Column("first_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("last_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("report_count", sa.Integer(), nullable=False),
+        sa.Column("request_count", sa.BigInteger(), nullable=False),
+        sa.Column("refused_count", sa.BigInteger(), nullable=False),
+        sa.Column("row_count", sa.BigInteger(), nullable=False),
+        sa.Column("error_count", sa.BigInteger(), nullable=False),
+        sa.Column("unfamiliar_row_count", sa.BigInteger(), nullable=False),
+        sa.Column("sampled_row_count", sa.BigInteger(), nullable=False),
+        sa.Column("lost_report_count", sa.BigInteger(), nullable=False),
+        sa.Column("lost_row_count", sa.BigInteger(), nullable=False),
+        sa.Column("last", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("pipeline", "edge", "version"),
+    )
     op.create_table(
         "registry_erasure",
         sa.Column("erasure_id", sa.String(), nullable=False),

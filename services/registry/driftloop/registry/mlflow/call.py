@@ -43,8 +43,13 @@ class Call:
     def reading(self) -> AbstractContextManager[Connection]:
         return self.journal.reading()
 
-    def write(self, decide: Callable[[Connection], Change | None]) -> None:
-        self.journal.write(self.by, decide)
+    def write(
+        self,
+        decide: Callable[[Connection], Change | None],
+        then: Callable[[Connection], Json] | None = None,
+    ) -> Json:
+        """Make a change; return what ``then`` reads with it made."""
+        return self.journal.write(self.by, decide, then) or {}
 
     def text(self, name: str, default: str | None = None) -> str:
         """Return a text; without a default it has to be there."""

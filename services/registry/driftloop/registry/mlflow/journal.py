@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from driftloop.contracts.base import Chain, Meta
 from driftloop.contracts.events import TrackingChanged
@@ -46,6 +47,7 @@ logger = log(__name__)
 
 
 Decide = Callable[[Connection], Change | None]
+Then = Callable[[Connection], Any]
 
 
 @dataclass(slots=True)
@@ -62,12 +64,15 @@ class _Wish:
 
     Attributes
     ----------
+    then : reads what is answered, with the change made.
     waiting : its event; None: it was refused, or changes nothing.
     error : why it was not done.
     """
 
     by: str
     decide: Decide
+    then: Then | None = None
+    found: Any = None
     is_done: bool = False
     waiting: Waiting | None = None
     error: Exception | None = None
@@ -124,10 +129,12 @@ class Journal:
         """Whether the tables have a revision, as far as this process knows."""
         return revision <= self._revision
 
-    def write(self, by: str, decide: Decide) -> None:
+    def write(self, by: str, decide: Decide, then: Then | None = None) -> Any:
         """Store and publish what ``decide`` returns; nothing for None.
 
         ``decide`` sees the state that its change will follow, and raises ``Refusal``.
+        What ``then`` reads of the state after it is returned: of the same transaction,
+        so that the caller needs none of its own.
 
         Raises
         ------
@@ -138,7 +145,7 @@ class Journal:
             raise Refusal(
                 "TEMPORARILY_UNAVAILABLE", "the log is still being read; try again"
             )
-        wish = _Wish(by, decide)
+        wish = _Wish(by, decide, then)
         self._wishes.append(wish)
         with self._lock:  # commits and the queue have one order
             while not wish.is_done:  # else an earlier holder of the lock has done it
@@ -147,6 +154,7 @@ class Journal:
             raise wish.error
         if wish.waiting is not None and not self._is_away:
             wish.waiting.sent.wait(ANSWER_TIMEOUT_S)
+        return wish.found
 
     def _grant(self) -> None:
         """Store what is asked for now, as one transaction, and queue its events."""
@@ -183,6 +191,7 @@ class Journal:
         try:
             change = wish.decide(connection)
             if change is None:
+                wish.found = wish.then(connection) if wish.then else None
                 return False
             now = datetime.now(UTC)
             happened = TrackingChanged(
@@ -192,6 +201,7 @@ class Journal:
                 change=change,
             )
             apply(connection, happened)
+            wish.found = wish.then(connection) if wish.then else None
             wish.waiting = Waiting(self._row(happened, now))
         except DBAPIError as error:
             if database.is_passing(error):

@@ -8,6 +8,7 @@ nobody, the user of Basic is who writes.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from anyio import CapacityLimiter, to_thread
 from driftloop.registry.mlflow import experiments, logged, logged_models, runs
 from driftloop.registry.mlflow.access import CallRoute, check_named
 from driftloop.registry.mlflow.call import Call, Json
@@ -26,7 +27,6 @@ from driftloop.registry.mlflow.registered.packages import Packages, packages_rou
 from driftloop.registry.mlflow.registered.pipelines import NO_PIPELINES, Pipelines
 from driftloop.runtime.identity.routing import GuardedRouter, who_in
 from fastapi import Request, Response
-from starlette.concurrency import run_in_threadpool
 
 PREFIX = "/api/2.0/mlflow"
 Function = Callable[[Call], Json]
@@ -98,6 +98,23 @@ QUICK = frozenset(
 )
 """Calls that read some rows by their key. On SQLite they are answered in place: to hand
 one to a thread takes longer than to answer it."""
+SEARCHES = frozenset(
+    {
+        experiments.search,
+        runs.search,
+        logged.history,
+        logged_models.get,
+        logged_models.search,
+        models.get,
+        models.search,
+        models.latest,
+        versions.search,
+    }
+)
+"""Calls that read many rows. On SQLite they take turns on a few threads: each of many
+would hold the interpreter's lock for a moment only, and wait for the others in between.
+"""
+SEARCH_THREADS = 2
 LIKE_MLFLOW: dict[int | str, dict[str, Any]] = {
     400: {"description": "refused; error_code and message say why"},
     401: {"description": "the token is missing or wrong"},
@@ -124,10 +141,11 @@ def mlflow_router(
     whole.include_router(packages_router(packages, proxy))
     whole.include_router(proxy_router(proxy))
     router = GuardedRouter(prefix=PREFIX, route_class=CallRoute)
+    searchers = CapacityLimiter(SEARCH_THREADS)
     for method, path, function in (*CALLS, *more):
         router.add_api_route(
             f"/{path}",
-            _endpoint(journal, pipelines, function),
+            _endpoint(journal, pipelines, function, searchers),
             methods=[method],
             name=f"{method} {path}",
         )
@@ -146,8 +164,14 @@ def mlflow_router(
     return whole
 
 
-def _endpoint(journal: Journal, pipelines: Pipelines, function: Function) -> Endpoint:
+def _endpoint(
+    journal: Journal,
+    pipelines: Pipelines,
+    function: Function,
+    searchers: CapacityLimiter,
+) -> Endpoint:
     is_quick = journal.is_local and function in QUICK
+    threads = searchers if journal.is_local and function in SEARCHES else None
 
     async def work(request: Request) -> Response:
         fields, size = await fields_of(request)
@@ -157,7 +181,7 @@ def _endpoint(journal: Journal, pipelines: Pipelines, function: Function) -> End
         call = Call(journal, fields, request.state.user, size, asked)
         if is_quick:
             return answer(function(call))
-        return answer(await run_in_threadpool(function, call))
+        return answer(await to_thread.run_sync(function, call, limiter=threads))
 
     work.__doc__ = function.__doc__
     return answering(work)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from driftloop.registry.comments.tables import RegistryComment
 from driftloop.registry.deadlines import RegistryDue
 from driftloop.registry.digests import digests, table_of
+from driftloop.registry.edges.tables import RegistryEdge
 from driftloop.registry.erasures.tables import TABLES as ERASURE_TABLES
 from driftloop.registry.lineage.tables import (
     RegistryDataset,
@@ -49,6 +50,7 @@ FACTS: tuple[type[SQLModel], ...] = (
     RegistryRollout,
     RegistryRolloutStep,
     RegistryComment,
+    RegistryEdge,
     *ERASURE_TABLES,
 )
 OF_THE_MACHINE = {"registry_version": {"latency_p99_ms"}}

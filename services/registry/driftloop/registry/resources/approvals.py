@@ -7,6 +7,7 @@ from typing import Annotated
 from driftloop.contracts.pipeline import DEFAULT_PROJECT
 from driftloop.registry import tables
 from driftloop.registry.ledger import Decision, Ledger, State, objection
+from driftloop.registry.quorum import open_seats
 from driftloop.registry.resources.listing import (
     After,
     Listed,
@@ -19,7 +20,7 @@ from driftloop.registry.resources.listing import (
 from driftloop.registry.rest import ApiRouter, Context, Limit, Name, Number
 from driftloop.registry.tables import RegistryVersion
 from driftloop.registry.views import Approval, approvals_view, summary_of
-from driftloop.registry.writes import role_objection
+from driftloop.registry.writes import lacks, roles_of
 from driftloop.runtime.identity.routing import AskedBy, GuardedRouter, Who, needs
 from fastapi import HTTPException, Query
 from pydantic import BaseModel, Field
@@ -37,9 +38,15 @@ class AskedApproval(BaseModel):
     request: int = Field(description="how often people were asked")
     expires_at: datetime | None = Field(description="of the last request")
     role: str = Field(description="that decides", examples=["approver"])
-    project: str = Field(description="in which the role has to hold")
-    people: int = Field(description="that have to say yes", examples=[2])
-    needed: int = Field(description="that still have to say yes; 0: none", examples=[1])
+    project: str = Field(description="in which the roles have to hold")
+    people: int = Field(description="of the role that have to say yes", examples=[2])
+    also: dict[str, int] = Field(
+        description="further roles, and how many of each", examples=[{"compliance": 1}]
+    )
+    needed: int = Field(description="that still have to say yes; 0: none", examples=[2])
+    missing: dict[str, int] = Field(
+        description="the same by role", examples=[{"approver": 1, "compliance": 1}]
+    )
     author: str | None = Field(description="asked for the training; may not approve")
     package_digest: str
     summary: str = Field(
@@ -110,9 +117,10 @@ def _view(
     context: Context, session: Session, who: Who, row: RegistryVersion, book: Ledger
 ) -> AskedApproval:
     standing, is_open = book.standings[row.version], _is_open(row, book)
-    rule, said_yes = standing.rule, len(standing.decided_by)
+    rule = standing.rule
     assert rule is not None  # noqa: S101 - people were asked
     project, _ = who.guard.project_of(row.pipeline) or (DEFAULT_PROJECT, [])
+    missing = dict(open_seats(rule.seats, standing.spoke)) if is_open else {}
     why_not = _why_not(context, who, row, book)
     return AskedApproval(
         pipeline=row.pipeline,
@@ -125,7 +133,9 @@ def _view(
         role=rule.role,
         project=project,
         people=rule.people,
-        needed=rule.people - said_yes if is_open else 0,
+        also=dict(rule.also),
+        needed=sum(missing.values()),
+        missing=missing,
         author=row.author,
         package_digest=row.digest,
         summary=summary_of(row),
@@ -143,6 +153,9 @@ def _why_not(
     if not who.guard.allows(who.caller, "approve", row.pipeline):
         return str(who.caller.refusal("approve", project))
     fact, by, standing = row.fact(), who.named(None), book.standings[row.version]
+    roles = roles_of(context, who, row.pipeline, standing.rule, by)
+    if not roles:
+        return lacks(by, standing.rule)
     yes = Decision(
         version=row.version,
         event_id="",
@@ -152,6 +165,6 @@ def _why_not(
         reason="",
         digest=row.digest,
         request=standing.request,
+        roles=frozenset(roles),
     )
-    missing = role_objection(context, who, row.pipeline, standing.rule, by)
-    return missing or objection(fact, standing, yes)
+    return objection(fact, standing, yes)

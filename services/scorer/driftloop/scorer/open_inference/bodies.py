@@ -16,7 +16,7 @@ from driftloop.scorer.open_inference.tensors import (
     Tensor,
     chosen,
     refuse,
-    row_count_of,
+    size_of,
     values_in,
 )
 
@@ -36,6 +36,7 @@ class Request:
     outputs : names of those wanted; empty: all.
     binary : of outputs whether it is wanted as bytes, where that is said.
     is_binary : whether the others are.
+    parameters : of the request.
     """
 
     id: str | None
@@ -43,6 +44,7 @@ class Request:
     outputs: list[str]
     binary: Mapping[str, bool]
     is_binary: bool
+    parameters: Mapping[str, Any]
 
 
 def request_in(data: bytes, json_length: str | None) -> Request:
@@ -77,6 +79,7 @@ def request_in(data: bytes, json_length: str | None) -> Request:
         names,
         binary,
         parameters.get(BINARY_OUTPUTS) is True,
+        parameters,
     )
 
 
@@ -91,17 +94,19 @@ def _tensors(body: dict[str, Any], rest: memoryview) -> list[Tensor]:
         if not isinstance(name, str):
             raise BadRequest("an input has no 'name'")
         datatype, shape = tensor.get("datatype"), tensor.get("shape")
-        rows = row_count_of(name, datatype, shape)
+        rows, width = size_of(name, datatype, shape)
         size = _parameters(tensor, f"input {name!r}").get(BINARY_SIZE)
         data = tensor.get("data")
         if size is None:
             if not isinstance(data, list):
                 raise BadRequest(f"input {name!r}: expected 'data', a list")
-            if rows != len(data):
+            if width > 1:
+                data = _row_by_row(data, rows, width)
+            if rows * width != len(data):
                 raise BadRequest(
                     f"input {name!r}: shape {shape} does not fit {len(data)} values"
                 )
-            tensors.append(Tensor(name, datatype, data))
+            tensors.append(Tensor(name, datatype, data, width))
             continue
         if data is not None:
             raise BadRequest(f"input {name!r}: has both 'data' and {BINARY_SIZE}")
@@ -110,12 +115,19 @@ def _tensors(body: dict[str, Any], rest: memoryview) -> list[Tensor]:
                 f"input {name!r}: {BINARY_SIZE} is {size!r:.40}; behind the JSON are "
                 f"{len(rest) - at} bytes more"
             )
-        values = values_in(rest[at : at + size], name, datatype, rows)
-        tensors.append(Tensor(name, datatype, values))
+        values = values_in(rest[at : at + size], name, datatype, rows * width)
+        tensors.append(Tensor(name, datatype, values, width))
         at += size
     if at != len(rest):
         raise BadRequest(f"{len(rest) - at} bytes behind the JSON belong to no input")
     return tensors
+
+
+def _row_by_row(data: list[Any], rows: int, width: int) -> list[Any]:
+    """Return the values of a matrix flat, which may be a list of rows as well."""
+    if len(data) == rows and all(type(x) is list and len(x) == width for x in data):
+        return [value for row in data for value in row]
+    return data
 
 
 def _outputs(body: dict[str, Any]) -> tuple[list[str], dict[str, bool]]:
@@ -144,13 +156,17 @@ def _parameters(holder: dict[str, Any], whose: str) -> dict[str, Any]:
 
 
 def answer_body(
-    head: dict[str, Any], outputs: Sequence[Output], asked: Request
+    head: dict[str, Any],
+    outputs: Sequence[Output],
+    asked: Request,
+    explained: Sequence[Output] | None = None,
 ) -> tuple[bytes, int | None]:
     """Return an answer's body, and the length of its JSON; None: all of it is JSON.
 
     Parameters
     ----------
     head : everything but the outputs.
+    explained : see :func:`tensors.chosen`.
 
     Raises
     ------
@@ -159,7 +175,7 @@ def answer_body(
     """
     described: list[dict[str, Any]] = []
     parts: list[bytes] = []
-    for output in chosen(outputs, asked.outputs):
+    for output in chosen(outputs, asked.outputs, explained):
         about: dict[str, Any] = {
             "name": output.name,
             "datatype": output.datatype,

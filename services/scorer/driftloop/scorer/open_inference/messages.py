@@ -4,7 +4,9 @@ Values are in ``raw_input_contents``, as in binary tensors, or typed in each inp
 ``contents``. The answer has them in the way in which they came.
 """
 
+from collections.abc import Sequence
 from math import isnan
+from typing import Any
 
 import numpy as np
 from driftloop.scorer.feeds import BadRequest
@@ -20,7 +22,7 @@ from driftloop.scorer.open_inference.tensors import (
     Values,
     chosen,
     refuse,
-    row_count_of,
+    size_of,
     values_in,
 )
 
@@ -39,6 +41,28 @@ CONTENTS = {
     BYTES: "bytes_contents",
 }
 """Where typed values of a datatype are; FP16 comes as raw bytes only."""
+
+
+def parameters_in(request: ModelInferRequest) -> dict[str, Any]:
+    """Return the parameters of a request as plain values; None: one without."""
+    found: dict[str, Any] = {}
+    for name, parameter in request.parameters.items():
+        kind = parameter.WhichOneof("parameter_choice")
+        found[name] = None if kind is None else getattr(parameter, kind)
+    return found
+
+
+def set_parameters(
+    answer: ModelInferResponse, parameters: dict[str, str | int | bool]
+) -> None:
+    """Write an answer's parameters, each as what it is."""
+    for name, value in parameters.items():
+        if isinstance(value, bool):
+            answer.parameters[name].bool_param = value
+        elif isinstance(value, int):
+            answer.parameters[name].int64_param = value
+        else:
+            answer.parameters[name].string_param = value
 
 
 def tensors_in(request: ModelInferRequest) -> list[Tensor]:
@@ -60,14 +84,14 @@ def tensors_in(request: ModelInferRequest) -> list[Tensor]:
     for position, given in enumerate(request.inputs):
         name, datatype = given.name, given.datatype
         refuse(given.parameters, f"input {name!r}")
-        rows = row_count_of(name, datatype, list(given.shape))
+        rows, width = size_of(name, datatype, list(given.shape))
         if raw:
             if given.HasField("contents"):
                 raise BadRequest(f"input {name!r}: has both contents and raw contents")
-            values = values_in(raw[position], name, datatype, rows)
+            values = values_in(raw[position], name, datatype, rows * width)
         else:
-            values = _typed(given.contents, name, datatype, rows)
-        tensors.append(Tensor(name, datatype, values))
+            values = _typed(given.contents, name, datatype, rows * width)
+        tensors.append(Tensor(name, datatype, values, width))
     return tensors
 
 
@@ -91,13 +115,17 @@ def _typed(
 
 
 def answer_message(
-    head: dict[str, str], outputs: list[Output], asked: ModelInferRequest
+    head: dict[str, str],
+    outputs: list[Output],
+    asked: ModelInferRequest,
+    explained: Sequence[Output] | None = None,
 ) -> ModelInferResponse:
     """Return the answer.
 
     Parameters
     ----------
     head : its texts: model_name, model_version, id.
+    explained : see :func:`tensors.chosen`.
 
     Raises
     ------
@@ -107,7 +135,8 @@ def answer_message(
     answer = ModelInferResponse(**head)
     for wanted in asked.outputs:
         refuse(wanted.parameters, f"output {wanted.name!r}")
-    for output in chosen(outputs, [wanted.name for wanted in asked.outputs]):
+    names = [wanted.name for wanted in asked.outputs]
+    for output in chosen(outputs, names, explained):
         message = answer.outputs.add(
             name=output.name, datatype=output.datatype, shape=output.shape
         )

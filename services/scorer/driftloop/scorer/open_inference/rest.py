@@ -19,6 +19,8 @@ from driftloop.scorer.door import (
     read_body,
     request_id_of,
 )
+from driftloop.scorer.explaining.wish import wish_in
+from driftloop.scorer.open_inference import explained
 from driftloop.scorer.open_inference.bodies import (
     JSON_LENGTH_HEADER,
     answer_body,
@@ -32,7 +34,6 @@ from driftloop.scorer.open_inference.tensors import (
     outputs_of,
 )
 from driftloop.scorer.shelf import Loaded, Served
-from driftloop.scorer.unfamiliar import headers_of, in_words
 from fastapi import Request, Response
 
 PLATFORM = "onnxruntime_onnx"
@@ -72,12 +73,12 @@ def metadata_of(name: str, served: Served, loaded: Loaded) -> dict[str, Any]:
     }
 
 
-def parameters_of(reply: Reply) -> dict[str, str]:
+def parameters_of(reply: Reply) -> dict[str, str | int | bool]:
     """Return what an answer says beside its outputs."""
-    told: dict[str, str] = {"role": reply.role}
-    if reply.unfamiliar:
-        told["warnings"] = in_words(reply.unfamiliar)
-    return told
+    told: dict[str, str | int | bool] = {"role": reply.role}
+    if warnings := reply.warnings():
+        told["warnings"] = warnings
+    return told | explained.parameters_of(reply.explanation)
 
 
 def states_of(name: str, served: Served | None) -> list[dict[str, str]]:
@@ -146,16 +147,22 @@ def open_inference_router(desk: Desk, max_body_bytes: int) -> GuardedRouter:
         columns, fits = columns_of(asked.tensors)
         number = None if version is None else number_of(version, model)
         reply = await desk.answer(
-            model, columns, asked.id or request_id_of(request), number, fits
-        )
+            model, columns, asked.id or request_id_of(request), number, fits,
+            explain=wish_in(asked.parameters, desk.explaining.times),
+        )  # fmt: skip
         head = {
             "model_name": model,
             "model_version": str(reply.version),
             "id": reply.request_id,
             "parameters": parameters_of(reply),
         }
-        body, json_length = answer_body(head, outputs_of(reply.said), asked)
-        headers = {VERSION_HEADER: str(reply.version), **headers_of(reply.unfamiliar)}
+        body, json_length = answer_body(
+            head,
+            outputs_of(reply.said),
+            asked,
+            explained.tensors_of(reply.explanation),
+        )
+        headers = {VERSION_HEADER: str(reply.version), **reply.headers()}
         if json_length is None:
             return Response(body, headers=headers, media_type="application/json")
         headers[JSON_LENGTH_HEADER] = str(json_length)

@@ -13,9 +13,16 @@ from driftloop.runtime.identity.callers import (
 from driftloop.runtime.identity.guard import Guard, credential_in
 from driftloop.scorer.answering import Desk, ModelFailed, NotServed
 from driftloop.scorer.door import REQUEST_ID_HEADER, VERSION_HEADER
+from driftloop.scorer.explaining.wish import wish_in
 from driftloop.scorer.feeds import BadRequest
 from driftloop.scorer.open_inference import open_inference_pb2 as pb
-from driftloop.scorer.open_inference.messages import answer_message, tensors_in
+from driftloop.scorer.open_inference.explained import tensors_of
+from driftloop.scorer.open_inference.messages import (
+    answer_message,
+    parameters_in,
+    set_parameters,
+    tensors_in,
+)
 from driftloop.scorer.open_inference.rest import (
     SERVER,
     found,
@@ -24,7 +31,6 @@ from driftloop.scorer.open_inference.rest import (
     parameters_of,
 )
 from driftloop.scorer.open_inference.tensors import columns_of, outputs_of
-from driftloop.scorer.unfamiliar import headers_of
 
 SERVICE = "inference.GRPCInferenceService"
 STOP_GRACE_S = 5.0
@@ -81,17 +87,21 @@ class Methods:
         version = request.model_version
         number = number_of(version, name) if version else None
         request_id = request.id or metadata.get(REQUEST_ID_HEADER)
-        reply = await self._desk.answer(name, columns, request_id, number, fits)
-        told = {VERSION_HEADER: str(reply.version), **headers_of(reply.unfamiliar)}
+        wish = wish_in(parameters_in(request), self._desk.explaining.times)
+        reply = await self._desk.answer(
+            name, columns, request_id, number, fits, explain=wish
+        )
+        told = {VERSION_HEADER: str(reply.version), **reply.headers()}
         context.set_trailing_metadata(tuple(told.items()))
         head = {
             "model_name": name,
             "model_version": str(reply.version),
             "id": reply.request_id,
         }
-        answer = answer_message(head, outputs_of(reply.said), request)
-        for key, value in parameters_of(reply).items():
-            answer.parameters[key].string_param = value
+        answer = answer_message(
+            head, outputs_of(reply.said), request, tensors_of(reply.explanation)
+        )
+        set_parameters(answer, parameters_of(reply))
         return answer
 
     async def _admit(self, context: Any, pipeline: str | None) -> dict[str, str]:
@@ -127,8 +137,14 @@ async def grpc_server(
     host: str,
     port: int,
     max_bytes: int,
+    *,
+    is_shared: bool = False,
 ) -> AsyncIterator[str]:
     """Serve the protocol; the value is ``host:port``.
+
+    Parameters
+    ----------
+    is_shared : other processes may serve at the same port.
 
     Raises
     ------
@@ -155,7 +171,7 @@ async def grpc_server(
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", max_bytes + OVERHEAD_BYTES),
-            ("grpc.so_reuseport", 0),
+            ("grpc.so_reuseport", int(is_shared)),
         ]
     )
     server.add_generic_rpc_handlers(

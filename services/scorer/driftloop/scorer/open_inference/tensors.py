@@ -44,6 +44,8 @@ DATATYPES: Mapping[ColumnType, str] = {
     "datetime": BYTES,
 }
 SIZE = struct.Struct("<I")
+EXPLAINED = ("explanation", "explanation_standard_error", "explanation_base")
+"""Outputs that an answer has where an explanation is asked for."""
 REFUSED = {
     "shared_memory_region": "there is no shared memory; send the values",
     "classification": "there is no classification extension; read 'score'",
@@ -52,16 +54,23 @@ REFUSED = {
 """Parameters that would change the answer, and why they cannot."""
 
 Values = list[Any] | npt.NDArray[Any]
-"""(n_rows,) or (n_rows, 1) in one way or the other; None or NaN: missing."""
+"""(n_rows,) or (n_rows, 1) in one way or the other, or flat, row by row, where there
+are several columns; None or NaN: missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One input of a request."""
+    """One input of a request.
+
+    Attributes
+    ----------
+    width : columns of it: one, or all of the model's inputs in their order.
+    """
 
     name: str
     datatype: str
     values: Values
+    width: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,32 +108,41 @@ def refuse(parameters: Collection[str], whose: str) -> None:
             raise BadRequest(f"{whose}: parameter {name!r}: {why}")
 
 
-def row_count_of(name: str, datatype: Any, shape: Any) -> int:
-    """Return the rows of an input, from what is said about it.
+def size_of(name: str, datatype: Any, shape: Any) -> tuple[int, int]:
+    """Return the rows and columns of an input, from what is said about it.
 
     Raises
     ------
     BadRequest
-        When its datatype is unknown, or its shape is not that of a column.
+        When its datatype is unknown, or its shape is not that of columns.
     """
     if datatype not in NUMBERS and datatype != BYTES:
         raise BadRequest(f"input {name!r}: unknown datatype {datatype!r:.40}")
-    if not _is_column(shape):
-        raise BadRequest(f"input {name!r}: expected shape [n] or [n, 1], got {shape!r}")
-    return shape[0]
+    if not _is_shape(shape):
+        raise BadRequest(
+            f"input {name!r}: expected shape [n] or [n, 1] for a feature, or [n, k] "
+            f"for all k of them, got {shape!r}"
+        )
+    width = shape[1] if len(shape) == 2 else 1
+    if width > 1 and datatype == BYTES:
+        raise BadRequest(
+            f"input {name!r}: {width} columns of BYTES; send a tensor for each feature"
+        )
+    return shape[0], width
 
 
-def _is_column(shape: Any) -> TypeGuard[list[int]]:
+def _is_shape(shape: Any) -> TypeGuard[list[int]]:
     return (
         isinstance(shape, list)
-        and (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1))
-        and type(shape[0]) is int
+        and len(shape) in (1, 2)
+        and all(type(size) is int for size in shape)
         and shape[0] >= 0
+        and shape[-1] >= (len(shape) == 2)
     )
 
 
 def values_in(data: bytes | memoryview, name: str, datatype: str, rows: int) -> Values:
-    """Return the values of a binary tensor.
+    """Return the values of a binary tensor with so many of them.
 
     Raises
     ------
@@ -184,6 +202,8 @@ def columns_of(
     if not tensors:
         raise BadRequest("expected 'inputs': a list of tensors, one for each feature")
     columns = {tensor.name: tensor.values for tensor in tensors}
+    if any(tensor.width > 1 for tensor in tensors):
+        return _matrix(tensors)
     if len(columns) < len(tensors):
         names = sorted(tensor.name for tensor in tensors)
         twice = next(one for one, other in pairwise(names) if one == other)
@@ -209,6 +229,37 @@ def columns_of(
                     f"input {name!r} is a {kind}: send {DATATYPES[kind]}, "
                     f"not {datatype}"
                 )
+
+    return columns, check
+
+
+def _matrix(
+    tensors: Sequence[Tensor],
+) -> tuple[dict[str, Values], Callable[[Sequence[InputColumn]], None]]:
+    """Return the same where one tensor has all inputs: the test names its columns."""
+    whole = next(tensor for tensor in tensors if tensor.width > 1)
+    columns = {t.name: t.values for t in tensors if t.name == ROW_ID and t.width == 1}
+    if len(columns) != len(tensors) - 1:
+        raise BadRequest(
+            f"input {whole.name!r}: has {whole.width} columns, so it is the only "
+            "input; or send a tensor for each feature"
+        )
+
+    def check(wanted: Sequence[InputColumn]) -> None:
+        other = next((c for c in wanted if DATATYPES[c.type] == BYTES), None)
+        if other is not None:
+            raise BadRequest(
+                f"input {whole.name!r}: {other.name!r} is a {other.type}; send a "
+                "tensor for each feature"
+            )
+        if len(wanted) != whole.width:
+            names = ", ".join(column.name for column in wanted)
+            raise BadRequest(
+                f"input {whole.name!r}: {whole.width} columns; the model has "
+                f"{len(wanted)} inputs: {names}"
+            )
+        for position, column in enumerate(wanted):
+            columns[column.name] = whole.values[position :: whole.width]
 
     return columns, check
 
@@ -243,8 +294,17 @@ def outputs_of(said: Predictions) -> list[Output]:
     return outputs
 
 
-def chosen(outputs: Sequence[Output], names: Sequence[str]) -> list[Output]:
+def chosen(
+    outputs: Sequence[Output],
+    names: Sequence[str],
+    explained: Sequence[Output] | None = None,
+) -> list[Output]:
     """Return the outputs that were asked for; no names: all.
+
+    Parameters
+    ----------
+    explained : of an explanation: they come beside the others, named or not. None: it
+        was not asked for.
 
     Raises
     ------
@@ -252,9 +312,12 @@ def chosen(outputs: Sequence[Output], names: Sequence[str]) -> list[Output]:
         Names the one that there is not.
     """
     by_name = {output.name: output for output in outputs}
+    if explained is not None and names:
+        outputs = ()
+        names = [name for name in names if name not in EXPLAINED]
     for name in names:
         if name not in by_name:
             raise BadRequest(
                 f"the model has no output {name!r}; it has {', '.join(by_name)}"
             )
-    return [by_name[name] for name in names] or list(outputs)
+    return [*([by_name[name] for name in names] or outputs), *(explained or ())]

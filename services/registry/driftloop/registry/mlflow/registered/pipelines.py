@@ -37,10 +37,11 @@ _JUDGED = text(
 _RESERVED = text(
     "SELECT version FROM mlflow_model_version WHERE name = :name AND job_id = :job_id"
 )
-_NEWEST = text(
+_NEWEST = text(  # two searches at an index's end; over a union it would be a scan
     "SELECT max(version) FROM ("
-    "SELECT version FROM mlflow_model_version WHERE name = :name "
-    "UNION ALL SELECT version FROM registry_shown_version WHERE name = :name) x"
+    "SELECT max(version) AS version FROM mlflow_model_version WHERE name = :name "
+    "UNION ALL "
+    "SELECT max(version) FROM registry_shown_version WHERE name = :name) x"
 )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
+from driftloop.contracts.approval import in_words
 from driftloop.contracts.describe import compared
 from driftloop.contracts.events import ModelTrained
 from driftloop.registry import tables
@@ -157,7 +158,7 @@ def _tags(row: RegistryVersion, standing: Standing) -> Iterator[tuple[str, str]]
     yield "state", standing.state
     yield "gate", f"failed: {'; '.join(failed)}" if failed else "passed"
     if standing.rule is not None:
-        yield "approval", f"{standing.rule.people} {standing.rule.role}"
+        yield "approval", in_words(standing.rule.seats)
     if standing.decided_by:
         yield "decided_by", ", ".join(standing.decided_by)
     yield "algorithm", trained.algorithm

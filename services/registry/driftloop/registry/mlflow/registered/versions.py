@@ -41,16 +41,26 @@ def create(call: Call) -> Json:
     """
     name, source, tags = name_of(call), call.text("source"), call.tags()
     limits.check_model_tags(tags)
-    served = _served(call, name, source, tags)
+    try:
+        return _create(call, name, source, tags, None)
+    except _OfPipelineError:
+        return _create(call, name, source, tags, _served(call, name, source, tags))
+
+
+class _OfPipelineError(Exception):
+    """A name turned out to be a pipeline's."""
+
+
+def _create(
+    call: Call, name: str, source: str, tags: dict[str, str], served: BlobRef | None
+) -> Json:
     made: list[int] = []
 
     def decide(connection: Connection) -> r.VersionCreated:
         found = _source(connection, call, source, tags)
         model_of(connection, call.pipelines, name)
         if served is None and call.pipelines.has(connection, name):
-            raise Refusal(
-                "TEMPORARILY_UNAVAILABLE", f"{name} became a pipeline; try again"
-            )
+            raise _OfPipelineError
         version = call.pipelines.next_version(connection, name)
         made.append(version)
         return r.VersionCreated(
@@ -67,15 +77,12 @@ def create(call: Call) -> Json:
             **_pending(served),
         )
 
-    call.write(decide)
-    return _whole(call, name, made[0])
+    return call.write(decide, lambda connection: _shown(connection, name, made[0]))
 
 
-def _served(call: Call, name: str, source: str, tags: dict[str, str]) -> BlobRef | None:
-    """Return the model of a source that a pipeline can serve; None: of no pipeline."""
+def _served(call: Call, name: str, source: str, tags: dict[str, str]) -> BlobRef:
+    """Return the model of a source that a pipeline can serve."""
     with call.reading() as connection:
-        if not call.pipelines.has(connection, name):
-            return None
         found = _source(connection, call, source, tags)
         return call.pipelines.model_of(connection, name, found)
 
@@ -108,8 +115,12 @@ def _source(
 
 def _whole(call: Call, name: str, version: int) -> Json:
     with call.reading() as connection:
-        row = version_of(connection, name, version)
-        return {"model_version": versions_json(connection, [row], with_aliases=True)[0]}
+        return _shown(connection, name, version)
+
+
+def _shown(connection: Connection, name: str, version: int) -> Json:
+    row = version_of(connection, name, version)
+    return {"model_version": versions_json(connection, [row], with_aliases=True)[0]}
 
 
 def get(call: Call) -> Json:
@@ -130,8 +141,7 @@ def update(call: Call) -> Json:
         version_of(connection, name, version)
         return r.VersionDescribed(name=name, version=version, description=description)
 
-    call.write(decide)
-    return _whole(call, name, version)
+    return call.write(decide, lambda connection: _shown(connection, name, version))
 
 
 def delete(call: Call) -> Json:
@@ -197,8 +207,7 @@ def move(call: Call) -> Json:
         archived = [other.version for other in others]
         return r.StageMoved(name=name, version=version, stage=stage, archived=archived)
 
-    call.write(decide)
-    return _whole(call, name, version)
+    return call.write(decide, lambda connection: _shown(connection, name, version))
 
 
 def _ask(call: Call, row: AnyRow, stage: str) -> None:

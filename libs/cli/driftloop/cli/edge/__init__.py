@@ -1,0 +1,1 @@
+"""``driftloop export`` and ``driftloop edges``: a version that answers afar."""
