@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -329,6 +330,13 @@ def test_a_request_from_two_sources_is_one_job(place: Place) -> None:
     place.asked = 0
     with pytest.raises(Skip, match="repeat"):
         place.request()
+
+
+def test_an_id_of_upstream_is_no_address() -> None:
+    """It becomes part of one, so whatever it is, the job has an id of its own."""
+    for name in ("../../etc", "a/b", "", "x" * 1000):
+        assert UUID(job_id_of(name))
+    assert job_id_of("a") == job_id_of("a") != job_id_of("b")
 
 
 def test_a_cancelled_job_ends_once_and_leaves_nothing(
