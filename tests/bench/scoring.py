@@ -30,7 +30,7 @@ from driftloop.models.samples import SAMPLES_FILE, samples_json
 from driftloop.models.signing import TrustedKeys
 from driftloop.runtime.admin import create_topics
 from driftloop.scorer.core import scored_rows
-from driftloop.scorer.shelf import Loaded
+from driftloop.scorer.shelf import Loaded, Pace
 from driftloop.trainer import fitting
 from sklearn.datasets import load_breast_cancer
 
@@ -330,7 +330,9 @@ def _streamed(model: str, ref: PackageRef, factory: Factory) -> Iterator[Figure]
     """Yield rows a second of one core that scores validated batches."""
     trusted = TrustedKeys.from_folder(factory.home / "keys" / "trusted")
     package = read_package(ref, factory.store, trusted)
-    loaded = Loaded(1, ref, package.manifest, OnnxModel.from_package(package), 1e-6)
+    loaded = Loaded(
+        1, ref, package.manifest, OnnxModel.from_package(package), Pace(1e-6, 1e-6)
+    )
     table = _table()
     draw = np.random.default_rng(0).integers(0, table.num_rows, STREAM_ROWS)
     batch = table.take(pa.array(draw)).combine_chunks().to_batches()[0]

@@ -473,11 +473,6 @@ def packed(
     ref = write_package(about, files, factory.signer, factory.store)
     trusted = TrustedKeys.from_folder(factory.home / "keys" / "trusted")
     package = read_package(ref, factory.store, trusted)
-    loaded = Loaded(
-        VERSION,
-        ref,
-        package.manifest,
-        OnnxModel.from_package(package),
-        Pace(1e-5, 1e-5),
-    )
+    model, pace = OnnxModel.from_package(package), Pace(1e-5, 1e-5)
+    loaded = Loaded(VERSION, ref, package.manifest, model, pace)
     return loaded, export(factory, tmp_path / "edge", ref)

@@ -39,7 +39,7 @@ from driftloop.contracts.scoring import (
     job_id_of,
 )
 from driftloop.local.kafka import KafkaNode
-from sqlalchemy import create_engine, text
+from sqlalchemy import NullPool, create_engine, text
 
 from tests.component.support import (
     TOKEN,
@@ -58,6 +58,8 @@ E = TypeVar("E", bound=Event)
 FILES, FILE_ROWS = 6, 2_500
 PART_ROWS = 500
 """So that a job has parts enough to be killed between them."""
+MANY_FILES = 18
+"""For a job that goes on for some seconds, on whatever machine."""
 
 
 @dataclass
@@ -334,7 +336,7 @@ def test_what_is_not_there_is_said(place: Place) -> None:
 
 
 def test_a_cancelled_job_leaves_nothing(place: Place) -> None:
-    place.add_rows()
+    place.add_rows(MANY_FILES)
     place.register(1)
     job = place.request("latest", 1)
     place.scorer.wait_until(lambda: place.said(ScoringProgressed, job), "not begun")
@@ -356,7 +358,7 @@ def test_a_cancelled_job_leaves_nothing(place: Place) -> None:
     )
     assert place.the(DatasetScored, place.request("latest", 1))  # after it
     assert not place.said(ScoringCancelled, last.job_id)
-    assert len(place.answers(last)) == FILES * FILE_ROWS
+    assert len(place.answers(last)) == MANY_FILES * FILE_ROWS
 
 
 def test_a_scorer_without_its_database_does_nothing_again(place: Place) -> None:
@@ -382,20 +384,40 @@ def test_a_scorer_without_its_database_does_nothing_again(place: Place) -> None:
     assert place.answers(first)
 
 
-def test_scorers_with_one_database_share_the_jobs(
+def owner_of(job: str, *urls: str) -> str | None:
+    """Return which scorer has a job, by their databases; None: nobody yet."""
+    query = text("SELECT lease_owner FROM scorer_job WHERE id = :id")
+    for url in urls:
+        engine = create_engine(url, poolclass=NullPool)
+        with engine.connect() as connection:
+            owner: str | None = connection.execute(query, {"id": job}).scalar()
+        if owner is not None:
+            return owner
+    return None
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_scorers_share_the_jobs(
     parts: tuple[Path, Events, Factory, ServiceProcess],
     unique_name: Callable[[str], str],
     postgresql: PostgresqlServer,
+    *,
+    is_shared: bool,
 ) -> None:
-    """One is killed in a job for good; another one goes on where it was."""
+    """One is killed in a job for good; another goes on where it was.
+
+    With one database by the lease. With databases of their own, whoever gets the
+    partition reads the request again, and finds in the log and the table how far it is.
+    """
     home, events, factory, alone = parts
-    url = postgresql.new_database()
-    engine = create_engine(url)
     settings = {
-        "database_url": url,
         "scorer_scoring_part_rows": str(PART_ROWS),
         "scorer_scoring_lease_seconds": "2",
     }
+    urls = [f"sqlite:///{home}/databases/scorer-{name}.db" for name in ("a", "b")]
+    if is_shared:
+        urls = [postgresql.new_database()]
+        settings["database_url"] = urls[0]
     alone.kill()  # or it would take its share of the requests
     try:
         with (
@@ -403,21 +425,23 @@ def test_scorers_with_one_database_share_the_jobs(
             ServiceProcess("scorer", alone.broker, home, replica="b", **settings) as b,
         ):
             place = Place(unique_name("town"), home, events, factory, a)
-            place.add_rows()
+            place.add_rows(MANY_FILES)
             place.register(1)
             job = place.request("latest", 1)
             wait_until(lambda: place.said(ScoringProgressed, job), "not begun")
-            with engine.connect() as connection:
-                query = text("SELECT lease_owner FROM scorer_job WHERE id = :id")
-                owner = connection.execute(query, {"id": job}).scalar_one()
+            first = owner_of(job, *urls)
+            assert first is not None
             assert not place.said(DatasetScored, job)
-            {"a": a, "b": b}[owner].kill()
+            {"a": a, "b": b}[first].kill()
             wait_until(lambda: place.said(DatasetScored, job), "it was left")
             (scored,) = place.said(DatasetScored, job)
-            assert len(place.answers(scored)) == FILES * FILE_ROWS
-            with engine.connect() as connection:
-                other = connection.execute(query, {"id": job}).scalar_one()
-            assert {owner, other} == {"a", "b"}
+            assert len(place.answers(scored)) == MANY_FILES * FILE_ROWS
+            assert {first, owner_of(job, *reversed(urls))} <= {"a", "b"}
+            assert any(p.resumed_from for p in place.said(ScoringProgressed, job))
+            {"a": a, "b": b}[first].start()  # it finds that there is nothing to do
+            again = place.request("0", 1)
+            wait_until(lambda: place.said(DatasetScored, again), "it does no more")
+            assert place.said(DatasetScored, job) == [scored]
+            assert place.answers(scored)
     finally:
-        engine.dispose()
         alone.start()

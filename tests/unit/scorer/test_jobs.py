@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -331,6 +332,13 @@ def test_a_request_from_two_sources_is_one_job(place: Place) -> None:
         place.request()
 
 
+def test_an_id_of_upstream_is_no_address() -> None:
+    """It becomes part of one, so whatever it is, the job has an id of its own."""
+    for name in ("../../etc", "a/b", "", "x" * 1000):
+        assert UUID(job_id_of(name))
+    assert job_id_of("a") == job_id_of("a") != job_id_of("b")
+
+
 def test_a_cancelled_job_ends_once_and_leaves_nothing(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -494,6 +502,40 @@ def test_a_source_goes_on_anywhere_in_one_order(place: Place) -> None:
     for start in (1, 255, 256, FILE_ROWS, FILE_ROWS + 1, ROWS - 1, ROWS):
         rest = [i for b in source.batches(start, 100) for i in b["id"].to_pylist()]
         assert rest == whole[start:]
+
+
+def most_held(uri: str, rows: int) -> tuple[int, int]:
+    """Write a file of so many rows; return its bytes, and those held in reading it."""
+    columns = [f"x{number}" for number in range(4)]
+    chance = np.random.default_rng(0)
+    times = np.zeros(rows, dtype="datetime64[us]")
+    table = pa.table(
+        {
+            "id": pa.array(range(rows)).cast(pa.string()),
+            "event_time": pa.array(times, pa.timestamp("us", "UTC")),
+            **{name: chance.normal(size=rows) for name in columns},
+        }
+    )
+    write_deltalake(uri, table)
+    whole = table.nbytes
+    del table
+    pool = pa.default_memory_pool()
+    before, most, seen = pool.bytes_allocated(), 0, 0
+    source = Source(NAME, TableRef(uri=uri, version=0), columns, None)
+    assert len(source._files) == 1
+    for batch in source.batches(0, 500):
+        seen += batch.num_rows
+        most = max(most, pool.bytes_allocated() - before)
+    assert seen == rows
+    return whole, most
+
+
+def test_what_a_source_holds_does_not_grow_with_a_file(tmp_path: Path) -> None:
+    small, of_small = most_held(str(tmp_path / "small"), 200_000)
+    large, of_large = most_held(str(tmp_path / "large"), 800_000)
+    assert large > 3 * small
+    assert of_large < 1.2 * of_small
+    assert of_large < large / 2
 
 
 def test_a_column_of_another_type_is_said(place: Place) -> None:

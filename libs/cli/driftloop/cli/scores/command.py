@@ -13,6 +13,8 @@ from driftloop.contracts.scoring import LATEST, DatasetScored, ScoringFailed
 scores_app = typer.Typer(
     help="Datasets that were scored as a whole.", no_args_is_help=True
 )
+EXIT_INTERRUPTED = 130
+"""As a shell has it: 128 and the number of SIGINT."""
 JobId = Annotated[str, typer.Argument(help="The job's id, or its beginning.")]
 Asker = Annotated[str | None, typer.Option(help="Who asks. Default: you.")]
 
@@ -50,8 +52,16 @@ def score(
                 soft_wrap=True,
             )
         return
-    with views.score_bar(console(as_json)) as show:
-        found = work.follow(installation, asked.id, show)
+    try:
+        with views.score_bar(console(as_json)) as show:
+            found = work.follow(installation, asked.id, show)
+    except KeyboardInterrupt:
+        console(as_json).print(
+            f"it goes on; see: driftloop scores list {pipeline}, or end it: driftloop "
+            f"scores cancel {asked.id[:8]} --reason TEXT",
+            soft_wrap=True,
+        )
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     assert found is not None  # noqa: S101 - it was waited for without a limit
     if as_json:
         print_json(found.as_json())

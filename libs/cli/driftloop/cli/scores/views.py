@@ -74,7 +74,7 @@ def score_bar(console: Console) -> Iterator[Callable[[Score], None]]:
         BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"),
         console=console, transient=True, disable=not console.is_terminal,
     ) as progress:  # fmt: skip
-        task = progress.add_task("waits for a scorer", total=1.0)
+        task = progress.add_task("waits for a scorer (driftloop status)", total=1.0)
 
         def show(score: Score) -> None:
             told = score.progress
