@@ -558,6 +558,10 @@ def test_invocation_with_csv(client: HttpClient, kind: str) -> None:
         ({"dataframe_split": ROWS}, "expected 'columns' and 'data'"),
         ({"dataframe_split": {"columns": 1, "data": ROWS}}, "must be lists"),
         ({"dataframe_split": {"columns": ["size"], "data": ROWS}}, "row 0"),
+        (
+            {"dataframe_split": {"columns": ["size", "size"], "data": ROWS}},
+            "column 'size' comes twice",
+        ),
         ({"dataframe_split": {"columns": ["size"], "data": RECORDS}}, "must be a list"),
         ({"dataframe_records": [{"size": 1.0}]}, "missing: colour"),
         ({"dataframe_records": [RECORDS[0], {"size": 1}]}, "colour: row 1 is None"),
@@ -578,6 +582,7 @@ def test_an_invocation_that_is_not_right(
     [
         (b"", "no header"),
         (b"size,colour\n1\n", "row 0 does not have 2 values"),
+        (b"size,colour,size\n1,red,2\n", "column 'size' comes twice"),
         (b"size,colour\nx,red\n", "size: row 0 is 'x'"),
         (b"\xff\xfe", "not CSV in UTF-8"),
         (b'size,colour\n"1,red\n', "not CSV"),

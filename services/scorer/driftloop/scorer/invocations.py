@@ -102,7 +102,11 @@ def _from_split(content: Any) -> Columns:
 
 def _from_rows(form: str, rows: list[Any], names: list[Any]) -> Columns:
     """Return columns from rows that are objects, or values in the order of names."""
-    columns: Columns = {str(name): [] for name in names}
+    names = [str(name) for name in names]
+    columns: Columns = {name: [] for name in names}
+    if len(columns) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BadRequest(f"{form}: column {twice!r:.80} comes twice")
     if rows and all(isinstance(row, dict) for row in rows):
         if form == "dataframe_split":
             raise BadRequest("dataframe_split: each row of 'data' must be a list")
@@ -121,7 +125,7 @@ def columns_of_csv(data: bytes, inputs: Sequence[InputColumn]) -> Columns:
     Raises
     ------
     BadRequest
-        When it is not UTF-8, has no header, or a row of another length.
+        When it is not UTF-8, has no header, a row of another length, or a name twice.
     """
     try:
         rows = list(csv.reader(io.StringIO(data.decode("utf-8")), strict=True))
