@@ -49,6 +49,19 @@ def test_a_router_without_such_calls_is_refused() -> None:
         CallsByPath(GuardedRouter())
 
 
+def test_of_two_calls_with_one_path_the_first_answers() -> None:
+    """As in the router itself, where packages come before clients' files."""
+    router = GuardedRouter(prefix=PREFIX, route_class=CallRoute)
+    for text in ("first", "second"):
+
+        async def said(_: Request, text: str = text) -> Response:
+            return Response(text)
+
+        router.add_api_route("/files", said, methods=["GET"], name=text)
+    route, _ = CallsByPath(router).calls["GET", f"{PREFIX}/files"]
+    assert route.name == "first"
+
+
 def test_answers_and_refusals_are_those_of_the_patterns(router: GuardedRouter) -> None:
     health = lambda: {"live": True, "ready": True}  # noqa: E731 - as a service gives one
     answers = []

@@ -24,7 +24,7 @@ class CallsByPath(BaseRoute):
         routes = [found.original_route for found in iter_route_contexts(router.routes)]
         self.calls = {
             (method, route.path): (route, route.get_route_handler())
-            for route in routes
+            for route in reversed(routes)  # of two with one path the first answers
             if isinstance(route, CallRoute) and "{" not in route.path
             for method in route.methods or ()
         }
