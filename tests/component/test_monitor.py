@@ -15,6 +15,7 @@ from driftloop.contracts.base import Event
 from driftloop.contracts.events import (
     AlertRaised,
     DriftDetected,
+    DriftEnded,
     LabelsWanted,
     PerformanceMeasured,
     PipelineApplied,
@@ -41,7 +42,7 @@ E = TypeVar("E", bound=Event)
 DAYS = 45
 FAULTY = range(10, 14)
 CHANGED = 25
-KINDS = (PerformanceMeasured, DriftDetected, AlertRaised)
+KINDS = (PerformanceMeasured, DriftDetected, DriftEnded, AlertRaised)
 
 
 def doubled(number: int, size: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
