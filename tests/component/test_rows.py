@@ -19,6 +19,7 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import httpx
 import pytest
 from deltalake import DeltaTable
 from driftloop.contracts.base import Event
@@ -470,8 +471,14 @@ def test_a_folder_published_in_two_runs_and_again_is_taken_once(
 def test_the_http_door(stage: Stage, pipeline: str) -> None:
     url = f"/v1/pipelines/{pipeline}/observations"
     rows = [row(n) for n in range(30)]
-    answer = stage.ingest.client.post(url, json=rows)
-    assert (answer.status_code, answer.json()["row_count"]) == (202, 30)
+    answers: list[httpx.Response] = []
+
+    def is_taken() -> bool:  # once the service has read of the pipeline
+        answers.append(stage.ingest.client.post(url, json=rows))
+        return answers[-1].status_code != 404
+
+    wait_until(is_taken, CAUGHT_UP_S)
+    assert (answers[-1].status_code, answers[-1].json()["row_count"]) == (202, 30)
     answer = stage.ingest.client.post(f"{url}?source=plant", json=row(30))
     assert answer.status_code == 202
     refused = stage.ingest.client.post(url, json=[row(31), row(32, event_time=None)])
