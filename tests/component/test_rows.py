@@ -17,9 +17,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import polars as pl
 import pyarrow as pa
-import httpx
 import pytest
 from deltalake import DeltaTable
 from driftloop.contracts.base import Event
