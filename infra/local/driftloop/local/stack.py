@@ -74,6 +74,11 @@ class Service:
     argv: Sequence[str] = ()
     env: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def module(self) -> str:
+        """What runs, which is also the name that people look its address up by."""
+        return self.program or self.name
+
 
 SCORER, DOOR, DOOR_PORT = "scorer", "scorer (all)", 7003
 MAX_SCORERS = 64
@@ -250,12 +255,12 @@ async def _supervise(
         "supervisor": {"pid": os.getpid(), "identity": identity(os.getpid())},
         "broker": f"{LOOPBACK}:{ports[BROKER]}",
         "urls": {
-            _address(s): f"http://{LOOPBACK}:{ports[_door(s)]}"
+            s.module: f"http://{LOOPBACK}:{ports[_door(s)]}"
             for s in services
             if s.has_api
         }
         | {
-            _grpc(_address(s)): f"{LOOPBACK}:{ports[_grpc(_address(s))]}"
+            _grpc(s.module): f"{LOOPBACK}:{ports[_grpc(s.module)]}"
             for s in services
             if s.grpc_port
         },
@@ -302,7 +307,7 @@ def settle_ports(
     if any(s.is_shared for s in services):
         wanted[DOOR] = DOOR_PORT
     wanted |= {s.name: s.port for s in services}
-    wanted |= {_grpc(_address(s)): s.grpc_port for s in services if s.grpc_port}
+    wanted |= {_grpc(s.module): s.grpc_port for s in services if s.grpc_port}
     chosen: dict[str, int] = {}
 
     def is_usable(port: int) -> bool:
@@ -321,11 +326,6 @@ def _open_door(ports: Mapping[str, int]) -> socket.socket | None:
     if DOOR not in ports:
         return None
     return socket.create_server((LOOPBACK, ports[DOOR]), backlog=_DOOR_BACKLOG)
-
-
-def _address(service: Service) -> str:
-    """Return under which name people look for a service's address."""
-    return service.program if service.is_shared else service.name
 
 
 def _door(service: Service) -> str:
@@ -366,21 +366,20 @@ def _service_spec(
     door: socket.socket | None = None,
 ) -> ProcessSpec:
     port = ports[service.name]
-    program = service.program or service.name
     own = {
         _MARKER: stack_id,
         "DRIFTLOOP_HOME": str(place.path),
         "DRIFTLOOP_BROKER": f"{LOOPBACK}:{ports[BROKER]}",
-        f"DRIFTLOOP_{program.upper()}_HTTP_PORT": str(port),
+        f"DRIFTLOOP_{service.module.upper()}_HTTP_PORT": str(port),
         "DRIFTLOOP_LOG_FORMAT": "console" if echo else "json",
         "PYTHONUNBUFFERED": "1",
     }
     if service.grpc_port:
-        grpc_port = str(ports[_grpc(_address(service))])
-        own[f"DRIFTLOOP_{program.upper()}_GRPC_PORT"] = grpc_port
+        grpc_port = str(ports[_grpc(service.module)])
+        own[f"DRIFTLOOP_{service.module.upper()}_GRPC_PORT"] = grpc_port
     shared = [door.fileno()] if door is not None and service.is_shared else []
     if shared:
-        own[f"DRIFTLOOP_{program.upper()}_SHARED_FD"] = str(shared[0])
+        own[f"DRIFTLOOP_{service.module.upper()}_SHARED_FD"] = str(shared[0])
         own["DRIFTLOOP_REPLICA"] = service.replica
     if service.has_api:
         own["DRIFTLOOP_API_TOKEN"] = place.token_file.read_text(encoding="utf-8")
@@ -392,7 +391,7 @@ def _service_spec(
             own[f"DRIFTLOOP_CONSOLE_{linked.upper()}_URL"] = url
     return ProcessSpec(
         service.name,
-        service.argv or [sys.executable, "-m", f"driftloop.{program}"],
+        service.argv or [sys.executable, "-m", f"driftloop.{service.module}"],
         {**os.environ, **own, **service.env},
         is_ready=http_ready(f"http://{LOOPBACK}:{port}/readyz"),
         port=port,

@@ -188,6 +188,13 @@ class Standing:
     request: int = 1
     ignored: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def missing(self) -> dict[str, int]:
+        """How many of which role still have to say yes; none where nobody is asked."""
+        if self.rule is None or self.state != "awaiting_approval":
+            return {}
+        return dict(open_seats(self.rule.seats, self.spoke))
+
     def replaced(self, state: State) -> "Standing":
         return replace(self, state=state)
 

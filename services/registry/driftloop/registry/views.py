@@ -22,7 +22,6 @@ from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.registry import ledger, tables
 from driftloop.registry.core import GATE
 from driftloop.registry.ledger import Ledger, State
-from driftloop.registry.quorum import open_seats
 from driftloop.registry.tables import (
     RegistryServingChange,
     RegistryTrial,
@@ -314,16 +313,14 @@ def _request_view(standing: ledger.Standing) -> OpenRequest | None:
         return None
     rejected = standing.state == "rejected"
     said_yes = standing.decided_by[:-1] if rejected else standing.decided_by
-    is_open = standing.state == "awaiting_approval"
-    missing = open_seats(rule.seats, standing.spoke) if is_open else {}
     return OpenRequest(
         request=standing.request,
         role=rule.role,
         people=rule.people,
         also=dict(rule.also),
         said_yes=list(said_yes),
-        missing=dict(missing),
-        is_open=is_open,
+        missing=standing.missing,
+        is_open=standing.state == "awaiting_approval",
         expires_at=rule.expires_at,
         progress=f"{len(said_yes)} of {rule.everybody}",
     )

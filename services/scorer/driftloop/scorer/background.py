@@ -17,7 +17,7 @@ def give_way() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
-class Pace:
+class Breaks:
     """Rests as long as it has worked: half of a core stays for answers."""
 
     def __init__(self, stopping: threading.Event) -> None:

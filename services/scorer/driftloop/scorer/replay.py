@@ -29,7 +29,7 @@ from driftloop.runtime.outbox import Cause, OutboxRelay, Stopping
 from driftloop.runtime.state import StateView
 from driftloop.runtime.telemetry import log
 from driftloop.runtime.transport import Message
-from driftloop.scorer.background import ROWS_A_CALL, Pace, give_way
+from driftloop.scorer.background import ROWS_A_CALL, Breaks, give_way
 from driftloop.scorer.metrics import count_call
 from driftloop.scorer.replaying import Replay, Rules
 from driftloop.scorer.settings import ScorerSettings
@@ -194,7 +194,7 @@ class Replays:
         return replay
 
     def _score(self, task: Task, replay: Replay, rows: pa.RecordBatch) -> None:
-        pace = Pace(self._stopping)
+        breaks = Breaks(self._stopping)
         champion, candidate = task.champion.answer(rows), task.candidate.answer(rows)
         for role, said in (("champion", champion), ("candidate", candidate)):
             count_call(
@@ -202,7 +202,7 @@ class Replays:
                 said.seconds,
             )  # fmt: skip
         replay.add(rows, champion, candidate)
-        pace.rest()
+        breaks.rest()
 
     def _batches(self, task: Task) -> Iterator[BatchValidated]:
         """Yield the recorded batches, each once."""

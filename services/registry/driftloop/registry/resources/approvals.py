@@ -7,7 +7,6 @@ from typing import Annotated
 from driftloop.contracts.pipeline import DEFAULT_PROJECT
 from driftloop.registry import tables
 from driftloop.registry.ledger import Decision, Ledger, State, objection
-from driftloop.registry.quorum import open_seats
 from driftloop.registry.resources.listing import (
     After,
     Listed,
@@ -120,7 +119,6 @@ def _view(
     rule = standing.rule
     assert rule is not None  # noqa: S101 - people were asked
     project, _ = who.guard.project_of(row.pipeline) or (DEFAULT_PROJECT, [])
-    missing = dict(open_seats(rule.seats, standing.spoke)) if is_open else {}
     why_not = _why_not(context, who, row, book)
     return AskedApproval(
         pipeline=row.pipeline,
@@ -134,8 +132,8 @@ def _view(
         project=project,
         people=rule.people,
         also=dict(rule.also),
-        needed=sum(missing.values()),
-        missing=missing,
+        needed=sum(standing.missing.values()),
+        missing=standing.missing,
         author=row.author,
         package_digest=row.digest,
         summary=summary_of(row),

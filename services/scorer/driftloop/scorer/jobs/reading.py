@@ -7,7 +7,7 @@ from driftloop.runtime.envelope import decode
 from driftloop.runtime.errors import Reject
 from driftloop.runtime.follower import bounds_of, read_part
 from driftloop.runtime.telemetry import log
-from driftloop.scorer.background import Pace
+from driftloop.scorer.background import Breaks
 from driftloop.scorer.jobs.facts import EVENTS, Facts
 from driftloop.scorer.settings import ScorerSettings
 
@@ -39,7 +39,7 @@ def read_facts(
         When what an event refers to cannot be fetched now.
     """
     facts, key = Facts(pipeline, wanted), pipeline.encode()
-    pace = Pace(stopping)
+    breaks = Breaks(stopping)
     broker, config = settings.broker, settings.kafka_config
     for chunk in read_part(broker, bounds_of(broker, TOPICS, config), config):
         for message in chunk:
@@ -49,5 +49,5 @@ def read_facts(
                 facts.take(decode(message, store))
             except Reject as error:
                 logger.warning("left out", topic=message.topic, error=str(error))
-        pace.rest()
+        breaks.rest()
     return facts

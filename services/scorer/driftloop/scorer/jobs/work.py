@@ -12,7 +12,7 @@ import pyarrow as pa
 from driftloop.contracts.scoring import DatasetScored, ScoringPlan
 from driftloop.models.onnx_model import InputRefused
 from driftloop.runtime.throttle import Fields, Throttle
-from driftloop.scorer.background import ROWS_A_CALL, Pace
+from driftloop.scorer.background import ROWS_A_CALL, Breaks
 from driftloop.scorer.jobs.answers import AnswersTable, answer_rows, answers_schema
 from driftloop.scorer.jobs.facts import Abandoned, CannotScore
 from driftloop.scorer.jobs.source import Source
@@ -121,7 +121,7 @@ def _fill(
     part: list[pa.RecordBatch] = []
     done, detail = table.done, ""
     progress = Progress(working.tell, loaded.version, source.row_count, done)
-    pace = Pace(working.stopping)
+    breaks = Breaks(working.stopping)
     for rows in source.batches(done, ROWS_A_CALL):
         if not working.is_ours():
             raise Abandoned
@@ -133,7 +133,7 @@ def _fill(
             table.append(part, done)
             part = []
             progress.reached(done)
-        pace.rest()
+        breaks.rest()
     return detail
 
 
