@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,9 +18,10 @@ from driftloop.contracts.events import (
     ServingDesired,
     VersionReport,
 )
-from driftloop.models.package import PackageRefused
-from driftloop.models.signing import Signer
-from driftloop.models.trial import TrialFailed
+from driftloop.models import trial
+from driftloop.models.package import Package, PackageRefused, read_package
+from driftloop.models.signing import Signer, TrustedKeys
+from driftloop.models.trial import Trial, TrialFailed
 from driftloop.runtime.database import open_database
 from driftloop.runtime.errors import Retry
 from driftloop.scorer import loader
@@ -31,6 +35,7 @@ from tests.unit.scorer import packages
 from tests.unit.scorer.packages import NAME, Factory
 from tests.unit.support import wait_until
 
+TRIAL_S, TRIAL_BYTES = 6, 8 * 2**30
 META = Meta("e", packages.MONTH.start, "/driftloop/deployer", Chain("c"))
 
 
@@ -62,6 +67,42 @@ def test_a_trial_that_was_passed_is_not_repeated(
     assert open_model(NAME, known).version == 1
     with pytest.raises(TrialFailed):
         open_model(NAME, ServedModel(version=2, package=factory.package(51.0)))
+
+
+@pytest.mark.parametrize("patience", [1, trial.PATIENCE])
+def test_a_machine_that_is_busy_says_nothing_about_a_model(
+    factory: Factory, monkeypatch: pytest.MonkeyPatch, patience: int
+) -> None:
+    """A child without its turn for longer than its time passes all the same."""
+    monkeypatch.setattr(trial, "PATIENCE", patience)
+    package = read(factory, factory.package(1.0))
+    with closing(Trial(TRIAL_S, TRIAL_BYTES)) as slow:
+        child = slow._child
+        child.send_signal(signal.SIGSTOP)
+        turn = threading.Timer(TRIAL_S + 1, child.send_signal, [signal.SIGCONT])
+        turn.start()
+        started = time.monotonic()
+        if patience == 1:
+            with pytest.raises(TrialFailed, match="took longer than 6 s"):
+                slow.run(package)
+        else:
+            assert slow.run(package).p50_ms > 0
+            assert time.monotonic() - started > TRIAL_S
+        turn.join()
+
+
+def test_a_model_that_takes_too_much_processor_time_fails(factory: Factory) -> None:
+    endless = factory.package(extra=packages.multiplying(2000, times=2000))
+    with (
+        closing(Trial(TRIAL_S, TRIAL_BYTES)) as slow,
+        pytest.raises(TrialFailed, match="more than 6 s of processor time"),
+    ):
+        slow.run(read(factory, endless))
+
+
+def read(factory: Factory, ref: PackageRef) -> Package:
+    trusted = TrustedKeys.from_folder(factory.home / "keys" / "trusted")
+    return read_package(ref, factory.store, trusted)
 
 
 def desired(

@@ -136,6 +136,24 @@ TOO_MUCH_MEMORY = [
 ]
 
 
+def multiplying(size: int, times: int = 1) -> list[NodeProto]:
+    """Return nodes that multiply square matrices and change no answer."""
+    products = [
+        node("MatMul", [f"product{number}", "product0"], f"product{number + 1}")
+        for number in range(times)
+    ]
+    return [
+        node("ReduceMax", ["sum"], "most", keepdims=0),
+        constant("shape", [size, size], TensorProto.INT64),
+        node("Expand", ["most", "shape"], "product0"),
+        *products,
+        node("ReduceMax", [f"product{times}"], "largest", keepdims=0),
+        constant("nothing", [0.0]),
+        node("Mul", ["largest", "nothing"], "zero"),
+        node("Add", ["sum", "zero"], "said"),
+    ]
+
+
 def manifest(pipeline: str, inputs: list[InputColumn], is_binary: bool) -> Manifest:
     outputs = [OutputColumn(name="prediction", type="number", description="demand")]
     if is_binary:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -38,6 +39,7 @@ from driftloop.runtime.outbox import OutboxRelay
 from driftloop.runtime.service import Runtime
 from driftloop.runtime.state import StateView
 from driftloop.runtime.transport import Message
+from driftloop.scorer.background import give_way
 from driftloop.scorer.feeds import feeds_of
 from driftloop.scorer.jobs import answers, work
 from driftloop.scorer.jobs.answers import AnswersTable, answers_schema
@@ -430,6 +432,52 @@ def test_a_version_that_cannot_be_loaded_is_said(place: Place) -> None:
     assert failed.error == "version 2 cannot be loaded: the signature does not fit"
     assert failed.version == 2
     assert not place.said(ScoringStarted)
+
+
+def test_a_version_is_opened_at_the_priority_of_the_process(place: Place) -> None:
+    """Else its trial, a child, waits on a busy machine until it counts as too slow."""
+    found: list[int] = []
+
+    def opens(*_: object) -> Loaded:
+        found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return place.loaded
+
+    place.opens = opens
+    place.request(version=2)
+    loop = place.loop()
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    worker = threading.Thread(target=lambda: (give_way(), place.step(loop)))
+    worker.start()
+    worker.join()
+    assert found == [usual]
+    assert place.said(DatasetScored)
+
+
+def test_a_job_that_is_cancelled_while_its_version_is_opened_is_left(
+    place: Place,
+) -> None:
+    goes_on = threading.Event()
+    opened = threading.Event()
+
+    def opens(*_: object) -> Loaded:
+        opened.set()
+        assert goes_on.wait(60)
+        return place.loaded
+
+    place.opens = opens
+    job = place.request(version=2)
+    loop = place.loop()
+    worker = threading.Thread(target=place.step, args=(loop,))
+    worker.start()
+    assert opened.wait(60)
+    place.cancel(job)
+    loop.recheck.set()
+    worker.join(60)
+    assert not worker.is_alive()
+    place.step(loop)
+    assert place.said(ScoringCancelled)
+    assert not place.said(DatasetScored)
+    goes_on.set()
 
 
 def test_a_version_in_memory_is_not_loaded_again(place: Place) -> None:

@@ -332,6 +332,7 @@ def test_what_can_never_work_fails_at_once(place) -> None:
 def test_a_store_that_is_away_is_waited_for_and_does_not_count(
     place, train, monkeypatch
 ) -> None:
+    monkeypatch.setattr(jobs, "FIRST_FAULT_WAIT_S", 60.0)
     place.accept()
     loop = place.loop(away)
     place.step(loop)

@@ -64,7 +64,10 @@ class ScorerSettings(PackageSettings):
         "when its own was not heard of for so long",
     )
     trial_timeout_seconds: float = Field(
-        default=60, gt=0, description="for loading a model and running its samples"
+        default=60,
+        ge=1,
+        description="processor time for loading a model and running its samples; on a "
+        "busy machine that may take four times as long",
     )
     trial_memory_bytes: int = Field(
         default=8 * 1024 * MIB, gt=0, description="address space of that trial"

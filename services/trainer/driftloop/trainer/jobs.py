@@ -55,6 +55,7 @@ MAX_FAILURES = 3
 FIRST_CRASH_WAIT_S = 1.0
 MAX_CRASH_WAIT_S = 60.0
 MAX_FAULTS = 20
+FIRST_FAULT_WAIT_S = 1.0
 MAX_FAULT_WAIT_S = 60.0
 MAX_TAKES = 20
 """A job that was taken so often without an end takes its whole service along."""
@@ -257,7 +258,7 @@ class JobLoop:
         if job.fault_count + 1 >= MAX_FAULTS:
             self._fail(job, request, error)
             return
-        wait_s = min(2.0**job.fault_count, MAX_FAULT_WAIT_S)
+        wait_s = min(FIRST_FAULT_WAIT_S * 2**job.fault_count, MAX_FAULT_WAIT_S)
         metrics.JOBS.labels(job.pipeline, "fault").inc()
         logger.warning("waiting", job=job.id, error=error, wait_seconds=wait_s)
         self._leases.put_back(job, error, self._cost, wait_s=wait_s, is_fault=True)

@@ -9,6 +9,7 @@ already, as after the loss of the database, is not done again.
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import wait
 from dataclasses import dataclass
 
 from driftloop.contracts.base import Event, Meta, derived_id, origin_from
@@ -30,7 +31,7 @@ from driftloop.runtime.outbox import Cause, Stopping
 from driftloop.runtime.service import Runtime
 from driftloop.runtime.telemetry import log, processing_span
 from driftloop.runtime.throttle import Fields
-from driftloop.scorer.background import give_way
+from driftloop.scorer.background import Foreground, give_way
 from driftloop.scorer.jobs.facts import Abandoned, CannotScore, EndState, Facts
 from driftloop.scorer.jobs.reading import read_facts
 from driftloop.scorer.loader import OpenModel
@@ -42,6 +43,8 @@ from sqlalchemy.exc import DBAPIError
 
 POLL_S = 2.0
 """Between two looks for jobs of scorers that are gone; new ones wake the loop."""
+OURS_S = 0.5
+"""Between two looks whether a job is still ours, while its model is opened."""
 MAX_FAILURES = 3
 FIRST_CRASH_WAIT_S = 1.0
 MAX_FAULTS = 20
@@ -114,6 +117,7 @@ class ScoringJobs:
             )
         )
         self._ended: dict[str, EndState] = {}
+        self._foreground = Foreground()
         self._leases = Leases(
             runtime.engine, ScorerJob, JOB_ORDER, settings.replica,
             settings.scoring_lease_seconds,
@@ -206,7 +210,7 @@ class ScoringJobs:
             lambda: self._is_ours(job),
             lambda fields: self._progressed(run, fields),
         )
-        loaded = self._loaded(job.pipeline, plan)
+        loaded = self._loaded(job, plan)
         source = work.opened(job.pipeline, plan, loaded, working)
         plan = plan.model_copy(update={"row_count": source.row_count})
         if job.plan is None:
@@ -219,21 +223,25 @@ class ScoringJobs:
         wish: ServingDesired | None = self._desired.get(pipeline)
         return wish.champion if wish else None
 
-    def _loaded(self, pipeline: str, plan: ScoringPlan) -> Loaded:
+    def _loaded(self, job: ScorerJob, plan: ScoringPlan) -> Loaded:
         """Return a version: the one in memory, or verified and tried like any other."""
-        served = self._shelf.get(pipeline)
+        served = self._shelf.get(job.pipeline)
         there = served.loaded().get(plan.version) if served else None
         if there is not None and there.package.digest == plan.package.digest:
             return there
         model = ServedModel(version=plan.version, package=plan.package)
+        opening = self._foreground.submit(self._open_model, job.pipeline, model)
+        while not wait([opening], OURS_S).done:
+            if not self._is_ours(job):
+                raise Abandoned
         try:
-            return self._open_model(pipeline, model)
+            return opening.result()
         except (Retry, DBAPIError):
             raise
         except Exception as error:
             raise CannotScore(
                 f"version {plan.version} cannot be loaded: {error!s:.500}",
-                f"take another one of: driftloop models {pipeline}",
+                f"take another one of: driftloop models {job.pipeline}",
             ) from error
 
     def _fix(self, run: _Try, plan: ScoringPlan, *, is_told: bool) -> None:
