@@ -74,10 +74,14 @@ class ServiceProcess:
 
     def start(self) -> Self:
         """Start and wait until it is ready."""
-        self._restarts = 0
-        self._launch()
+        self.launch()
         self.wait_until(self.is_ready, f"{self.name} is not ready", START_TIMEOUT_S)
         return self
+
+    def launch(self) -> None:
+        """Start and wait until it listens, which is before it is ready."""
+        self._restarts = 0
+        self._launch()
 
     def wait_until(
         self, is_so: Callable[[], object], what: str, timeout_s: float = 120
@@ -142,6 +146,11 @@ class ServiceProcess:
     def kill(self) -> None:
         """End it as a crash would: no chance to finish anything."""
         self._end(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """Stop it where it is: what it has in hand stays there, unanswered."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
 
     def stop(self) -> int:
         """Ask it to end; return its exit status."""

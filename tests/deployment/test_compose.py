@@ -15,7 +15,7 @@ import pytest
 from driftloop.contracts.topics import SERVICES
 from driftloop.local import stack
 from driftloop.local.compose_secrets import make_secrets
-from driftloop.runtime.settings import Settings
+from driftloop.runtime.settings import Settings, load_settings
 from jsonschema.protocols import Validator
 
 OFFICIAL_SCHEMA = Path(__file__).parent / "vendor/compose-spec.json"
@@ -23,6 +23,8 @@ CHECKER = "github.com/compose-spec/compose-go/v2/cmd@v2.16.2"
 INSTALL_TIMEOUT_S = 600
 REACHABLE = {"kafka", "postgres", "s3", "collector", "prometheus"}
 """What a service's network may hold beside it; Prometheus reads its metrics."""
+DOORS = {"scorer": "scorer-door"}
+"""Who stands in front of a service, has its port, and reaches nothing else."""
 OTHER_SETTINGS = {"DRIFTLOOP_SECRETS_DIR"}
 """Read before there are settings."""
 
@@ -114,23 +116,45 @@ def test_services_cannot_reach_each_other(compose: dict[str, Any]) -> None:
     assert shared(compose) == [("ingest", "scorer")]  # negative control
 
 
+def members_of(compose: dict[str, Any], network: str) -> set[str]:
+    return {
+        name for name in compose["services"] if network in networks_of(compose, name)
+    }
+
+
+def unneeded(compose: dict[str, Any]) -> list[str]:
+    """Return networks on which a service, or its door, could reach too much."""
+    allowed = {name: [{name} | REACHABLE] for name in SERVICES}
+    for service, door in DOORS.items():
+        allowed[service].append({service, door})
+        allowed[door] = [{service, door}, {door, "prometheus"}]
+    masquerade = "com.docker.network.bridge.enable_ip_masquerade"
+    found = []
+    for name, groups in allowed.items():
+        for network in networks_of(compose, name):
+            options = compose["networks"][network]
+            members = members_of(compose, network)
+            if members == {name}:  # for its port
+                is_closed = options["driver_opts"][masquerade] == "false"
+            else:
+                is_closed = members in groups and options["internal"] is True
+            if not is_closed:
+                found.append(f"{name}: {network}")
+    return found
+
+
 def test_service_reaches_only_what_it_needs(compose: dict[str, Any]) -> None:
     """Its own network is internal; the one for its port has no other member."""
+    assert unneeded(compose) == []
     for service in SERVICES:
-        for network in networks_of(compose, service):
-            members = {
-                name
-                for name in compose["services"]
-                if network in networks_of(compose, name)
-            }
-            options = compose["networks"][network]
-            if network == service:
-                assert members == {service} | REACHABLE
-                assert options["internal"] is True
-            else:
-                assert members == {service}
-                masquerade = "com.docker.network.bridge.enable_ip_masquerade"
-                assert options["driver_opts"][masquerade] == "false"
+        assert members_of(compose, service) == {service} | REACHABLE
+    compose["services"]["scorer-door"]["networks"].append("registry")
+    compose["networks"]["trainer"]["internal"] = False
+    assert unneeded(compose) == [
+        "trainer: trainer",
+        "registry: registry",
+        "scorer-door: registry",
+    ]  # negative control
 
 
 def openings(compose: dict[str, Any]) -> list[str]:
@@ -249,7 +273,7 @@ def without_door(compose: dict[str, Any]) -> list[str]:
             {"source": "api_token", "target": "driftloop_api_token"}
             in compose["services"][name]["secrets"]
             and f"127.0.0.1:{local[name].port}:8000"
-            in compose["services"][name].get("ports", [])
+            in compose["services"][DOORS.get(name, name)].get("ports", [])
         )
     ]
 
@@ -271,3 +295,60 @@ def test_health_is_readiness(compose: dict[str, Any], service: str) -> None:
     assert command[0] == "CMD"
     assert "/readyz" in command[-1]
     compile(command[-1], service, "exec")
+
+
+def test_the_door_is_ready_when_a_scorer_is(compose: dict[str, Any]) -> None:
+    """And it comes with the file that the balancer's own tests are about."""
+    door = compose["services"]["scorer-door"]
+    assert door["healthcheck"]["test"][-1].endswith(":8404/readyz")
+    assert door["volumes"] == ["./infra/haproxy:/etc/haproxy:ro"]
+    assert door["command"] == ["haproxy", "-f", "/etc/haproxy/haproxy.cfg"]
+
+
+@pytest.fixture
+def own_names(compose: dict[str, Any], tmp_path: Path) -> dict[str, str]:
+    """What the scorer's entry point makes of its container: its environment.
+
+    The shell is real; ``python`` tells its environment, ``hostname`` is a container's.
+    """
+    said = {
+        "python": "env",
+        "hostname": 'test $# -eq 0 && echo c4f3 || echo "10.0.0.5 10.1.0.7 "',
+    }
+    for name, command in said.items():
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{command}\n", encoding="utf-8")
+        program.chmod(0o700)
+    command = [
+        part.replace("$$", "$") for part in compose["services"]["scorer"]["entrypoint"]
+    ]
+    done = subprocess.run(
+        command,
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return dict(line.split("=", 1) for line in done.stdout.splitlines())
+
+
+def test_scorers_have_names_of_their_own(
+    compose: dict[str, Any], own_names: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many as are asked for: nothing is in the way, and no two are one replica."""
+    for name in ("DRIFTLOOP_REPLICA", "DRIFTLOOP_ALLOWED_HOSTS"):
+        monkeypatch.setenv(name, own_names[name])
+    settings = load_settings(Settings, "scorer")
+    assert settings.replica == "c4f3"
+    assert settings.allowed_hosts == ["127.0.0.1", "localhost", "10.0.0.5", "10.1.0.7"]
+    assert fixed(compose["services"]["scorer"]) == []
+    compose["services"]["scorer"] |= {"ports": ["127.0.0.1:7003:8000"]}
+    assert fixed(compose["services"]["scorer"]) == ["ports"]  # negative control
+
+
+def fixed(service: dict[str, Any]) -> list[str]:
+    """Name what only one container of a service can have."""
+    named = [volume for volume in service["volumes"] if ":" in volume]
+    once = [key for key in ("ports", "container_name", "hostname") if key in service]
+    return once + named

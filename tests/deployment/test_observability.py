@@ -90,7 +90,11 @@ def test_prometheus_reads_every_service(root: Path) -> None:
     config = yaml.safe_load((root / "infra/prometheus/prometheus.yml").read_text())
     jobs = {job["job_name"]: job for job in config["scrape_configs"]}
     targets = jobs["driftloop"]["static_configs"][0]["targets"]
-    assert set(targets) == {f"{service}:8000" for service in SERVICES}
+    [names] = jobs["driftloop"]["dns_sd_configs"]  # there may be several of a name
+    assert names["type"] == "A"
+    targets += [f"{name}:{names['port']}" for name in names["names"]]
+    assert sorted(targets) == sorted(f"{service}:8000" for service in SERVICES)
+    assert jobs["scorer-door"]["static_configs"] == [{"targets": ["scorer-door:8404"]}]
     for file in config["rule_files"]:
         assert (root / "infra/prometheus" / file).is_file()
 
