@@ -118,7 +118,7 @@ class Balancer:
                 | {
                     "scorer:8000": f"scorer:{http}",
                     "scorer:8001": f"scorer:{grpc}",
-                    "check port 8000": f"check port {http}",
+                    "connect port 8000": f"connect port {http}",
                     NAMESERVER: names.address,
                 }
             ),
