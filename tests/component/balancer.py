@@ -16,6 +16,8 @@ from typing import Self
 import httpx
 from driftloop.local.processes import LOOPBACK, free_port
 
+from tests.component.support import wait_until
+
 HAPROXY = os.environ.get("HAPROXY") or shutil.which(
     "haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin"
 )
@@ -147,10 +149,7 @@ class Balancer:
     def is_ready(self) -> bool:
         """Whether it says that there is somebody to answer."""
         url = f"http://{LOOPBACK}:{self.ports['figures']}/readyz"
-        try:
-            return httpx.get(url, timeout=60).status_code == httpx.codes.OK
-        except httpx.TransportError:
-            return False
+        return httpx.get(url, timeout=60).status_code == httpx.codes.OK
 
     def answering(self) -> int:
         """How many scorers it takes for ready, for either of the doors."""
@@ -159,14 +158,22 @@ class Balancer:
         return int(min(up))
 
     def said(self) -> str:
-        return self._log.read_text("utf-8", "replace")[-3000:]
+        """Return what it has logged, but for answers that came after a second try."""
+        lines = self._log.read_text("utf-8", "replace").splitlines()
+        return "\n".join(line for line in lines if " 200 " not in line)[-3000:]
 
     def __enter__(self) -> Self:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [str(HAPROXY), "-db", "-f", str(self._file)], stdout=log, stderr=log
             )
+        wait_until(self._listens, "HAProxy does not listen")
         return self
+
+    def _listens(self) -> bool:
+        assert self._process.poll() is None, self.said()
+        with socket.socket() as connection:
+            return connection.connect_ex((LOOPBACK, self.ports["figures"])) == 0
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()

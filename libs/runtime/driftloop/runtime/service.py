@@ -25,6 +25,7 @@ from driftloop.contracts.topics import WITH_DOOR, consumed_by
 from driftloop.runtime import metrics
 from driftloop.runtime.alone import alone_on
 from driftloop.runtime.artifacts import ArtifactStore, check_store, open_store
+from driftloop.runtime.collecting import keep_what_is_built
 from driftloop.runtime.database import open_database
 from driftloop.runtime.drivers.confluent import ConfluentDriver, ConfluentPublisher
 from driftloop.runtime.follower import LogFollower
@@ -263,7 +264,6 @@ class _Process(Generic[S, D]):
             loops.append(self._consume(table.topics, outbox, parts))
         if table.is_known:
             loops.append(self._store_positions)
-        threads = [self._thread(loop) for loop in loops]
         app = http_app(f"driftloop {service.name}", settings, self.health, guard)
         for router in parts.routers:
             check_router(router)
@@ -271,6 +271,8 @@ class _Process(Generic[S, D]):
         if parts.mount:
             parts.mount(app)
         servers = {protocol: open_(guard) for protocol, open_ in parts.servers.items()}
+        logger.info("built", kept_objects=keep_what_is_built())
+        threads = [self._thread(loop) for loop in loops]
         return app, threads, servers, parts.shared
 
     def _thread(self, loop: Background) -> threading.Thread:
