@@ -135,15 +135,18 @@ class Balancer:
     def grpc(self) -> str:
         return f"{LOOPBACK}:{self.ports['grpc']}"
 
-    def figures(self, name: str, door: str = "http-scorers") -> float:
+    def figures(
+        self, name: str, door: str = "http-scorers", state: str | None = None
+    ) -> float:
         """Return the sum of a figure over what it is told for, of one of the doors."""
+        wanted = [f'proxy="{door}"', *([f'state="{state}"'] if state else [])]
         text = httpx.get(
             f"http://{LOOPBACK}:{self.ports['figures']}/metrics", timeout=60
         ).text
         return sum(
             float(value)
             for found, labels, value in FIGURE.findall(text)
-            if found == name and f'proxy="{door}"' in labels
+            if found == name and all(label in labels for label in wanted)
         )
 
     def is_ready(self) -> bool:
@@ -160,7 +163,8 @@ class Balancer:
     def said(self) -> str:
         """Return what it has logged, but for answers that came after a second try."""
         lines = self._log.read_text("utf-8", "replace").splitlines()
-        return "\n".join(line for line in lines if " 200 " not in line)[-3000:]
+        answered = " - - ---- "
+        return "\n".join(line for line in lines if answered not in line)[-3000:]
 
     def __enter__(self) -> Self:
         with self._log.open("ab") as log:

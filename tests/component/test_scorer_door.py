@@ -152,6 +152,16 @@ class RpcClient:
         self._thread.join(180)
 
 
+def lost(failed: list[str]) -> list[str]:
+    """Leave out the one answer that a scorer may have been writing as it was killed.
+
+    It writes one at a time; of that one the caller has the head already, so that it
+    cannot be asked for again.
+    """
+    begun = [each for each in failed if "without sending complete message" in each]
+    return [each for each in failed if each not in begun[:1]]
+
+
 def killed_with_requests_in_hand(
     door: Balancer, scorer: ServiceProcess, clients: Clients, rpc: RpcClient
 ) -> None:
@@ -193,7 +203,7 @@ def test_nobody_notices_a_killed_scorer(
             wait_until(lambda: door.answering() == 2, "it has not come back")
             answers = len(clients.versions)
             wait_until(lambda: len(clients.versions) > answers + 200, "no answers")
-        assert (clients.failed, rpc.failed) == ([], []), door.said()
+        assert (lost(clients.failed), rpc.failed) == ([], []), door.said()
         assert door.figures("haproxy_backend_retry_warnings_total") >= 1
 
 
@@ -216,7 +226,7 @@ def test_without_retries_requests_are_lost(
             RpcClient(installation.town.name, door.grpc) as rpc,
         ):
             killed_with_requests_in_hand(door, dying, clients, rpc)
-        assert clients.failed
+        assert lost(clients.failed)
     finally:
         dying.start()
 
@@ -230,6 +240,7 @@ def test_a_scorer_that_is_not_ready_is_asked_nothing(
     unready.launch()
     unasked = {
         "default-server check": "default-server",
+        "default-server init-state down": "",
         "    default-server observe layer4 error-limit 1 on-error mark-down\n": "",
     }
     changes = {} if is_checked else unasked
@@ -241,7 +252,7 @@ def test_a_scorer_that_is_not_ready_is_asked_nothing(
         ):
             if is_checked:
                 wait_until(
-                    lambda: door.figures("haproxy_server_check_failures_total") > 0,
+                    lambda: door.figures("haproxy_server_check_status", state="L7STS"),
                     "it was not asked whether it is ready",
                 )
                 wait_until(lambda: door.answering() == 0, "it is taken for ready")

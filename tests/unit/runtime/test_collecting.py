@@ -54,7 +54,7 @@ def test_garbage_of_before_and_after_is_collected() -> None:
 
 
 def test_full_collections_are_rare() -> None:
-    """Ten times fewer than Python's own, which is what the slowest requests waited for."""
+    """Ten times fewer than Python's own: the slowest requests waited for them."""
     gc.set_threshold(700, 10, 10)
     keep_what_is_built()
     assert gc.get_threshold() == (700, 10, FULL) == (700, 10, 100)

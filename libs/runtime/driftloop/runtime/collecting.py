@@ -17,8 +17,8 @@ are found young."""
 def keep_what_is_built() -> int:
     """Let no collection look again at what there is now; it stays for ever.
 
-    For the moment before the work begins: what the work makes may become garbage, and is
-    collected as before.
+    For the moment before the work begins: what the work makes may become garbage, and
+    is collected as before.
 
     Returns
     -------
