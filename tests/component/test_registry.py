@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -484,3 +485,11 @@ def test_no_route_without_the_token(world: World) -> None:
                 assert answer.headers["content-type"] == "application/problem+json"
     other = client.get("/api/v1/models", headers={"Host": "evil.example"})
     assert other.status_code == 400
+
+
+def test_collections_leave_out_what_it_is_built_of(installation: Installation) -> None:
+    """It says so before its work begins; a bare interpreter has a tenth of that."""
+    text = installation.registry.log.read_text("utf-8")
+    lines = [json.loads(line) for line in text.splitlines() if '"built"' in line]
+    assert lines
+    assert all(line["kept_objects"] > 100_000 for line in lines)

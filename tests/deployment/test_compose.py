@@ -313,7 +313,7 @@ def own_names(compose: dict[str, Any], tmp_path: Path) -> dict[str, str]:
     """
     said = {
         "python": "env",
-        "hostname": 'test $# -eq 0 && echo c4f3 || echo "10.0.0.5 10.1.0.7 "',
+        "hostname": 'test $# -eq 0 && echo c4f3 || echo "192.0.2.5 198.51.100.7 "',
     }
     for name, command in said.items():
         program = tmp_path / name
@@ -341,7 +341,12 @@ def test_scorers_have_names_of_their_own(
         monkeypatch.setenv(name, own_names[name])
     settings = load_settings(Settings, "scorer")
     assert settings.replica == "c4f3"
-    assert settings.allowed_hosts == ["127.0.0.1", "localhost", "10.0.0.5", "10.1.0.7"]
+    assert settings.allowed_hosts == [
+        "127.0.0.1",
+        "localhost",
+        "192.0.2.5",
+        "198.51.100.7",
+    ]
     assert fixed(compose["services"]["scorer"]) == []
     compose["services"]["scorer"] |= {"ports": ["127.0.0.1:7003:8000"]}
     assert fixed(compose["services"]["scorer"]) == ["ports"]  # negative control

@@ -140,7 +140,7 @@ def test_scorers_have_names_of_their_own(
         ]
         for number in range(2):
             pod = f"{scorer['metadata']['name']}-{number}"
-            names.add(settings_of(scorer, pod, "10.0.0.5", monkeypatch).replica)
+            names.add(settings_of(scorer, pod, "192.0.2.5", monkeypatch).replica)
     assert names == {"scorer-a-0", "scorer-a-1", "scorer-b-0", "scorer-b-1"}
 
 
@@ -163,8 +163,8 @@ def test_those_who_ask_a_scorer_are_answered(
     root: Path, scorer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Probes come with the pod's address as Host, callers with the routes' names."""
-    settings = settings_of(scorer, "scorer-a-0", "10.0.0.5", monkeypatch)
-    assert "10.0.0.5" in settings.allowed_hosts
+    settings = settings_of(scorer, "scorer-a-0", "192.0.2.5", monkeypatch)
+    assert "192.0.2.5" in settings.allowed_hosts
     http, rpc = (
         set(route["spec"]["hostnames"])
         for route in manifests(root, "scorer-routes.yaml")
