@@ -59,7 +59,7 @@ class ServiceProcess:
         }
         self._process: subprocess.Popen[bytes] | None = None
         self.client = httpx.Client(
-            base_url=self.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=30
+            base_url=self.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=100
         )
 
     def start(self, *, wait: bool = True) -> Self:
@@ -96,13 +96,13 @@ class ServiceProcess:
         """End it as a power cut would."""
         assert self._process is not None
         self._process.kill()
-        self._process.wait(30)
+        self._process.wait(120)
 
     def stop(self) -> int:
         """Ask it to end; return its exit code."""
         assert self._process is not None
         self._process.terminate()
-        return self._process.wait(30)
+        return self._process.wait(120)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -158,9 +158,9 @@ class Log:
         follower = LogFollower(self._bootstrap, topics, take)
         thread = threading.Thread(target=follower.run, daemon=True)
         thread.start()
-        assert follower.caught_up.wait(60)
+        assert follower.caught_up.wait(120)
         follower.stop()
-        thread.join(60)
+        thread.join(120)
         assert not problems, problems
         return sorted(found.values(), key=lambda event: event.meta.time)
 

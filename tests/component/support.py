@@ -135,7 +135,7 @@ class ServiceProcess:
     def is_ready(self) -> bool:
         self.tend()
         try:
-            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
+            return httpx.get(f"{self.url}/readyz", timeout=30).status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -150,7 +150,7 @@ class ServiceProcess:
     def _end(self, number: signal.Signals) -> int:
         assert self._process is not None
         self._process.send_signal(number)
-        return self._process.wait(30)
+        return self._process.wait(120)
 
     def said(self) -> str:
         return self._log.read_text(errors="replace")[-3000:]
@@ -196,7 +196,7 @@ class Events:
 
     def close(self) -> None:
         self._follower.stop()
-        self._thread.join(30)
+        self._thread.join(120)
         self._publisher.close()
 
     def start(self) -> Self:

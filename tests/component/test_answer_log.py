@@ -29,7 +29,7 @@ from tests.component.support import (
 )
 from tests.unit.scorer.packages import Factory
 
-pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(600)]
 
 MEMORY_BYTES = 400_000
 """Room for about 350 requests of these two features."""
@@ -66,7 +66,7 @@ class Door:
             f"{self.scorer.url}/pipelines/{self.name}/invocations",
             json={"inputs": {"size": [1.0], "colour": ["red"]}},
             headers={"Authorization": f"Bearer {TOKEN}", "X-Request-Id": request_id},
-            timeout=30,
+            timeout=100,
         )
         return reply.status_code
 
@@ -86,7 +86,7 @@ class Door:
         return Counter(i for i in ids if i != "first")
 
     def left_out(self) -> int:
-        text = httpx.get(f"{self.scorer.url}/metrics", timeout=30).text
+        text = httpx.get(f"{self.scorer.url}/metrics", timeout=100).text
         wanted = f'{{pipeline="{self.name}",reason="no_room"}} (.*)'
         name = "driftloop_scorer_left_out_rows_total"
         found = re.search(f"^{name}{wanted}$", text, re.MULTILINE)

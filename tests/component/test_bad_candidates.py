@@ -29,7 +29,7 @@ from tests.component.town import ROWS, Clients, Town
 from tests.unit.scorer import packages
 from tests.unit.scorer.packages import Factory, node
 
-pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(600)]
 
 CHAMPION = -22.0
 """Rows are red, so it says yes to sizes above 12; the truth is yes above 10."""

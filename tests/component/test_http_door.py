@@ -41,11 +41,11 @@ from schemathesis.specs.openapi.checks import (
 from tests.component.processes import TOKEN, Log, ServiceProcess, with_id
 from tests.unit.support import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(600)]
 
 AUTHORIZATION = {"Authorization": f"Bearer {TOKEN}"}
 JSON = {"Content-Type": "application/json"}
-ANSWER_TIMEOUT_S = 60
+ANSWER_TIMEOUT_S = 120
 IDLE_S = 2
 SEED = 20110101
 FUZZED_CASES = 120
@@ -142,7 +142,7 @@ class Stage:
         event = PipelineApplied(pipeline=name, spec=spec, applied_by="ada")
         self.log.publish(with_id(event, f"applied-{name}"))
         url = f"/v1/pipelines/{name}/observations"
-        wait_until(lambda: self.ingest.client.post(url, json=[]).status_code == 422, 60)
+        wait_until(lambda: self.ingest.client.post(url, json=[]).status_code == 422, 120)
 
     def arrived(self, pipeline: str) -> list[Message]:
         """Return what is on the topic of observations for a pipeline."""
@@ -155,9 +155,9 @@ class Stage:
         follower = LogFollower(self.node.bootstrap, ["observation-arrived"], take)
         thread = threading.Thread(target=follower.run, daemon=True)
         thread.start()
-        assert follower.caught_up.wait(60)
+        assert follower.caught_up.wait(120)
         follower.stop()
-        thread.join(60)
+        thread.join(120)
         return found
 
 

@@ -215,9 +215,9 @@ def raw_messages(kafka: KafkaNode, name: str) -> int:
     )
     thread = threading.Thread(target=follower.run, daemon=True)
     thread.start()
-    assert follower.caught_up.wait(60)
+    assert follower.caught_up.wait(120)
     follower.stop()
-    thread.join(60)
+    thread.join(120)
     return sum(key.decode().startswith(name) for key in keys)
 
 

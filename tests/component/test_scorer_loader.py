@@ -238,7 +238,7 @@ def stage(request: pytest.FixtureRequest, open_model: OpenModel) -> Iterator[Sta
     stage.thread.start()
     yield stage
     stage.stopping.set()
-    stage.thread.join(30)
+    stage.thread.join(120)
     assert not stage.thread.is_alive()
 
 
@@ -309,7 +309,7 @@ def test_a_version_taken_back_stops_answering_before_the_next_is_loaded(
     def slow(pipeline: str, model: ServedModel) -> Loaded:
         if model.version == 3:
             held.set()
-            gate.wait(30)
+            gate.wait(120)
         return open_model(pipeline, model)
 
     stage = Stage(slow)
@@ -318,14 +318,14 @@ def test_a_version_taken_back_stops_answering_before_the_next_is_loaded(
         one, two = (1, factory.package(1.0)), (2, factory.package(2.0))
         stage.wish(desired(1, one, two, 0.5))
         stage.loader.wish(desired(2, one, (3, factory.package(3.0)), 0.1))
-        assert held.wait(30)
+        assert held.wait(120)
         assert stage.now() == (1, None, 0.0)
         gate.set()
         wait_until(lambda: stage.now() == (1, 3, 0.1))
     finally:
         gate.set()
         stage.stopping.set()
-        stage.thread.join(30)
+        stage.thread.join(120)
 
 
 def test_a_store_that_is_away_holds_up_its_pipeline_only(
@@ -353,7 +353,7 @@ def test_a_store_that_is_away_holds_up_its_pipeline_only(
         assert stage.loader.is_settled()
     finally:
         stage.stopping.set()
-        stage.thread.join(30)
+        stage.thread.join(120)
 
 
 def test_a_champion_that_could_not_be_loaded_is_tried_again(
@@ -378,4 +378,4 @@ def test_a_champion_that_could_not_be_loaded_is_tried_again(
         assert stage.now() == (1, None, 0.0)
     finally:
         stage.stopping.set()
-        stage.thread.join(30)
+        stage.thread.join(120)

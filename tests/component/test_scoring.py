@@ -52,7 +52,7 @@ from tests.servers import PostgresqlServer
 from tests.unit.scorer import packages
 from tests.unit.scorer.packages import Factory
 
-pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(600)]
 
 E = TypeVar("E", bound=Event)
 FILES, FILE_ROWS = 6, 2_500

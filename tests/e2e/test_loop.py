@@ -36,9 +36,9 @@ from driftloop.local import stack
 EXAMPLE = Path(__file__).parents[2] / "examples" / "bike-demand"
 UNTIL = datetime(2012, 4, 1, tzinfo=UTC)
 SPEED_DAYS_PER_S = 6.0
-QUIET_TIMEOUT_S = 90.0
+QUIET_TIMEOUT_S = 180.0
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.broker]
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.broker]
 
 
 @dataclass

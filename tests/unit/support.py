@@ -19,7 +19,7 @@ def examples(count: int) -> int:
     return count * max(FUZZ, 1)
 
 
-def wait_until(is_so: Callable[[], bool], timeout_s: float = 30) -> None:
+def wait_until(is_so: Callable[[], bool], timeout_s: float = 120) -> None:
     """Return once ``is_so()``; fail when it does not come to that in time."""
     until = time.monotonic() + timeout_s
     while not is_so():
