@@ -142,7 +142,9 @@ class Stage:
         event = PipelineApplied(pipeline=name, spec=spec, applied_by="ada")
         self.log.publish(with_id(event, f"applied-{name}"))
         url = f"/v1/pipelines/{name}/observations"
-        wait_until(lambda: self.ingest.client.post(url, json=[]).status_code == 422, 120)
+        wait_until(
+            lambda: self.ingest.client.post(url, json=[]).status_code == 422, 120
+        )
 
     def arrived(self, pipeline: str) -> list[Message]:
         """Return what is on the topic of observations for a pipeline."""
