@@ -51,10 +51,10 @@ class SecuredNode(KafkaNode):
         settings = kafka_settings(template, PASSWORDS)
         (self._home / file_name).write_text(settings, encoding="ascii")
 
-    def is_ready(self) -> bool:
+    def is_ready(self, patience_s: float = 2) -> bool:
         client = AdminClient({"bootstrap.servers": self.bootstrap, **login(ADMIN)})
         try:
-            return bool(client.list_topics(timeout=2).brokers)
+            return bool(client.list_topics(timeout=patience_s).brokers)
         except KafkaException:
             return False
 

@@ -23,6 +23,8 @@ from driftloop.local.supervisor import (
     http_ready,
 )
 
+from tests.unit.support import wait_until
+
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="rests on Linux' process facts"
 )
@@ -348,7 +350,7 @@ def test_readiness_follows_the_http_answer() -> None:
     try:
         assert not is_ready()
         answer = 200
-        assert is_ready()
+        wait_until(is_ready)  # an answer that comes late is none
     finally:
         server.shutdown()
         thread.join()
