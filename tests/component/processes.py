@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -156,11 +155,7 @@ class Log:
                 problems.append(f"{event.meta.id} came twice, with other bytes")
 
         follower = LogFollower(self._bootstrap, topics, take)
-        thread = threading.Thread(target=follower.run, daemon=True)
-        thread.start()
-        assert follower.caught_up.wait(120)
-        follower.stop()
-        thread.join(120)
+        assert follower.read_to_end(120)
         assert not problems, problems
         return sorted(found.values(), key=lambda event: event.meta.time)
 

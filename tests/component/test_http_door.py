@@ -6,7 +6,6 @@ import asyncio
 import io
 import random
 import re
-import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -155,11 +154,7 @@ class Stage:
                 found.append(message)
 
         follower = LogFollower(self.node.bootstrap, ["observation-arrived"], take)
-        thread = threading.Thread(target=follower.run, daemon=True)
-        thread.start()
-        assert follower.caught_up.wait(120)
-        follower.stop()
-        thread.join(120)
+        assert follower.read_to_end(120)
         return found
 
 

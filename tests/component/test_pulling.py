@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -213,11 +212,7 @@ def raw_messages(kafka: KafkaNode, name: str) -> int:
     follower = LogFollower(
         kafka.bootstrap, [topic], lambda message: keys.append(message.key or b"")
     )
-    thread = threading.Thread(target=follower.run, daemon=True)
-    thread.start()
-    assert follower.caught_up.wait(120)
-    follower.stop()
-    thread.join(120)
+    assert follower.read_to_end(120)
     return sum(key.decode().startswith(name) for key in keys)
 
 

@@ -146,11 +146,7 @@ class Stage:
                 found[letter["dead-letter-id"]] = letter
 
         follower = LogFollower(self.node.bootstrap, [f"{service}-dead-letter"], take)
-        thread = threading.Thread(target=follower.run, daemon=True)
-        thread.start()
-        assert follower.caught_up.wait(120)
-        follower.stop()
-        thread.join(120)
+        assert follower.read_to_end(120)
         return list(found.values())
 
 

@@ -9,7 +9,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -40,6 +39,7 @@ from driftloop.contracts.scoring import (
 )
 from driftloop.local.kafka import KafkaNode
 from sqlalchemy import NullPool, create_engine, text
+from support import plain
 
 from tests.component.support import (
     TOKEN,
@@ -146,7 +146,7 @@ class Place:
 
     def ask(self, rows: list[dict[str, Any]]) -> list[float] | None:
         """Ask the served version at its door; None: it does not answer yet."""
-        answer = httpx.post(
+        answer = plain.post(
             f"{self.scorer.url}/pipelines/{self.name}/invocations",
             json={"dataframe_records": rows},
             headers={"Authorization": f"Bearer {TOKEN}"},

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
-import httpx
 import pytest
 from driftloop.contracts.events import (
     AlertRaised,
@@ -25,6 +24,7 @@ from driftloop.contracts.events import (
 )
 from driftloop.local.kafka import KafkaNode
 from driftloop.scorer.open_inference import open_inference_pb2 as pb
+from support import plain
 
 from tests.component.support import (
     TOKEN,
@@ -291,7 +291,7 @@ def test_requests_on_which_a_candidate_fails_take_it_back(town: Town) -> None:
     url = f"{town.scorer.url}/pipelines/{town.name}/invocations"
     headers = {"Authorization": f"Bearer {TOKEN}"}
     for _ in range(20):
-        response = httpx.post(url, json=body, headers=headers, timeout=100)
+        response = plain.post(url, json=body, headers=headers, timeout=100)
         assert response.json() == {"predictions": [-490.0]}
     town.wait_for(1, None, 0.0)
     (back,) = town.of(ModelRolledBack)

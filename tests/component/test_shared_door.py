@@ -13,6 +13,7 @@ import httpx
 import pytest
 from driftloop.contracts.events import ModelDeployed, ScorerReported
 from driftloop.local.kafka import KafkaNode
+from support import plain
 
 from tests.component.support import ServiceProcess, open_events, wait_until
 from tests.component.town import HEADERS, PAUSE_S, Town
@@ -103,7 +104,7 @@ def door() -> Iterator[Door]:
 
 def answered_by(scorer: ServiceProcess) -> float:
     """Return how many rows of requests a process says it has answered."""
-    told = httpx.get(f"{scorer.url}/metrics", headers=HEADERS, timeout=100).text
+    told = plain.get(f"{scorer.url}/metrics", headers=HEADERS, timeout=100).text
     return sum(map(float, ROWS.findall(told)))
 
 

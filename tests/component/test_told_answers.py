@@ -19,6 +19,7 @@ from driftloop.contracts.events import (
 )
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.local.kafka import KafkaNode
+from support import plain
 
 from tests.component.support import (
     TOKEN,
@@ -89,7 +90,7 @@ def serve(
 
 
 def ask(scorer: ServiceProcess, name: str, **parameters: Any) -> httpx.Response:
-    return httpx.post(
+    return plain.post(
         f"{scorer.url}/pipelines/{name}/invocations",
         json={"inputs": {"size": [1.0], "colour": ["red"]}, "params": parameters},
         headers={"Authorization": f"Bearer {TOKEN}"},
@@ -108,7 +109,7 @@ def test_an_answer_of_the_process_is_explained(
     assert row["contributions"] == pytest.approx({"size": -2, "colour": 5})
     refused = ask(scorer, name, explain_ms=60_001)
     assert "from 1 to 60000" in refused.json()["message"]
-    metrics = httpx.get(f"{scorer.url}/metrics", timeout=100).text
+    metrics = plain.get(f"{scorer.url}/metrics", timeout=100).text
     count = f'explanations_total{{outcome="explained",pipeline="{name}"}} 1.0'
     assert f"driftloop_scorer_{count}" in metrics
 

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
 import polars as pl
 import pytest
 from driftloop.cli import data, models
@@ -32,6 +31,7 @@ from driftloop.contracts import events as e
 from driftloop.contracts.pipeline import load_pipeline
 from driftloop.contracts.topics import SERVICES
 from driftloop.local import stack
+from support import plain
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "bike-demand"
 UNTIL = datetime(2012, 4, 1, tzinfo=UTC)
@@ -228,5 +228,5 @@ def wait_until_ingested(run: Run) -> None:
     quiet = 0
     while quiet < 6:
         assert time.monotonic() < deadline, "ingest did not come to rest"
-        quiet = quiet + 1 if httpx.get(f"{url}/readyz").json()["lag"] == 0 else 0
+        quiet = quiet + 1 if plain.get(f"{url}/readyz").json()["lag"] == 0 else 0
         time.sleep(0.5)
