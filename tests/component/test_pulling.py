@@ -165,7 +165,7 @@ def test_of_two_replicas_one_fetches_and_the_other_takes_over(
             REPLICA=number,
             DATABASE_URL=url,
             FOLDER_ROOTS=orjson.dumps([str(tmp_path)]).decode(),
-            PULL_LEASE_SECONDS=2,
+            PULL_LEASE_SECONDS=12,  # half of it is how long Kafka may take
         )
         for number in ("one", "two")
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -89,6 +92,43 @@ def test_a_machine_that_is_busy_says_nothing_about_a_model(
             assert slow.run(package).p50_ms > 0
             assert time.monotonic() - started > TRIAL_S
         turn.join()
+
+
+def test_the_time_for_which_a_child_has_no_processor_is_not_counted(
+    factory: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the test before shows, the child here would fail without that."""
+    monkeypatch.setattr(trial, "PATIENCE", 1)
+    began = time.monotonic()
+    monkeypatch.setattr(trial, "waited_s", lambda _: time.monotonic() - began)
+    package = read(factory, factory.package(1.0))
+    with closing(Trial(TRIAL_S, TRIAL_BYTES)) as slow:
+        child = slow._child
+        child.send_signal(signal.SIGSTOP)
+        turn = threading.Timer(TRIAL_S + 1, child.send_signal, [signal.SIGCONT])
+        turn.start()
+        assert slow.run(package).p50_ms > 0
+        turn.join()
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="Linux says so")
+def test_a_process_that_another_one_keeps_from_running_has_waited() -> None:
+    busy = "import time; time.sleep(0.01)\nwhile True: pass"
+    place = {min(os.sched_getaffinity(0))}
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", busy],
+            preexec_fn=lambda: os.sched_setaffinity(0, place),  # noqa: PLW1509 - no locks
+        )
+        for _ in range(2)
+    ]
+    try:
+        wait_until(lambda: all(trial.waited_s(child.pid) > 0.1 for child in children))
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+    assert trial.waited_s(2**22 + 1) == 0  # there is no such process
 
 
 def test_a_model_that_takes_too_much_processor_time_fails(factory: Factory) -> None:
