@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -18,15 +19,16 @@ from driftloop.runtime.database import open_database
 from sqlalchemy import Engine
 from sqlmodel import Session, delete
 
-from tests.component.processes import example
 from tests.unit.support import wait_until
 
 TOPIC = AuditNoted.topic()
+EXAMPLE = Path(__file__).parents[3] / "libs/contracts/examples/audit-noted.json"
 
 
 def note(number: int) -> AuditNoted:
     meta = Meta(str(number), datetime.now(UTC), "/registry", Chain("c"))
-    return AuditNoted.model_validate(example("audit-noted")).with_meta(meta)
+    content = json.loads(EXAMPLE.read_text("utf-8"))
+    return AuditNoted.model_validate(content).with_meta(meta)
 
 
 NOTES = [note(number) for number in range(3)]
