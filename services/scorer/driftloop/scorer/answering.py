@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import numpy as np
 from driftloop.contracts.events import Role, ScorerReported, VersionReport
+from driftloop.contracts.profile import DoorCost
 from driftloop.models.onnx_model import Predictions
 from driftloop.models.package import InputColumn
 from driftloop.runtime.database import is_passing
@@ -22,6 +23,7 @@ from driftloop.scorer.explaining.pool import Explaining, Explanation
 from driftloop.scorer.explaining.wish import Wish
 from driftloop.scorer.feeds import BadRequest, Columns, Feeds, feeds_of
 from driftloop.scorer.metrics import count_call
+from driftloop.scorer.profiles import Meter
 from driftloop.scorer.shelf import Loaded, Served, Shelf
 from driftloop.scorer.unfamiliar import Unfamiliar, count_unfamiliar, headers_of
 from fastapi.concurrency import run_in_threadpool
@@ -78,6 +80,20 @@ class _Figures:
     error_count: int = 0
     detail: str = ""
     seconds: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT_DURATIONS))
+    metered_count: int = 0
+    metered_row_count: int = 0
+    door_seconds: float = 0.0
+
+    def door(self) -> DoorCost | None:
+        """Return what its requests took beside the model's calls."""
+        count = self.metered_count
+        if not count:
+            return None
+        return DoorCost(
+            requests=count,
+            rows=self.metered_row_count / count,
+            seconds=self.door_seconds / count,
+        )
 
 
 class Traffic:
@@ -89,15 +105,24 @@ class Traffic:
 
     def add(
         self, key: tuple[str, int, int], role: Role, rows: int, seconds: float,
-        error: str | None,
+        error: str | None, door_seconds: float | None = None,
     ) -> None:  # fmt: skip
-        """Count one call; the key is pipeline, generation and version."""
+        """Count one call; the key is pipeline, generation and version.
+
+        Parameters
+        ----------
+        door_seconds : processor time beside the model's call; None: not known.
+        """
         with self._lock:
             figures = self._figures.get(key)
             if figures is None:
                 figures = self._figures[key] = _Figures(role)
             figures.row_count += rows
             figures.seconds.append(seconds)
+            if door_seconds is not None:
+                figures.metered_count += 1
+                figures.metered_row_count += rows
+                figures.door_seconds += door_seconds
             if error is not None:
                 figures.error_count += rows
                 figures.detail = figures.detail or error
@@ -123,6 +148,7 @@ class Traffic:
                     call_count=len(figures.seconds),
                     latency_p50_seconds=float(np.median(figures.seconds)),
                     latency_p99_seconds=p99(figures.seconds),
+                    door=figures.door(),
                 )
             )
         return reports
@@ -185,6 +211,7 @@ class Desk:
         self._drifts = drifts or Drifts()
         self.explaining = explaining or Explaining.off()
         self._traffic = traffic
+        self._meter = Meter()
         self._log = asked or Asked(lambda _: "none", most_bytes=0)
 
     async def answer(
@@ -273,7 +300,8 @@ class Desk:
         error = None
         try:
             if loaded.pace.seconds(rows) <= INLINE_SECONDS:
-                said = _predict(loaded, feeds, rows)
+                with self._meter.left_out():
+                    said = _predict(loaded, feeds, rows)
             else:
                 said = await run_in_threadpool(_predict, loaded, feeds, rows)
         except Exception as problem:
@@ -283,7 +311,7 @@ class Desk:
             ) from problem
         finally:
             seconds = time.perf_counter() - started
-            self._traffic.add(key, role, rows, seconds, error)
+            self._traffic.add(key, role, rows, seconds, error, self._meter.taken())
             failed = 0 if error is None else rows
             count_call(pipeline, role, "requests", rows, failed, seconds)
         self._log.add(

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import pyarrow as pa
 from driftloop.contracts.events import PackageRef
+from driftloop.contracts.profile import VersionProfile
 from driftloop.models.onnx_model import OnnxModel, Predictions
 from driftloop.models.package import Manifest
 from driftloop.runtime.telemetry import log
@@ -50,6 +51,7 @@ class Loaded:
     ----------
     pace : measured when it was loaded.
     explainer : explains its answers; or why it has none.
+    profile : what it cost in its trial on this machine.
     """
 
     version: int
@@ -58,6 +60,7 @@ class Loaded:
     model: OnnxModel
     pace: Pace
     explainer: Explainer | Unexplained = NO_EXPLAINER
+    profile: VersionProfile | None = None
 
     @cached_property
     def familiar(self) -> Familiar:
