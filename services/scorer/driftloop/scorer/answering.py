@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from uuid import uuid4
 
 import numpy as np
@@ -16,6 +17,7 @@ from driftloop.runtime.database import is_passing
 from driftloop.runtime.outbox import Cause, OutboxRelay
 from driftloop.runtime.telemetry import log
 from driftloop.scorer.asked import Asked, row_ids
+from driftloop.scorer.batching import Batching, Callee
 from driftloop.scorer.core import is_candidates, p99
 from driftloop.scorer.drifted import Drifted, Drifts, drifted_headers
 from driftloop.scorer.explaining.explainer import Unexplained
@@ -26,7 +28,6 @@ from driftloop.scorer.metrics import count_call
 from driftloop.scorer.profiles import Meter
 from driftloop.scorer.shelf import Loaded, Served, Shelf
 from driftloop.scorer.unfamiliar import Unfamiliar, count_unfamiliar, headers_of
-from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import DBAPIError
 
 INLINE_SECONDS = 0.002
@@ -197,7 +198,13 @@ def traffic_reporter(
 
 
 class Desk:
-    """Answers requests with what is on the shelf."""
+    """Answers requests with what is on the shelf.
+
+    Parameters
+    ----------
+    batching : of versions whose calls leave the event loop to others.
+    batch_seconds : that a joint call may take longer; see :meth:`Pace.joint_rows`.
+    """
 
     def __init__(
         self,
@@ -206,8 +213,12 @@ class Desk:
         asked: Asked | None = None,
         explaining: Explaining | None = None,
         drifts: Drifts | None = None,
+        batching: Batching | None = None,
+        batch_seconds: float = 0.0,
     ) -> None:
         self.shelf = shelf
+        self._batching = batching or Batching(calls=1)
+        self._batch_seconds = batch_seconds
         self._drifts = drifts or Drifts()
         self.explaining = explaining or Explaining.off()
         self._traffic = traffic
@@ -303,7 +314,10 @@ class Desk:
                 with self._meter.left_out():
                     said = _predict(loaded, feeds, rows)
             else:
-                said = await run_in_threadpool(_predict, loaded, feeds, rows)
+                most_rows = loaded.pace.joint_rows(self._batch_seconds)
+                predict = partial(_predict, loaded)
+                to = Callee(pipeline, loaded.line, most_rows, predict)
+                said = await self._batching.predict(to, feeds, rows)
         except Exception as problem:
             error = f"{problem!s:.300}"
             raise ModelFailed(

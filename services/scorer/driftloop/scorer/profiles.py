@@ -28,9 +28,14 @@ CPU_INFO = Path("/proc/cpuinfo")
 @cache
 def machine_name() -> str:
     """Return the kind of this machine: its processor, and how many this process has."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    count = len(affinity(0)) if affinity else os.cpu_count() or 1
+    count = processor_count()
     return f"{_processor()}, {count} CPU{'s' if count > 1 else ''}"
+
+
+def processor_count() -> int:
+    """Return how many processors this process may run on."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _processor() -> str:
