@@ -149,7 +149,7 @@ def test_memory_is_for_a_second_version_and_its_trial() -> None:
     """300 of the scorer, 8 of the version, 108 of the trial's process: 448 MiB."""
     assert size_for(Demand(rate=1), KNOWN).memory_bytes == 448 * MIB
     unknown = Known(SLOW, "the registry")
-    assert size_for(Demand(rate=1), unknown).memory_bytes == 576 * MIB
+    assert size_for(Demand(rate=1), unknown).memory_bytes == 448 * MIB
 
 
 def report(
@@ -182,6 +182,18 @@ def test_what_scorers_told_is_found_and_the_slowest_machine_counts() -> None:
     assert found.door
     assert found.door.requests == 1300
     assert found.door.seconds == pytest.approx((1000 * 0.001 + 300 * 0.002) / 1300)
+
+
+def test_a_call_that_takes_longer_in_service_counts_as_it_is_there() -> None:
+    """By what this version's own requests took, if they took more than the trial."""
+    mine = DOOR.model_copy(update={"model_seconds": 0.011})
+    others = DOOR.model_copy(update={"model_seconds": 0.5})
+    events = [report("a", 4, SLOW, mine), report("a", 3, None, others)]
+    found = work.known(work.told(events, "bikes", 4), 1, None)
+    assert spent_on(found, 1).model == pytest.approx(0.011)  # 9 ms in the trial
+    assert spent_on(found, 10).model == pytest.approx(0.020)
+    elsewhere = work.told([report("a", 4, SLOW, DOOR)], "bikes", 4)  # other threads
+    assert spent_on(work.known(elsewhere, 1, None), 1).model == pytest.approx(0.009)
 
 
 def test_a_few_requests_say_nothing_of_the_door() -> None:

@@ -16,6 +16,7 @@ from driftloop.scorer import profiles
 from driftloop.scorer.answering import Traffic
 from driftloop.scorer.profiles import (
     Meter,
+    Taken,
     keep_profile,
     kept_profile,
     machine_name,
@@ -88,13 +89,16 @@ def test_the_models_time_is_not_the_doors() -> None:
     meter = Meter()
     assert meter.taken() is None
     spend(0.02)
-    with meter.left_out():
+    with meter.model_call():
         spend(0.2)
     taken = meter.taken()
-    assert taken is not None
-    assert 0.02 <= taken < 0.2
+    assert taken
+    assert 0.02 <= taken.door < 0.2 <= taken.model
     spend(0.2)
-    assert (meter.taken() or 0) >= 0.2  # control: with nothing left out
+    again = meter.taken()
+    assert again
+    assert again.door >= 0.2  # control: the same, and not the model's
+    assert again.model == 0
 
 
 def test_each_thread_is_metered_by_itself() -> None:
@@ -110,19 +114,22 @@ def test_waiting_costs_the_door_nothing() -> None:
     meter = Meter()
     meter.taken()
     time.sleep(0.3)
-    assert (meter.taken() or 0) < 0.1
+    taken = meter.taken()
+    assert taken
+    assert taken.door < 0.1
 
 
 def test_traffic_tells_the_doors_mean() -> None:
     traffic, key = Traffic(), ("bikes", 3, 1)
     traffic.add(key, "champion", 5, 0.01, None)  # the first of a thread: not known
-    traffic.add(key, "champion", 1, 0.01, None, 0.002)
-    traffic.add(key, "champion", 3, 0.01, None, 0.004)
+    traffic.add(key, "champion", 1, 0.01, None, Taken(0.002, 0.5))
+    traffic.add(key, "champion", 3, 0.01, None, Taken(0.004, 0.7))
     ((report,),) = traffic.drain().values()
     assert report.row_count == 9
     assert report.door
     assert (report.door.requests, report.door.rows) == (2, 2)
     assert report.door.seconds == pytest.approx(0.003)
+    assert report.door.model_seconds == pytest.approx(0.6)
     traffic.add(key, "champion", 5, 0.01, None)
     ((alone,),) = traffic.drain().values()
     assert alone.door is None
@@ -140,3 +147,4 @@ def test_requests_at_the_door_are_metered(tmp_path: Path) -> None:
     assert 1 <= report.door.requests <= 5
     assert report.door.rows == 2
     assert report.door.seconds > 0
+    assert report.door.model_seconds > 0

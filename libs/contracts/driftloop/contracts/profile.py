@@ -53,3 +53,8 @@ class DoorCost(Value):
     requests: int = Field(ge=1)
     rows: float = Field(ge=0, description="of a request, mean")
     seconds: float = Field(ge=0, description="of a request, mean")
+    model_seconds: float = Field(
+        default=0,
+        ge=0,
+        description="of the model's call in the same thread, mean; 0: it is in another",
+    )

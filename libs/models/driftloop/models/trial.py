@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 from driftloop.contracts.profile import BatchCost
 from driftloop.models.formats import MODEL_FILE
+from driftloop.models.memory import peak_bytes
 from driftloop.models.onnx_model import OnnxModel
 from driftloop.models.package import InputColumn, Package
 from driftloop.models.samples import SAMPLES_FILE, check_samples
@@ -178,7 +179,7 @@ def main() -> int:
 
 def _figures(model: bytes, inputs: list[InputColumn], samples: bytes) -> Figures:
     """Check the samples' answers; return what answering costs."""
-    before = _resident_bytes()
+    before = peak_bytes()
     loaded = OnnxModel(model, inputs, threads=1)
     rows = check_samples(loaded, inputs, samples)
     single, hundred = rows.slice(0, 1), _repeated(rows, MANY_ROWS)
@@ -188,7 +189,7 @@ def _figures(model: bytes, inputs: list[InputColumn], samples: bytes) -> Figures
         p50_ms=float(np.percentile(one, 50)) * 1000,
         p99_ms=float(np.percentile(one, 99)) * 1000,
         hundred_rows_ms=float(np.percentile(many, 50)) * 1000,
-        memory_mib=max(0, _resident_bytes() - before) / MIB,
+        memory_mib=max(0, peak_bytes() - before) / MIB,
         child_bytes=before,
         batches=tuple(_profile(loaded, rows, before)),
     )
@@ -223,7 +224,7 @@ def _batch_cost(model: OnnxModel, rows: pa.Table, calls: int, before: int) -> Ba
         calls=len(seconds),
         p50_seconds=float(np.percentile(seconds, 50)),
         p99_seconds=float(np.percentile(seconds, 99)),
-        memory_bytes=max(0, _resident_bytes() - before),
+        memory_bytes=max(0, peak_bytes() - before),
     )
 
 
@@ -244,12 +245,6 @@ def _durations(call: Callable[[], object], calls: int, most_s: float) -> list[fl
         if started > until:
             break
     return durations[WARM_UP_CALLS:] or durations
-
-
-def _resident_bytes() -> int:
-    """Return the most memory that this process has held so far."""
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
 
 
 def _read_frame(stream: BinaryIO) -> bytes:

@@ -25,7 +25,7 @@ from driftloop.scorer.explaining.pool import Explaining, Explanation
 from driftloop.scorer.explaining.wish import Wish
 from driftloop.scorer.feeds import BadRequest, Columns, Feeds, feeds_of
 from driftloop.scorer.metrics import count_call
-from driftloop.scorer.profiles import Meter
+from driftloop.scorer.profiles import Meter, Taken
 from driftloop.scorer.shelf import Loaded, Served, Shelf
 from driftloop.scorer.unfamiliar import Unfamiliar, count_unfamiliar, headers_of
 from sqlalchemy.exc import DBAPIError
@@ -84,6 +84,7 @@ class _Figures:
     metered_count: int = 0
     metered_row_count: int = 0
     door_seconds: float = 0.0
+    model_seconds: float = 0.0
 
     def door(self) -> DoorCost | None:
         """Return what its requests took beside the model's calls."""
@@ -93,7 +94,8 @@ class _Figures:
         return DoorCost(
             requests=count,
             rows=self.metered_row_count / count,
-            seconds=self.door_seconds / count,
+            seconds=max(0.0, self.door_seconds) / count,
+            model_seconds=self.model_seconds / count,
         )
 
 
@@ -106,13 +108,13 @@ class Traffic:
 
     def add(
         self, key: tuple[str, int, int], role: Role, rows: int, seconds: float,
-        error: str | None, door_seconds: float | None = None,
+        error: str | None, taken: Taken | None = None,
     ) -> None:  # fmt: skip
         """Count one call; the key is pipeline, generation and version.
 
         Parameters
         ----------
-        door_seconds : processor time beside the model's call; None: not known.
+        taken : processor time of the thread that answers; None: not known.
         """
         with self._lock:
             figures = self._figures.get(key)
@@ -120,10 +122,11 @@ class Traffic:
                 figures = self._figures[key] = _Figures(role)
             figures.row_count += rows
             figures.seconds.append(seconds)
-            if door_seconds is not None:
+            if taken is not None:
                 figures.metered_count += 1
                 figures.metered_row_count += rows
-                figures.door_seconds += door_seconds
+                figures.door_seconds += taken.door
+                figures.model_seconds += taken.model
             if error is not None:
                 figures.error_count += rows
                 figures.detail = figures.detail or error
@@ -311,7 +314,7 @@ class Desk:
         error = None
         try:
             if loaded.pace.seconds(rows) <= INLINE_SECONDS:
-                with self._meter.left_out():
+                with self._meter.model_call():
                     said = _predict(loaded, feeds, rows)
             else:
                 most_rows = loaded.pace.joint_rows(self._batch_seconds)

@@ -23,6 +23,7 @@ from driftloop.contracts.events import (
     ServingDesired,
     VersionReport,
 )
+from driftloop.models.memory import peak_bytes
 from driftloop.models.onnx_model import OnnxModel
 from driftloop.models.package import PackageRefused, read_package
 from driftloop.models.samples import SAMPLES_FILE, check_samples
@@ -39,7 +40,6 @@ from driftloop.scorer.profiles import (
     keep_profile,
     kept_profile,
     profile_of,
-    resident_bytes,
 )
 from driftloop.scorer.settings import ScorerSettings
 from driftloop.scorer.shelf import Loaded, Pace, Served, Shelf
@@ -156,7 +156,7 @@ def heartbeat(
                     generation=wish.generation,
                     versions=versions,
                     lease_seconds=settings.lease_seconds,
-                    memory_bytes=resident_bytes(),
+                    memory_bytes=peak_bytes(),
                 )
             )
 

@@ -6,8 +6,6 @@ are sized by the three (``driftloop size``).
 
 import os
 import platform
-import resource
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version as version_of
 from pathlib import Path
+from typing import NamedTuple
 
 from driftloop.contracts.profile import VersionProfile
 from driftloop.models.trial import Figures
@@ -85,10 +84,11 @@ def keep_profile(engine: Engine, digest: str, profile: VersionProfile) -> None:
         session.commit()
 
 
-def resident_bytes() -> int:
-    """Return the most memory that this process has held so far."""
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+class Taken(NamedTuple):
+    """Processor seconds of the thread that answers, without the model and its own."""
+
+    door: float
+    model: float
 
 
 class Meter:
@@ -102,19 +102,19 @@ class Meter:
     def __init__(self) -> None:
         self._thread = threading.local()
 
-    def taken(self) -> float | None:
-        """Return the seconds since the call before in this thread; None: the first."""
-        now = time.thread_time()
+    def taken(self) -> Taken | None:
+        """Return what went since the call before in this thread; None: the first."""
+        now, model = time.thread_time(), getattr(self._thread, "model", 0.0)
         before: float | None = getattr(self._thread, "before", None)
-        self._thread.before = now
-        return None if before is None else now - before
+        self._thread.before, self._thread.model = now, 0.0
+        return None if before is None else Taken(now - before - model, model)
 
     @contextmanager
-    def left_out(self) -> Iterator[None]:
-        """Do not count what this thread does meanwhile: it is the model's."""
+    def model_call(self) -> Iterator[None]:
+        """Count what this thread does meanwhile as the model's."""
         started = time.thread_time()
         try:
             yield
         finally:
-            if hasattr(self._thread, "before"):
-                self._thread.before += time.thread_time() - started
+            model = getattr(self._thread, "model", 0.0)
+            self._thread.model = model + time.thread_time() - started

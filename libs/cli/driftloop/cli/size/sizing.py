@@ -24,13 +24,13 @@ DOOR_SECONDS = 0.0008
 """An answer beside the model's call where no scorer has measured it.
 
 Source: docs/serving.md, "How fast": 0.57 to 0.82 ms for a row of 30 numbers."""
-DOOR_ROW_SECONDS = 40e-6
+DOOR_ROW_SECONDS = 10e-6
 """A further row of a request: reading, checks, writing.
 
 Source: docs/serving.md, "How many replicas": a row of 30 numbers as JSON."""
 LOG_ROW_SECONDS = 15e-6
 """A row written to the log of answers. Source: there, "The log of answers"."""
-SCORER_BYTES = 420 * 2**20
+SCORER_BYTES = 280 * 2**20
 """A scorer without a version, where none has told. Source: "How many replicas"."""
 CHILD_BYTES = 160 * 2**20
 """A trial's process without its model, where none has told; likewise."""
@@ -69,6 +69,8 @@ class Known:
     ----------
     measured_by : who made the profile.
     door : what an answer takes beside the model's call; None: nobody has measured it.
+    colder_seconds : that a call takes longer in service than in the trial, where the
+        processor's caches hold the model and nothing else.
     scorer_bytes : resident memory of a scorer with its versions; None: likewise.
     """
 
@@ -76,6 +78,7 @@ class Known:
     measured_by: str
     door: DoorCost | None = None
     scorer_bytes: int | None = None
+    colder_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +163,9 @@ def spent_on(known: Known, rows: int) -> Spent:
     measured: its standard deviation is taken to be as large as its mean.
     """
     costs = known.profile.batches
-    middle = _between([(cost.rows, cost.p50_seconds) for cost in costs], rows)
-    high = max(middle, _between([(c.rows, c.p99_seconds) for c in costs], rows))
+    middle = call_seconds(known.profile, rows) + known.colder_seconds
+    high = _between([(cost.rows, cost.p99_seconds) for cost in costs], rows)
+    high = max(middle, high + known.colder_seconds)
     door = door_seconds(known.door, rows)
     log = rows * LOG_ROW_SECONDS
     return Spent(
@@ -171,6 +175,11 @@ def spent_on(known: Known, rows: int) -> Spent:
         deviation=math.hypot((high - middle) / Z99, door),
         p99=high + door * -math.log(1 - SHARE) + log,
     )
+
+
+def call_seconds(profile: VersionProfile, rows: int) -> float:
+    """Return what a call with so many rows takes, the median of the trial."""
+    return _between([(c.rows, c.p50_seconds) for c in profile.batches], rows)
 
 
 def door_seconds(door: DoorCost | None, rows: int) -> float:

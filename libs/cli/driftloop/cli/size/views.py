@@ -102,6 +102,11 @@ def assumptions(demand: Demand, known: Known) -> Iterator[str]:
             f"requests of {known.door.rows:.3g} rows; its spread is taken to be as "
             "large as its mean"
         )
+    if known.colder_seconds:
+        yield (
+            f"a call in service takes {_ms(known.colder_seconds)} more than in the "
+            "trial, where nothing else is in the processor's caches, as measured"
+        )
     if known.door is None or known.door.rows < demand.rows:
         yield f"a row more at the door: {_ms(DOOR_ROW_SECONDS)}, once measured as JSON"
     most = known.profile.batches[-1].rows

@@ -10,7 +10,7 @@ from typing import Any
 
 from driftloop.cli.context import CommandError, Installation
 from driftloop.cli.log import read_log
-from driftloop.cli.size.sizing import Known, spent_on
+from driftloop.cli.size.sizing import Known, call_seconds, spent_on
 from driftloop.contracts.base import Event
 from driftloop.contracts.events import ScorerReported
 from driftloop.contracts.profile import BatchCost, DoorCost, VersionProfile
@@ -27,10 +27,12 @@ class Told:
     Attributes
     ----------
     profiles : by kind of machine, the newest, and the replica that told it.
+    door, own_door : of requests to any version of the pipeline, and to this one.
     """
 
     profiles: dict[str, tuple[str, VersionProfile]]
     door: DoorCost | None
+    own_door: DoorCost | None
     scorer_bytes: int | None
 
 
@@ -42,7 +44,7 @@ def told(events: Iterable[Event], pipeline: str, version: int) -> Told:
     events : oldest first.
     """
     profiles: dict[str, tuple[str, VersionProfile]] = {}
-    doors: list[DoorCost] = []
+    doors: list[tuple[int, DoorCost]] = []
     memory: dict[str, int] = {}
     for event in events:
         if not isinstance(event, ScorerReported) or event.pipeline != pipeline:
@@ -51,10 +53,15 @@ def told(events: Iterable[Event], pipeline: str, version: int) -> Told:
             memory[event.replica] = event.memory_bytes
         for one in event.versions:
             if one.door is not None:
-                doors.append(one.door)
+                doors.append((one.version, one.door))
             if one.version == version and one.profile is not None:
                 profiles[one.profile.machine] = (event.replica, one.profile)
-    return Told(profiles, _mean(doors), max(memory.values(), default=None))
+    return Told(
+        profiles,
+        _mean([door for _, door in doors]),
+        _mean([door for number, door in doors if number == version]),
+        max(memory.values(), default=None),
+    )
 
 
 def _mean(doors: list[DoorCost]) -> DoorCost | None:
@@ -66,6 +73,7 @@ def _mean(doors: list[DoorCost]) -> DoorCost | None:
         requests=requests,
         rows=sum(door.requests * door.rows for door in doors) / requests,
         seconds=sum(door.requests * door.seconds for door in doors) / requests,
+        model_seconds=sum(d.requests * d.model_seconds for d in doors) / requests,
     )
 
 
@@ -82,7 +90,13 @@ def known(said: Told, rows: int, trial: VersionProfile | None) -> Known:
         When nobody has measured the version.
     """
     found = [
-        Known(profile, f"replica {replica}", said.door, said.scorer_bytes)
+        Known(
+            profile,
+            f"replica {replica}",
+            said.door,
+            said.scorer_bytes,
+            _colder(said.own_door, profile),
+        )
         for replica, profile in said.profiles.values()
     ]
     if found:
@@ -94,6 +108,13 @@ def known(said: Told, rows: int, trial: VersionProfile | None) -> Known:
         )
     by = "the registry, at registration"
     return Known(trial, by, said.door, said.scorer_bytes)
+
+
+def _colder(door: DoorCost | None, profile: VersionProfile) -> float:
+    """Return how much longer a call takes in service than in its trial, if it does."""
+    if door is None:
+        return 0.0
+    return max(0.0, door.model_seconds - call_seconds(profile, round(door.rows)))
 
 
 def trial_profile(trial: dict[str, Any]) -> VersionProfile:
