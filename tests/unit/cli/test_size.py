@@ -228,6 +228,10 @@ def test_the_view_shows_the_way_and_what_is_taken_for_granted() -> None:
     assert "300 requests a second use 3 processors" in text
     assert "Pollaczek" in text
     assert "as measured on 1,000 requests" in text
+    fewest = size_for(Demand(rate=300), KNOWN)
+    assert f"99 of 100 answers within 50 ms need {size.busy} scorers" in text
+    needed = f"{fewest.busy} would answer them within {fewest.p99_seconds * 1000:.3g}"
+    assert needed in text
     guessed = " ".join(views.assumptions(demand, Known(SLOW, "the registry")))
     assert "no scorer has told yet" in guessed
 

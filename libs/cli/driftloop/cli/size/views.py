@@ -15,6 +15,7 @@ from driftloop.cli.size.sizing import (
     Demand,
     Known,
     Size,
+    wait_p99,
 )
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -69,7 +70,8 @@ def reasoning(demand: Demand, size: Size) -> Iterator[str]:
     if size.busy > fewest:
         yield (
             f"99 of 100 answers within {_ms(demand.within_seconds or 0)} need "
-            f"{_scorers(size.busy)}."
+            f"{_scorers(size.busy)}; {fewest} would answer them within "
+            f"{_ms(spent.p99 + wait_p99(demand.rate / fewest, spent))}."
         )
     yield (
         f"Each is used {size.utilisation:.0%}; a request waits "
@@ -99,7 +101,7 @@ def assumptions(demand: Demand, known: Known) -> Iterator[str]:
     else:
         yield (
             f"an answer beside the model as measured on {known.door.requests:,} "
-            f"requests of {known.door.rows:.3g} rows; its spread is taken to be as "
+            f"requests ({known.door.rows:.3g} rows each); its spread is taken to be as "
             "large as its mean"
         )
     if known.colder_seconds:
