@@ -191,6 +191,35 @@ def test_a_classifier_is_opened(factory: Factory, open_model: OpenModel) -> None
     assert said.classes == ("no", "yes")
 
 
+def test_a_trial_measures_a_profile_that_outlives_the_process(
+    factory: Factory, open_model: OpenModel
+) -> None:
+    """By rows of a call; and it is the same after a restart, which tries nothing."""
+    ref = factory.package(52.0)
+    told = open_model(NAME, ServedModel(version=1, package=ref)).profile
+    assert told
+    assert [cost.rows for cost in told.batches] == list(trial.PROFILE_CALLS)
+    assert all(0 < c.p50_seconds <= c.p99_seconds for c in told.batches)
+    assert told.batches[-1].p50_seconds > told.batches[0].p50_seconds
+    assert told.child_bytes
+    assert told.child_bytes > 2**20
+    assert open_model(NAME, ServedModel(version=1, package=ref)).profile == told
+
+
+def test_a_slow_models_profile_ends_where_its_calls_take_too_long(
+    factory: Factory,
+) -> None:
+    """Within the trial's time: a thousand rows of half a second each are not tried."""
+    slow = factory.package(extra=packages.multiplying(2000, times=2))
+    with closing(Trial(60, TRIAL_BYTES)) as one:
+        figures = one.run(read(factory, slow))
+    rows = [cost.rows for cost in figures.batches]
+    assert rows == list(trial.PROFILE_CALLS)[: len(rows)]
+    assert len(rows) < len(trial.PROFILE_CALLS)
+    assert figures.batches[0].calls
+    assert figures.batches[0].calls < trial.PROFILE_CALLS[1]
+
+
 BAD: dict[str, tuple[Callable[[Factory], PackageRef], str]] = {
     "signed by a stranger": (
         lambda f: f.package(signer=Signer(Ed25519PrivateKey.generate())),
