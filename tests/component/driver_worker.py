@@ -37,7 +37,7 @@ class Worker:
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         self._database = sqlite3.connect(
-            options.database, timeout=20, check_same_thread=False
+            options.database, timeout=100, check_same_thread=False
         )
         self._database.executescript(SCHEMA)
         self._publisher = ConfluentPublisher(

@@ -70,7 +70,7 @@ class Pod:
     def end(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
-        self.process.wait(30)
+        self.process.wait(120)
 
 
 class KubernetesApi:
@@ -172,7 +172,7 @@ class KubernetesApi:
             pod.end(signal.SIGKILL)
         self._http.shutdown()
         self._http.server_close()
-        self._thread.join(10)
+        self._thread.join(120)
 
     def said(self) -> str:
         return self._log.read_text() if self._log.exists() else ""

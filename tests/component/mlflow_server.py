@@ -60,7 +60,7 @@ def _running(folder: Path, python: Path) -> Iterator[MlflowServer]:
         yield MlflowServer(url, process.pid)
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
 
 
 def _answers(url: str) -> bool:

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,7 +58,7 @@ class ServiceProcess:
         }
         self._process: subprocess.Popen[bytes] | None = None
         self.client = httpx.Client(
-            base_url=self.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=30
+            base_url=self.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=100
         )
 
     def start(self, *, wait: bool = True) -> Self:
@@ -96,13 +95,13 @@ class ServiceProcess:
         """End it as a power cut would."""
         assert self._process is not None
         self._process.kill()
-        self._process.wait(30)
+        self._process.wait(120)
 
     def stop(self) -> int:
         """Ask it to end; return its exit code."""
         assert self._process is not None
         self._process.terminate()
-        return self._process.wait(30)
+        return self._process.wait(120)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -156,11 +155,7 @@ class Log:
                 problems.append(f"{event.meta.id} came twice, with other bytes")
 
         follower = LogFollower(self._bootstrap, topics, take)
-        thread = threading.Thread(target=follower.run, daemon=True)
-        thread.start()
-        assert follower.caught_up.wait(60)
-        follower.stop()
-        thread.join(60)
+        assert follower.read_to_end(120)
         assert not problems, problems
         return sorted(found.values(), key=lambda event: event.meta.time)
 

@@ -17,6 +17,7 @@ from typing import Self
 
 import httpx
 from driftloop.local.processes import free_port
+from support import plain
 
 MARK = "DRIFTLOOP_TEST_RAY_NODE"
 POLL_S = 0.1
@@ -125,7 +126,7 @@ class RayCluster:
         headers = {"Authorization": f"Bearer {self.token}"}
         with suppress(httpx.HTTPError):
             url = f"{self.address}/api/version"
-            return httpx.get(url, headers=headers, timeout=5).is_success
+            return plain.get(url, headers=headers, timeout=5).is_success
         return False
 
     def said(self) -> str:

@@ -28,9 +28,11 @@ from driftloop.runtime.drivers.watchdog import EXIT_STALLED
 from driftloop.runtime.envelope import decode, encode
 from driftloop.runtime.follower import LogFollower
 from driftloop.runtime.transport import Message
+from support import plain
+
+from tests.unit.support import rest
 
 E = TypeVar("E", bound=Event)
-POLL_S = 0.05
 START_TIMEOUT_S = 120.0
 MAX_RESTARTS = 3
 TOKEN = "token-of-the-tests"
@@ -39,9 +41,11 @@ TOKEN = "token-of-the-tests"
 def wait_until(is_so: Callable[[], object], what: str, timeout_s: float = 120) -> None:
     """Return once ``is_so()`` is true; fail with ``what`` when it never is."""
     until = time.monotonic() + timeout_s
+    looked_at = time.monotonic()
     while not is_so():
         assert time.monotonic() < until, f"after {timeout_s:g} s: {what}"
-        time.sleep(POLL_S)
+        rest(looked_at)
+        looked_at = time.monotonic()
 
 
 class ServiceProcess:
@@ -139,7 +143,7 @@ class ServiceProcess:
     def is_ready(self) -> bool:
         self.tend()
         try:
-            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
+            return plain.get(f"{self.url}/readyz", timeout=30).status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -159,7 +163,7 @@ class ServiceProcess:
     def _end(self, number: signal.Signals) -> int:
         assert self._process is not None
         self._process.send_signal(number)
-        return self._process.wait(30)
+        return self._process.wait(120)
 
     def said(self) -> str:
         return self._log.read_text(errors="replace")[-3000:]
@@ -205,7 +209,7 @@ class Events:
 
     def close(self) -> None:
         self._follower.stop()
-        self._thread.join(30)
+        self._thread.join(120)
         self._publisher.close()
 
     def start(self) -> Self:

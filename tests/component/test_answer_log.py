@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
 import pytest
 from driftloop.contracts.events import (
     PipelineApplied,
@@ -19,6 +18,7 @@ from driftloop.contracts.events import (
 )
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.local.kafka import KafkaNode
+from support import plain
 
 from tests.component.support import (
     TOKEN,
@@ -29,7 +29,7 @@ from tests.component.support import (
 )
 from tests.unit.scorer.packages import Factory
 
-pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(600)]
 
 MEMORY_BYTES = 400_000
 """Room for about 350 requests of these two features."""
@@ -62,11 +62,11 @@ class Door:
         wait_until(lambda: self._ask("first") == 200, "nothing is served")
 
     def _ask(self, request_id: str) -> int:
-        reply = httpx.post(
+        reply = plain.post(
             f"{self.scorer.url}/pipelines/{self.name}/invocations",
             json={"inputs": {"size": [1.0], "colour": ["red"]}},
             headers={"Authorization": f"Bearer {TOKEN}", "X-Request-Id": request_id},
-            timeout=30,
+            timeout=100,
         )
         return reply.status_code
 
@@ -86,7 +86,7 @@ class Door:
         return Counter(i for i in ids if i != "first")
 
     def left_out(self) -> int:
-        text = httpx.get(f"{self.scorer.url}/metrics", timeout=30).text
+        text = plain.get(f"{self.scorer.url}/metrics", timeout=100).text
         wanted = f'{{pipeline="{self.name}",reason="no_room"}} (.*)'
         name = "driftloop_scorer_left_out_rows_total"
         found = re.search(f"^{name}{wanted}$", text, re.MULTILINE)

@@ -45,7 +45,7 @@ pytestmark = [
 ]
 
 AUTHORIZATION = {"Authorization": f"Bearer {TOKEN}"}
-ANSWER_TIMEOUT_S = 60
+ANSWER_TIMEOUT_S = 120
 SEED = 20110101
 CASES = 8
 """Of each operation and each way to generate; ``make fuzz`` tries more."""
@@ -93,7 +93,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
                 with_id(applied, str(uuid.uuid4())),
                 story.trained(found.factory, "one", pipeline=NAME),
             )
-            wait_until(lambda: found.state(1) == "awaiting_approval", 60)
+            wait_until(lambda: found.state(1) == "awaiting_approval", 120)
             yield found
         log.close()
 
@@ -220,7 +220,7 @@ def test_a_stream_that_is_cut_goes_on_where_it_was(
     wanted += happen(stage, name, range(6, 12))
 
     def kill() -> None:
-        wait_until(lambda: len(follower.heard) >= 5, 60)
+        wait_until(lambda: len(follower.heard) >= 5, 120)
         stage.registry.kill()
 
     killer = threading.Thread(target=kill)
@@ -268,7 +268,7 @@ def test_streams_are_of_what_one_may_read(
         items = client.get("/api/v1/pipelines", headers=mine).json().get("items", [])
         return {item["name"] for item in items}
 
-    wait_until(lambda: own in named(), 60)
+    wait_until(lambda: own in named(), 120)
     happen(stage, name, range(3))
     [wanted] = happen(stage, own, range(1))
     kinds = {"after": "start", "kind": "comment-changed"}

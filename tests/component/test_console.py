@@ -179,7 +179,7 @@ def test_an_open_stream_does_not_hold_the_process(console: ServiceProcess) -> No
 
 def test_no_route_without_token_or_cookie(console: ServiceProcess) -> None:
     """Every route of the OpenAPI document, and the page itself."""
-    with httpx.Client(base_url=console.url, timeout=30) as stranger:
+    with httpx.Client(base_url=console.url, timeout=100) as stranger:
         paths = stranger.get("/openapi.json").json()["paths"]
         assert {"/api/state", "/api/stream", "/api/about"} <= set(paths)
         for path in [*paths, "/"]:
@@ -198,7 +198,7 @@ def test_no_route_without_token_or_cookie(console: ServiceProcess) -> None:
 
 def test_the_link_opens_the_page(console: ServiceProcess) -> None:
     """Once with the token, then by a cookie that is not the token."""
-    with httpx.Client(base_url=console.url, timeout=30) as person:
+    with httpx.Client(base_url=console.url, timeout=100) as person:
         answer = person.get("/", params={"token": TOKEN})
         assert answer.status_code == 200
         cookie = answer.headers["set-cookie"]
@@ -275,7 +275,7 @@ def test_a_console_without_token_does_not_start(
 ) -> None:
     process = ServiceProcess("console", tmp_path, "127.0.0.1:1", API_TOKEN="")
     process.start(wait=False)
-    wait_until(lambda: process.exit_code() is not None, 60)
+    wait_until(lambda: process.exit_code() is not None, 120)
     assert process.exit_code() != 0
     assert "DRIFTLOOP_API_TOKEN" in process.log.read_text()
     process.client.close()

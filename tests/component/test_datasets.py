@@ -115,7 +115,7 @@ def test_datasets_are_found_by_the_log_and_read_from_s3(
     def run(*words: str) -> Any:
         done = subprocess.run(
             [COMMAND, "datasets", *words, "--json"],
-            env=environment, capture_output=True, text=True, timeout=90, check=False,
+            env=environment, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)

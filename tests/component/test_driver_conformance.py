@@ -33,7 +33,7 @@ from driftloop.runtime.transport import (
 )
 from support.cluster import Cluster, eventually
 
-JOIN_TIMEOUT_S = 30.0
+JOIN_TIMEOUT_S = 120.0
 
 
 class Transport(Protocol):

@@ -31,13 +31,13 @@ from support.cluster import Cluster, eventually
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(300),  # a busy machine is several times slower
+    pytest.mark.timeout(600),  # a busy machine is several times slower
     pytest.mark.skipif(sys.platform != "linux", reason="reads process states in /proc"),
 ]
 
 SCRIPT = Path(__file__).with_name("driver_worker.py")
 SESSION_S = 6.0  # Kafka's lowest by default (group.min.session.timeout.ms)
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 BAD = [b"\xff\xfe", b"{", b"", None, b"[1]", b"\x00\x00\x00"]
 
 Options = dict[str, Any]
@@ -91,7 +91,7 @@ class Scene:
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         if not self.database.exists():
             return []
-        with closing(sqlite3.connect(self.database, timeout=20)) as database:
+        with closing(sqlite3.connect(self.database, timeout=100)) as database:
             try:
                 return database.execute(statement).fetchall()
             except sqlite3.OperationalError:  # the first worker has no tables yet

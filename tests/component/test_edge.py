@@ -76,7 +76,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
                 pipeline=NAME, spec=story.spec(), applied_by="ada"
             )
             log.publish(with_id(applied, str(uuid.uuid4())), trained)
-            wait_until(lambda: found.version() == "approved", 60)
+            wait_until(lambda: found.version() == "approved", 120)
             yield found
         log.close()
 

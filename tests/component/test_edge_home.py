@@ -18,7 +18,7 @@ from tests.unit.edge.exported import VERSION, Runner, export, run
 from tests.unit.scorer.packages import NAME, Factory
 from tests.unit.support import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 REPORTS, ROWS = f"/v1/pipelines/{NAME}/edge-reports", "/observations?source=edge-line-4"
 ASK = {"dataframe_records": [{"size": 1.0, "colour": "red"}]}
@@ -49,7 +49,7 @@ class Home:
         class Door(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                home.hang.wait(60)
+                home.hang.wait(120)
                 status = home.answers.pop(0) if home.answers else 202
                 token = self.headers.get("Authorization")
                 home.got.append(Got(self.path, body, token, status))
@@ -211,7 +211,7 @@ def test_a_home_that_hangs_holds_up_nobody(
             runner.client.post("/invocations", json=ASK).raise_for_status()
         assert not home.got  # still hanging
         home.hang.set()
-        wait_until(lambda: rows_of(home.taken()) == 51, 60)
+        wait_until(lambda: rows_of(home.taken()) == 51, 120)
 
 
 def test_a_spool_that_is_gone_holds_up_nobody(

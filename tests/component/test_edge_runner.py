@@ -36,7 +36,7 @@ from tests.unit.scorer.packages import NAME, NAN_ABOVE_100, Factory, manifest
 from tests.unit.trainer.cases import rows as case_rows
 from tests.unit.trainer.cases import spec as case_spec
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ONLY = """
 import sys

@@ -17,7 +17,7 @@ from driftloop.runtime.drivers.faust_transport import Consumer
 from driftloop.runtime.transport import Message
 from support.cluster import Cluster, eventually
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 WINDOW_S = 60.0
 KEPT_S = 7 * 24 * 3600.0
@@ -65,12 +65,12 @@ def consume(
         eventually(
             lambda: driver.status().processed == expected or errors,
             f"{expected} messages",
-            60,
+            120,
             driver.status,
         )
     finally:
         driver.stop()
-        thread.join(30)
+        thread.join(120)
     assert not thread.is_alive()
     if errors:
         raise errors[0]
@@ -92,7 +92,7 @@ def write(cluster: Cluster, topic: str, at_s: float, count: int) -> None:
     producer = Producer({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
     for number in range(count):
         producer.produce(topic, b"{}", key=str(number), timestamp=int(at_s * 1000))
-    assert producer.flush(30) == 0
+    assert producer.flush(120) == 0
 
 
 def test_windows_are_fed_read_and_survive_a_restart(scene) -> None:

@@ -21,14 +21,14 @@ def topic(kafka: KafkaNode, unique_name: Callable[[str], str]) -> str:
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     config = {"retention.ms": "-1"}
     made = admin.create_topics([NewTopic(name, 2, 1, config=config)])
-    made[name].result(30)
+    made[name].result(120)
     producer = Producer({"bootstrap.servers": kafka.bootstrap})
     for hour in range(7):
         at = START + timedelta(hours=hour)
         producer.produce(
             name, f"{hour}", partition=0, timestamp=int(at.timestamp() * 1000)
         )
-    assert producer.flush(30) == 0
+    assert producer.flush(120) == 0
     return name
 
 

@@ -206,7 +206,7 @@ def test_what_comes_into_use_meanwhile_stays(
     def slow(*args: Any) -> set[str]:
         used = closure(*args)
         place.alert(named, "named-late")
-        wait_until(lambda: named in reads[0].digests, 30)
+        wait_until(lambda: named in reads[0].digests, 120)
         place.store.put(b"again")
         return used
 

@@ -6,7 +6,6 @@ import asyncio
 import io
 import random
 import re
-import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -41,11 +40,11 @@ from schemathesis.specs.openapi.checks import (
 from tests.component.processes import TOKEN, Log, ServiceProcess, with_id
 from tests.unit.support import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(600)]
 
 AUTHORIZATION = {"Authorization": f"Bearer {TOKEN}"}
 JSON = {"Content-Type": "application/json"}
-ANSWER_TIMEOUT_S = 60
+ANSWER_TIMEOUT_S = 120
 IDLE_S = 2
 SEED = 20110101
 FUZZED_CASES = 120
@@ -142,7 +141,9 @@ class Stage:
         event = PipelineApplied(pipeline=name, spec=spec, applied_by="ada")
         self.log.publish(with_id(event, f"applied-{name}"))
         url = f"/v1/pipelines/{name}/observations"
-        wait_until(lambda: self.ingest.client.post(url, json=[]).status_code == 422, 60)
+        wait_until(
+            lambda: self.ingest.client.post(url, json=[]).status_code == 422, 120
+        )
 
     def arrived(self, pipeline: str) -> list[Message]:
         """Return what is on the topic of observations for a pipeline."""
@@ -153,11 +154,7 @@ class Stage:
                 found.append(message)
 
         follower = LogFollower(self.node.bootstrap, ["observation-arrived"], take)
-        thread = threading.Thread(target=follower.run, daemon=True)
-        thread.start()
-        assert follower.caught_up.wait(60)
-        follower.stop()
-        thread.join(60)
+        assert follower.read_to_end(120)
         return found
 
 

@@ -88,7 +88,7 @@ class Installation:
         return httpx.Client(
             base_url=self.registry.url,
             headers={"Authorization": f"Bearer {token}"},
-            timeout=30,
+            timeout=100,
         )
 
     @property
@@ -158,7 +158,7 @@ def test_no_route_of_any_service_without_a_credential(
     count = 0
     for service in installation.services.values():
         wait_until(service.is_ready, 120)
-        with httpx.Client(base_url=service.url, timeout=30) as client:
+        with httpx.Client(base_url=service.url, timeout=100) as client:
             paths = client.get("/openapi.json").json()["paths"]
             for path, operations in paths.items():
                 url = re.sub(r"{[^}]*}", "x", path)
@@ -408,7 +408,7 @@ def test_trail_of_a_decision(world: World) -> None:
         entries[:] = [i for i in items if i["content"]["about"] == world.name]
         return len(entries) == 4
 
-    wait_until(is_there, 30)
+    wait_until(is_there, 120)
     said = [(e["content"]["outcome"], e["content"]["status"]) for e in entries]
     assert said == [
         ("asked", None), ("answered", 200), ("asked", None), ("answered", 409),
@@ -456,9 +456,9 @@ def test_tampering_is_found(world: World) -> None:
         assert kinds(by_rest) == kinds(by_cli)
         return [by_rest, by_cli]
 
-    wait_until(lambda: bool(verified()[0]["entry_count"] >= 2), 30)
+    wait_until(lambda: bool(verified()[0]["entry_count"] >= 2), 120)
     assert verified()[0]["whole"]
-    with closing(sqlite3.connect(here.database, timeout=30)) as database:
+    with closing(sqlite3.connect(here.database, timeout=100)) as database:
         rows = database.execute("SELECT * FROM registry_audit ORDER BY position")
         saved = rows.fetchall()
         middle = saved[-2][0]
@@ -497,13 +497,13 @@ def test_trail_is_rebuilt_from_the_log(world: World) -> None:
         ).json()["items"]
         return found
 
-    wait_until(lambda: len(trail()) == len(here.log.read(AuditNoted)) > 0, 30)
+    wait_until(lambda: len(trail()) == len(here.log.read(AuditNoted)) > 0, 120)
     before = trail()
     assert here.registry.stop() == 0
     for file in (here.home / "databases").glob("registry*"):
         file.unlink()
     here.registry.start()
-    wait_until(lambda: len(trail()) >= len(before), 60)
+    wait_until(lambda: len(trail()) >= len(before), 120)
     assert trail() == before
     assert auditor.get("/api/v1/audit/verify").json()["whole"]
     auditor.close()

@@ -26,7 +26,7 @@ from driftloop.runtime.transport import Driver, PublishError, Record
 ROOT = Path(__file__).parents[2]
 USERS = (ADMIN, "ingest", "validator", "monitor", "console", "upstream", "people")
 PASSWORDS = {name: f"password-of-{name}" for name in USERS}
-WAIT_S = 20
+WAIT_S = 120
 
 
 class SecuredNode(KafkaNode):
@@ -51,10 +51,10 @@ class SecuredNode(KafkaNode):
         settings = kafka_settings(template, PASSWORDS)
         (self._home / file_name).write_text(settings, encoding="ascii")
 
-    def is_ready(self) -> bool:
+    def is_ready(self, patience_s: float = 2) -> bool:
         client = AdminClient({"bootstrap.servers": self.bootstrap, **login(ADMIN)})
         try:
-            return bool(client.list_topics(timeout=2).brokers)
+            return bool(client.list_topics(timeout=patience_s).brokers)
         except KafkaException:
             return False
 
@@ -81,7 +81,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 },
                 capture_output=True,
                 text=True,
-                timeout=60,
+                timeout=WAIT_S,
                 check=False,
             )
             assert done.returncode == 0, done.stderr
@@ -92,7 +92,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def publish(broker: str, user: str, topic: str) -> None:
     publisher = ConfluentPublisher(broker, client_id=user, client_config=login(user))
     try:
-        publisher.publish([Record(topic, b"bike-demand", b"{}")], timeout_s=10)
+        publisher.publish([Record(topic, b"bike-demand", b"{}")], WAIT_S)
     finally:
         publisher.close()
 
@@ -194,6 +194,6 @@ def test_stranger_gets_nothing(broker: str, stranger: dict[str, str]) -> None:
     producer = Producer({**limits, **stranger}, logger=None)
     outcome: list[object] = []
     producer.produce("batch-ingested", b"x", callback=lambda e, _: outcome.append(e))
-    producer.flush(10)
+    producer.flush(WAIT_S)
     assert outcome
     assert outcome[0] is not None

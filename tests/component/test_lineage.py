@@ -154,7 +154,7 @@ class World:
 
     def wait_for_version(self, version: int) -> None:
         path = f"/models/{self.name}/versions/{version}"
-        wait_until(lambda: self.place.get(path).status_code == 200, 60)
+        wait_until(lambda: self.place.get(path).status_code == 200, 120)
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def test_lineage_by_rest_and_on_the_terminal(world: World) -> None:
         last = world.versioned(day)
     world.train("one", last, 3)
     world.wait_for_version(1)
-    wait_until(lambda: place.get("/lineage", of=world.id("batch-3")).is_success, 60)
+    wait_until(lambda: place.get("/lineage", of=world.id("batch-3")).is_success, 120)
 
     whole = place.get("/lineage", of=f"{name}/1", direction="upstream").json()
     kinds = {node["kind"] for node in whole["nodes"]}
@@ -204,17 +204,17 @@ def test_a_collector_is_told_whatever_is_killed(world: World) -> None:
     """In order, each at least once, by the same runs; the token goes nowhere else."""
     place, collector = world.place, world.place.collector
     last = world.versioned(1)
-    wait_until(lambda: len(collector.of(world.name)) == 2, 60)
+    wait_until(lambda: len(collector.of(world.name)) == 2, 120)
     collector.answer = 503
     before = collector.asked
     world.train("one", last, 1)
     world.wait_for_version(1)
-    wait_until(lambda: collector.asked > before, 60)
+    wait_until(lambda: collector.asked > before, 120)
     assert len(collector.of(world.name)) == 2  # it has refused the rest
     place.registry.kill()
     collector.answer = 201
     place.registry.start()
-    wait_until(lambda: len(set(collector.of(world.name))) == 4, 60)
+    wait_until(lambda: len(set(collector.of(world.name))) == 4, 120)
 
     job = world.id("one")
     told = list(dict.fromkeys(collector.of(world.name)))
@@ -239,10 +239,10 @@ def test_what_a_collector_refuses_does_not_hold_up_the_rest(world: World) -> Non
     collector.answer = 422
     before = collector.asked
     world.versioned(1)
-    wait_until(lambda: collector.asked >= before + 2, 60)
+    wait_until(lambda: collector.asked >= before + 2, 120)
     collector.answer = 201
     world.train("one", "x", 1)
-    wait_until(lambda: len(collector.of(world.name)) == 2, 60)
+    wait_until(lambda: len(collector.of(world.name)) == 2, 120)
     metrics = world.place.registry.client.get("/metrics").text
     refused = next(
         line for line in metrics.splitlines()
@@ -276,7 +276,7 @@ def test_an_erasure_is_settled_model_by_model(world: World) -> None:
         world.wait_for_version(1 if job == "one" else 2)
     erasure = traced(world, "one", "two")
     path = f"/erasures/{erasure}"
-    wait_until(lambda: place.get(path).is_success, 60)
+    wait_until(lambda: place.get(path).is_success, 120)
     assert [m["state"] for m in place.get(path).json()["models"]] == [
         "waiting_for_decision", "waiting_for_decision",
     ]  # fmt: skip
@@ -307,12 +307,12 @@ def test_an_erasure_is_settled_model_by_model(world: World) -> None:
     place.registry.start(wait=False)
     place.registry.kill()  # somewhere in its start
     place.registry.start()
-    wait_until(lambda: bool(world.read(ErasureCompleted)), 60)
+    wait_until(lambda: bool(world.read(ErasureCompleted)), 120)
     [proof] = world.read(ErasureCompleted)
     assert [(m.version, m.settlement, m.replaced_by) for m in proof.models] == [
         (1, "waived", None), (2, "retrained", 3),
     ]  # fmt: skip
-    wait_until(lambda: place.get(path).json()["is_completed"], 60)
+    wait_until(lambda: place.get(path).json()["is_completed"], 120)
     assert "replaced by v3" in place.cli("erasures", "show", erasure)
 
     view = place.get(path).json()
@@ -321,8 +321,8 @@ def test_an_erasure_is_settled_model_by_model(world: World) -> None:
     for file in (place.home / "databases").glob("registry*"):
         file.unlink()
     place.registry.start()
-    wait_until(lambda: place.get(path).is_success, 60)
-    wait_until(lambda: place.get(path).json() == view, 60)
+    wait_until(lambda: place.get(path).is_success, 120)
+    wait_until(lambda: place.get(path).json() == view, 120)
     wait_until(
         lambda: place.get("/lineage", of=f"{world.name}/3").json() == lineage, 60
     )
@@ -336,7 +336,7 @@ def test_nothing_is_asked_where_nothing_is_affected(world: World) -> None:
     world.train("other", "x", 1)
     world.wait_for_version(1)
     traced(world)
-    wait_until(lambda: bool(world.read(ErasureCompleted)), 60)
+    wait_until(lambda: bool(world.read(ErasureCompleted)), 120)
     [proof] = world.read(ErasureCompleted)
     assert proof.models == []
     assert world.read(SettlementRequested) == []

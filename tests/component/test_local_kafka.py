@@ -20,7 +20,9 @@ from driftloop.local.jars import JarError, cache_folder, ensure_jars, locked_jar
 from driftloop.local.kafka import KafkaError, KafkaNode
 from driftloop.local.processes import PortTakenError, identity, wait_until_gone
 
-_TIMEOUT_S = 30.0
+from tests.unit.support import wait_until
+
+_TIMEOUT_S = 120.0
 
 
 def _create_topic(bootstrap: str, topic: str) -> None:
@@ -158,7 +160,7 @@ def test_a_paused_broker_is_not_ready_until_resumed(own_kafka: KafkaNode) -> Non
     own_kafka.pause()
     assert not own_kafka.is_ready()
     own_kafka.resume()
-    assert own_kafka.is_ready()
+    wait_until(own_kafka.is_ready)  # it has two seconds for each answer
 
 
 @pytest.mark.slow
@@ -193,7 +195,7 @@ def test_dies_with_its_parent(tmp_path: Path) -> None:
         "import sys, time; from pathlib import Path;"
         "from driftloop.local.kafka import KafkaNode;"
         f"node = KafkaNode(Path({str(tmp_path)!r})); node.start();"
-        "print(node.pid, flush=True); time.sleep(60)"
+        "print(node.pid, flush=True); time.sleep(600)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE
@@ -314,6 +316,6 @@ def test_concurrent_starts_share_one_download(
         subprocess.Popen([sys.executable, "-c", script], env=dict(os.environ))
         for _ in range(2)
     ]
-    assert [process.wait(60) for process in both] == [0, 0]
+    assert [process.wait(_TIMEOUT_S) for process in both] == [0, 0]
     folder = cache_folder()
     assert all(jar.is_intact(folder / jar.file_name) for jar in locked_jars())

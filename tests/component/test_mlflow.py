@@ -228,10 +228,10 @@ def test_killed_while_clients_write(place: Place, tmp_path: Path) -> None:
     threads = [threading.Thread(target=write, args=(n,)) for n in range(4)]
     for thread in threads:
         thread.start()
-    wait_until(lambda: len(answered) > 40, 30)
+    wait_until(lambda: len(answered) > 40, 120)
     place.registry.kill()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
     place.registry.start()
     known = place.get("runs/get", run_id=run)["run"]["data"]["metrics"]
     assert set(answered) <= {metric["key"] for metric in known}

@@ -352,7 +352,7 @@ def test_killed_in_mid_upload(place: Place) -> None:
             "Content-Length: 2500000\r\n\r\n".encode()
             + b"x" * 2_000_000
         )
-        wait_until(lambda: _open_uploads(place) > 0, 30)
+        wait_until(lambda: _open_uploads(place) > 0, 120)
         place.registry.kill()
     place.registry.start()
     assert place.names(run) == []
@@ -382,7 +382,7 @@ def test_uploads_side_by_side(place: Place) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(120)
     assert place.names(run) == [str(n) for n in range(6)]
     assert len(place.events(run)) == 6
 

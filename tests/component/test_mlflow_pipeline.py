@@ -77,7 +77,7 @@ class Place:
         event = PipelineApplied(pipeline=NAME, spec=spec, applied_by="ada")
         self.log.publish(with_id(event, str(uuid.uuid4())))
         self.trainer.publish(self.trainer.append(NAME, rows(900), 900))
-        wait_until(lambda: self.get("registered-models/get", name=NAME)[0] == 200, 60)
+        wait_until(lambda: self.get("registered-models/get", name=NAME)[0] == 200, 120)
 
     def get(self, call: str, **fields: Any) -> tuple[int, Any]:
         answer = self.registry.client.get(f"{API}/{call}", params=fields)
@@ -135,7 +135,7 @@ def story(place: Place) -> dict[str, Any]:
     )  # fmt: skip
     place.log.publish(with_id(deployed, str(uuid.uuid4())))
     fields = {"name": NAME, "alias": "champion"}
-    wait_until(lambda: place.get("registered-models/alias", **fields)[0] == 200, 60)
+    wait_until(lambda: place.get("registered-models/alias", **fields)[0] == 200, 120)
     found = place.get("registered-models/alias", **fields)[1]["model_version"]
     return {
         "told": told, "own": own, "asked": asked, "approved": approved, "found": found,

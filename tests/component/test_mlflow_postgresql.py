@@ -63,7 +63,7 @@ def test_replicas_have_one_history(pair: tuple[Store, Store], tmp_path: Path) ->
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(120)
     events = pair[0].events()  # of both, in the order in which they were published
     revisions = sorted(event.revision for event in events)
     assert revisions == list(range(1, len(events) + 1))
@@ -183,11 +183,11 @@ def test_one_replica_delivers(pair: tuple[Store, Store]) -> None:
         names = [f"model-{number}" for number in range(8)]
         for number, name in enumerate(names):
             pair[number % 2].call(models.create, name=name)
-        wait_until(lambda: len(receiver.names()) >= len(names), 30)
-        wait_until(lambda: _waiting(pair[0]) == 0, 30)
+        wait_until(lambda: len(receiver.names()) >= len(names), 120)
+        wait_until(lambda: _waiting(pair[0]) == 0, 120)
         stopping.set()
         for thread in threads:
-            thread.join(30)
+            thread.join(120)
         assert sorted(receiver.names()) == names
     pair[1].call(webhooks.delete, webhook_id=made["webhook_id"])
 

@@ -38,7 +38,7 @@ class Place:
             WEBHOOK_HOSTS='["127.0.0.1"]',
             WEBHOOK_SCHEMES='["http"]',
             WEBHOOK_PRIVATE_ADDRESSES="true",
-            WEBHOOK_GIVE_UP_SECONDS="3",
+            WEBHOOK_GIVE_UP_SECONDS="6",
         )
 
     def call(self, method: str, path: str, **fields: Any) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def test_told_once_signed(place: Place, receiver: Receiver) -> None:
     """The receiver can check who it is from; another secret does not fit."""
     webhook = place.hook(receiver.url, "told", secret=SECRET)
     place.model("told-model")
-    wait_until(lambda: len(place.ends(webhook)) == 1, 30)
+    wait_until(lambda: len(place.ends(webhook)) == 1, 120)
     ((headers, body),) = receiver.taken
     content = json.loads(body)
     assert (content["entity"], content["action"]) == ("registered_model", "created")
@@ -131,14 +131,14 @@ def test_a_receiver_that_fails_is_tried_again(place: Place, receiver: Receiver) 
     receiver.status = 500
     webhook = place.hook(receiver.url, "failing", secret=SECRET)
     place.model("again")
-    wait_until(lambda: len(receiver.taken) >= 2, 30)
+    wait_until(lambda: len(receiver.taken) >= 2, 120)
     with Receiver() as other:
         second = place.hook(other.url, "healthy")
         place.model("beside")
-        wait_until(lambda: other.names() == ["beside"], 30)
+        wait_until(lambda: other.names() == ["beside"], 120)
         place.call("DELETE", f"webhooks/{second}")
     receiver.status = 200
-    wait_until(lambda: len(place.ends(webhook)) >= 2, 60)
+    wait_until(lambda: len(place.ends(webhook)) >= 2, 120)
     mine = [
         (h, b) for h, b in receiver.taken if json.loads(b)["data"]["name"] == "again"
     ]
@@ -152,14 +152,14 @@ def test_killed_between(place: Place, receiver: Receiver) -> None:
     """What was due is delivered after the start; what was told is not told again."""
     webhook = place.hook(receiver.url, "killed")
     place.model("before-1")
-    wait_until(lambda: len(place.ends(webhook)) == 1, 30)
+    wait_until(lambda: len(place.ends(webhook)) == 1, 120)
     receiver.status = 503
     place.model("before-2")
-    wait_until(lambda: "before-2" in receiver.names(), 30)
+    wait_until(lambda: "before-2" in receiver.names(), 120)
     place.registry.kill()
     receiver.status = 200
     place.registry.start()
-    wait_until(lambda: len(place.ends(webhook)) == 2, 60)
+    wait_until(lambda: len(place.ends(webhook)) == 2, 120)
     assert receiver.names().count("before-1") == 1
     assert {end.outcome for end in place.ends(webhook)} == {"delivered"}
     place.call("DELETE", f"webhooks/{webhook}")
@@ -170,7 +170,7 @@ def test_given_up_and_delivered_after_all(place: Place, receiver: Receiver) -> N
     receiver.status = 302  # a redirect is an answer, and is not followed
     webhook = place.hook(receiver.url, "lost")
     place.model("lost-model")
-    wait_until(lambda: len(place.ends(webhook)) == 1, 60)
+    wait_until(lambda: len(place.ends(webhook)) == 1, 120)
     (end,) = place.ends(webhook)
     assert (end.outcome, end.detail) == ("given-up", "HTTP 302")
     assert set(receiver.paths) == {"/"}
@@ -178,7 +178,7 @@ def test_given_up_and_delivered_after_all(place: Place, receiver: Receiver) -> N
     assert [each["problem"] for each in found] == ["HTTP 302"]
     receiver.status = 200
     place.call("POST", f"webhooks/{webhook}/retry")
-    wait_until(lambda: len(place.ends(webhook)) == 2, 60)
+    wait_until(lambda: len(place.ends(webhook)) == 2, 120)
     assert place.ends(webhook)[-1].outcome == "delivered"
     assert place.call("GET", f"webhooks/{webhook}/given-up")["deliveries"] == []
     place.call("DELETE", f"webhooks/{webhook}")
@@ -230,7 +230,7 @@ def test_mlflows_own_client(place: Place, receiver: Receiver) -> None:
     )
     assert done.returncode == 0, done.stderr[-5000:]
     webhook = done.stdout.split()[-1]
-    wait_until(lambda: len(place.ends(webhook)) == 1, 30)
+    wait_until(lambda: len(place.ends(webhook)) == 1, 120)
     assert receiver.names() == ["example_model", "example_model", "by-client"]
     assert all(checked(receiver, "a secret"))
     place.call("DELETE", f"webhooks/{webhook}")

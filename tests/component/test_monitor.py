@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import httpx
 import numpy as np
 import pytest
 from driftloop.contracts.base import Event
@@ -24,6 +23,7 @@ from driftloop.contracts.labelling import LabellingSection
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.local.kafka import KafkaNode
 from driftloop.monitor.turn import Packaged
+from support import plain
 from support.cluster import committed_lag
 
 from tests.component.support import (
@@ -36,7 +36,7 @@ from tests.component.support import (
 from tests.unit.monitor.story import InProcess, Shop, spec
 from tests.unit.scorer.packages import INPUTS, Factory, manifest
 
-pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(600)]
 
 E = TypeVar("E", bound=Event)
 DAYS = 45
@@ -169,7 +169,7 @@ def test_windows_count_rows_in_event_time(
     place.events.publish(shop.rejected(2, bad=6), f"{name}-rejected")
     place.settle()
     url = f"{place.monitor.url}/v1/pipelines/{name}/windows"
-    answer = httpx.get(url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=10)
+    answer = plain.get(url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=100)
     assert answer.status_code == 200
     windows = answer.json()["windows"]
     assert [w["start"] for w in windows] == [
@@ -179,10 +179,10 @@ def test_windows_count_rows_in_event_time(
     assert all(w["validated"] >= 24 and w["scored"] >= 24 for w in windows)
     assert windows[2]["quarantined_by_field"] == {"size": 6}
     assert windows[2]["quarantined_ratio"] == pytest.approx(6 / 30)
-    assert httpx.get(url, timeout=10).status_code == 401
+    assert plain.get(url, timeout=100).status_code == 401
     unknown = url.replace(name, "nobody")
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    assert httpx.get(unknown, headers=headers, timeout=10).status_code == 404
+    assert plain.get(unknown, headers=headers, timeout=100).status_code == 404
 
 
 def test_killed_and_repeated_it_asks_for_labels_once(
@@ -224,10 +224,10 @@ def test_killed_and_repeated_it_asks_for_labels_once(
 
 
 def waiting(place: Place, name: str) -> list[str]:
-    answer = httpx.get(
+    answer = plain.get(
         f"{place.monitor.url}/v1/pipelines/{name}/labels-wanted",
         headers={"Authorization": f"Bearer {TOKEN}"},
-        timeout=10,
+        timeout=100,
     )
     assert answer.status_code == 200
     return [row["row_id"] for row in answer.json()["items"]]

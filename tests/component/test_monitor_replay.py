@@ -15,7 +15,7 @@ from tests.unit.monitor.story import InProcess
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "bike-demand"
 FAULT = (datetime(2011, 9, 5, tzinfo=UTC), datetime(2011, 9, 12, tzinfo=UTC))
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def two_years() -> tuple[PipelineSpec, Town]:

@@ -80,12 +80,12 @@ def scorer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scorer]:
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
-    assert started.wait(20)
+    assert started.wait(120)
     try:
         yield found[0]
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(120)
         explaining.close()
 
 
@@ -173,7 +173,7 @@ def test_the_program_on_the_page(scorer: Scorer, tmp_path: Path) -> None:
         source = source.replace(f"127.0.0.1:{port}", address)
         done = subprocess.run(
             [CLIENT, "-c", source],
-            check=False, capture_output=True, text=True, timeout=60, cwd=tmp_path,
+            check=False, capture_output=True, text=True, timeout=120, cwd=tmp_path,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert done.stdout.split() == ["[[11.]", "[", "2.]]"]
@@ -195,7 +195,7 @@ def call(scorer: Scorer) -> Iterator[Any]:
                 response_deserializer=answers.FromString,
             )
             metadata = [("authorization", f"Bearer {token}")] if token else []
-            return send(message, metadata=metadata, timeout=10)
+            return send(message, metadata=metadata, timeout=100)
 
         yield call
 
@@ -323,7 +323,7 @@ def test_a_method_that_there_is_not(scorer: Scorer) -> None:
     with grpc.insecure_channel(scorer.grpc) as channel:
         unknown = channel.unary_unary(f"/{SERVICE}/ModelConfig")
         with pytest.raises(grpc.RpcError) as refused:
-            unknown(b"", timeout=10)
+            unknown(b"", timeout=100)
     assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 

@@ -75,7 +75,7 @@ def in_parallel(*functions: Callable[[], object]) -> list[BaseException]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(120)
         assert not thread.is_alive()
     return failures
 
@@ -93,7 +93,7 @@ class Gate:
         deps.session.add(Effect(what=event.meta.id))
         deps.session.flush()
         self.reached.set()
-        assert self.opened.wait(60)
+        assert self.opened.wait(120)
         yield alert()
 
 
@@ -191,7 +191,7 @@ def test_events_of_a_living_replica_stay_its_own(make_bench: MakeBench) -> None:
 
 def test_two_replicas_at_once_have_one_effect(make_bench: MakeBench) -> None:
     """The same messages, by event, by two owners of a partition at the same time."""
-    one, two = make_bench(retry_limit_s=30), make_bench(replica="1", retry_limit_s=30)
+    one, two = make_bench(retry_limit_s=120), make_bench(replica="1", retry_limit_s=120)
     ids = [f"event-{number}" for number in range(40)]
     messages = [one.message(offset, each) for offset, each in enumerate(ids)]
     failures = in_parallel(
@@ -205,7 +205,7 @@ def test_two_replicas_at_once_have_one_effect(make_bench: MakeBench) -> None:
 
 def test_two_replicas_at_once_on_different_partitions(make_bench: MakeBench) -> None:
     """The same ids come twice, on two partitions: the inbox tells."""
-    one, two = make_bench(retry_limit_s=30), make_bench(replica="1", retry_limit_s=30)
+    one, two = make_bench(retry_limit_s=120), make_bench(replica="1", retry_limit_s=120)
     ids = [f"event-{number}" for number in range(40)]
     here = [one.message(offset, each) for offset, each in enumerate(ids)]
     there = [
@@ -233,7 +233,7 @@ def test_two_replicas_at_once_have_one_effect_of_a_chunk(tmp_path: Path, url: st
 
     chunk = [Chunk("observation-arrived", on_rows)]
     benches = [
-        Bench(tmp_path, chunk, url=url, replica=str(number), retry_limit_s=30)
+        Bench(tmp_path, chunk, url=url, replica=str(number), retry_limit_s=120)
         for number in range(2)
     ]
     rows = [
@@ -293,14 +293,14 @@ def test_a_frozen_transaction_does_not_block_for_ever(
     """The server ends it; the heir does the work; the sleeper's is undone."""
     gate, handler = gated()
     limits = "?options=-c%20idle_in_transaction_session_timeout%3D1s"
-    frozen = Bench(tmp_path, [handler], url=url + limits, retry_limit_s=30)
-    heir = make_bench(replica="1", retry_limit_s=30)
+    frozen = Bench(tmp_path, [handler], url=url + limits, retry_limit_s=120)
+    heir = make_bench(replica="1", retry_limit_s=120)
     sleeper = threading.Thread(target=lambda: frozen.runner.process([frozen.message()]))
     sleeper.start()
-    assert gate.reached.wait(30)
+    assert gate.reached.wait(120)
     heir.runner.process([heir.message()])
     gate.opened.set()
-    sleeper.join(60)
+    sleeper.join(120)
     assert not sleeper.is_alive()
     assert heir.effects() == ["cause"]
     assert len(set(published_ids(frozen, heir))) == 1
@@ -314,10 +314,10 @@ def test_a_wait_for_a_lock_ends_and_is_tried_again(
     slow = make_bench(handler)
     limits = "?options=-c%20lock_timeout%3D50ms"
     waiting = Bench(tmp_path, [on_retrain_requested], url=url + limits, replica="1")
-    waiting.runner._retry_limit_s = 30
+    waiting.runner._retry_limit_s = 120
     worker = threading.Thread(target=lambda: slow.runner.process([slow.message()]))
     worker.start()
-    assert gate.reached.wait(30)
+    assert gate.reached.wait(120)
     other = threading.Thread(
         target=lambda: waiting.runner.process([waiting.message(0, "cause")])
     )
@@ -327,7 +327,7 @@ def test_a_wait_for_a_lock_ends_and_is_tried_again(
     )
     gate.opened.set()
     for thread in (worker, other):
-        thread.join(60)
+        thread.join(120)
         assert not thread.is_alive()
     assert slow.effects() == ["cause"]
     assert len(published_ids(slow, waiting)) == 1
@@ -337,7 +337,7 @@ def test_a_wait_for_a_lock_ends_and_is_tried_again(
 def test_a_server_that_goes_and_comes_back_costs_only_time(
     make_bench: MakeBench, postgresql: PostgresqlServer
 ) -> None:
-    bench = make_bench(retry_limit_s=60)
+    bench = make_bench(retry_limit_s=120)
     bench.runner.process([bench.message(0, "a")])
     postgresql.stop()
     worker = threading.Thread(
@@ -348,7 +348,7 @@ def test_a_server_that_goes_and_comes_back_costs_only_time(
         wait_until(lambda: bench.runner.last_error, "the loss was not noticed")
     finally:
         postgresql.start()
-    worker.join(60)
+    worker.join(120)
     assert not worker.is_alive()
     assert sorted(bench.effects()) == ["a", "b"]
     assert len(set(published_ids(bench))) == 2

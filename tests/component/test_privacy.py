@@ -231,9 +231,9 @@ def topics(bootstrap: str) -> dict[str, str]:
     follower = LogFollower(bootstrap, kept, take)
     thread = threading.Thread(target=follower.run, daemon=True)
     thread.start()
-    assert follower.caught_up.wait(60)
+    assert follower.caught_up.wait(120)
     follower.stop()
-    thread.join(60)
+    thread.join(120)
     return found
 
 
@@ -344,11 +344,11 @@ def check_erasure(shop: Shop) -> None:
     erased = shop.run("erasures", "confirm", PRIVATE, proposal, *why, "--by", "ann")
     assert erased.returncode == 0, erased.stderr
 
-    wait_until(lambda: bool(shop.stage.log.read(SubjectErased)), 60)
+    wait_until(lambda: bool(shop.stage.log.read(SubjectErased)), 120)
     (told,) = shop.stage.log.read(SubjectErased)
     assert isinstance(told, SubjectErased)
     assert (told.key_count, told.requested_by) == (1, "ben")
-    wait_until(lambda: bool(shop.stage.log.read(ErasureTraced)), 60)
+    wait_until(lambda: bool(shop.stage.log.read(ErasureTraced)), 120)
     (where,) = shop.stage.log.read(ErasureTraced)
     assert isinstance(where, ErasureTraced)
     assert where.subject == told.subject

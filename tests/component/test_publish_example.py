@@ -18,7 +18,7 @@ from driftloop.runtime.envelope import attributes_of
 from driftloop.runtime.transport import Message
 
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 30
+DEADLINE_S = 120
 
 
 def example() -> str:
@@ -34,7 +34,7 @@ def run(code: str, broker: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "DRIFTLOOP_BROKER": broker},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=DEADLINE_S,
         check=False,
     )
 
@@ -44,7 +44,7 @@ def messages(broker: str, topic: str) -> list[Message]:
     consumer = Consumer(
         {"bootstrap.servers": broker, "group.id": "reader", "enable.auto.commit": False}
     )
-    partitions = consumer.list_topics(topic, 10).topics[topic].partitions
+    partitions = consumer.list_topics(topic, DEADLINE_S).topics[topic].partitions
     consumer.assign([TopicPartition(topic, n, OFFSET_BEGINNING) for n in partitions])
     until = time.monotonic() + DEADLINE_S
     found: list[Message] = []

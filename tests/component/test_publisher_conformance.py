@@ -69,7 +69,7 @@ def test_threads_share_a_publisher(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(120)
     found = list(broker.values(topic))
     for name in "abcd":
         mine = [value for value in found if value.startswith(name.encode())]
@@ -127,7 +127,7 @@ def test_forked_child_is_refused(kafka: KafkaNode) -> None:
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_publish_in_child, args=(publisher, sender))
     child.start()
-    assert receiver.poll(30)
+    assert receiver.poll(120)
     assert b"fork" in receiver.recv_bytes()
-    child.join(30)
+    child.join(120)
     publisher.close()

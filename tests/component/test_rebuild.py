@@ -31,7 +31,7 @@ from tests.unit.registry import story
 from tests.unit.scorer.packages import Factory
 from tests.unit.support import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(600)]
 NAME = "rebuilt-bikes"
 API = "/api/2.0/mlflow"
 MODELS = f"/api/v1/models/{NAME}"
@@ -106,7 +106,7 @@ class Place:
         self.registry.client.put(path, json={"text": "why, then?", "by": "ann"})
         decisions = f"/api/v1/decisions?pipeline={NAME}&kind=skip&kind=rollout"
         client = self.registry.client
-        wait_until(lambda: len(client.get(decisions).json()["items"]) == 2, 60)
+        wait_until(lambda: len(client.get(decisions).json()["items"]) == 2, 120)
 
     def states(self) -> dict[int, str]:
         items = self.registry.client.get(f"{MODELS}/versions").json().get("items", [])

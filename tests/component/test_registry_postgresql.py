@@ -66,7 +66,7 @@ class Place:
         return {item["version"]: item["state"] for item in items}.get(version)
 
     def wait_for(self, version: int, state: str) -> None:
-        wait_until(lambda: self.state(version) == state, 60)
+        wait_until(lambda: self.state(version) == state, 120)
 
     def decide(self, what: str, version: int, by: str) -> Any:
         path = f"/versions/{version}/{what}"

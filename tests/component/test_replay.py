@@ -10,7 +10,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -24,13 +23,14 @@ from driftloop.contracts.events import (
     Span,
 )
 from driftloop.local.kafka import KafkaNode
+from support import plain
 
 from tests.component.support import Events, ServiceProcess, open_events, wait_until
 from tests.component.test_serving import ROWS, Town
 from tests.unit.scorer import packages
 from tests.unit.scorer.packages import Factory
 
-pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(600)]
 
 FIRST_NEW_DAY = 40
 """The packages' models have learned January."""
@@ -79,7 +79,7 @@ class Recorded(Town):
 
     def replayed_rows(self) -> float:
         """Rows that the scorer has put before the candidate so far."""
-        text = httpx.get(f"{self.scorer.url}/metrics", timeout=30).text
+        text = plain.get(f"{self.scorer.url}/metrics", timeout=100).text
         labels = (
             f'door="replay",outcome="answered",pipeline="{self.name}",role="candidate"'
         )

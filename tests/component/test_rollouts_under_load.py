@@ -112,7 +112,7 @@ def lead_to(town: Town, last: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.broker
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("strategy", STEPS)
 def test_no_request_fails_whoever_is_killed(
     place: Place, unique_name: Callable[[str], str], strategy: str
@@ -161,7 +161,7 @@ def test_no_request_fails_whoever_is_killed(
 
 @pytest.mark.slow
 @pytest.mark.broker
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_replica_that_is_gone_is_not_waited_for(
     place: Place, unique_name: Callable[[str], str]
 ) -> None:
@@ -178,7 +178,7 @@ def test_a_replica_that_is_gone_is_not_waited_for(
 
 @pytest.mark.slow
 @pytest.mark.broker
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_rollout_begins_by_itself_when_nothing_freezes_it_any_more(
     place: Place, unique_name: Callable[[str], str]
 ) -> None:
@@ -229,7 +229,7 @@ def answering(status: int | None) -> Iterator[Stranger]:
         yield Stranger(f"http://127.0.0.1:{server.server_port}")
     finally:
         server.shutdown()
-        thread.join(30)
+        thread.join(120)
         server.server_close()
 
 

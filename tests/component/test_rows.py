@@ -146,11 +146,7 @@ class Stage:
                 found[letter["dead-letter-id"]] = letter
 
         follower = LogFollower(self.node.bootstrap, [f"{service}-dead-letter"], take)
-        thread = threading.Thread(target=follower.run, daemon=True)
-        thread.start()
-        assert follower.caught_up.wait(60)
-        follower.stop()
-        thread.join(60)
+        assert follower.read_to_end(120)
         return list(found.values())
 
 
@@ -219,7 +215,7 @@ def killed_while(
             service.start(wait=False)
     finally:
         finished.set()
-        worker.join(60)
+        worker.join(120)
     wait_until(service.is_ready, CAUGHT_UP_S)
     return count
 
@@ -452,10 +448,10 @@ def test_a_folder_published_in_two_runs_and_again_is_taken_once(
     arguments = [str(tmp_path), "-p", pipeline]
     slow = driftloop(stage, "publish", *arguments, "--rate", "10", "--batch-hours", "6")
     try:
-        wait_until(lambda: len(stage.ids(BatchIngested, pipeline)) > 60, 60)
+        wait_until(lambda: len(stage.ids(BatchIngested, pipeline)) > 60, 120)
     finally:
         slow.kill()
-        slow.communicate(timeout=60)
+        slow.communicate(timeout=120)
     counts = []
     for _ in range(2):
         done = driftloop(stage, "publish", *arguments, "--batch-hours", "6")

@@ -133,7 +133,7 @@ def test_put_by_many_at_once(settings: Settings, s3: S3Server) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(120)
     assert seen.count(expected) == 8
     assert seen.count(True) == 8
     assert len(objects(s3, settings)) == 1
@@ -167,7 +167,7 @@ def test_a_server_that_goes_and_comes_back_costs_only_time(
         deps.session.add(Effect(what=event.meta.id))
         return iter(())
 
-    bench = Bench(tmp_path, [on_retrain_requested], retry_limit_s=60)
+    bench = Bench(tmp_path, [on_retrain_requested], retry_limit_s=120)
     own_s3.stop()
     with pytest.raises(Retry):
         store.get(refs[0].uri, refs[0].sha256)
@@ -176,7 +176,7 @@ def test_a_server_that_goes_and_comes_back_costs_only_time(
     wait_until(lambda: bench.runner.last_error, "the loss was not noticed")
     assert bench.effects() == []
     own_s3.start()
-    worker.join(60)
+    worker.join(120)
     assert bench.effects() == ["cause"]
     assert [store.get(ref.uri, ref.sha256) for ref in refs] == [b"before", b"after"]
     bench.end()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -91,6 +94,43 @@ def test_a_machine_that_is_busy_says_nothing_about_a_model(
         turn.join()
 
 
+def test_the_time_for_which_a_child_has_no_processor_is_not_counted(
+    factory: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the test before shows, the child here would fail without that."""
+    monkeypatch.setattr(trial, "PATIENCE", 1)
+    began = time.monotonic()
+    monkeypatch.setattr(trial, "waited_s", lambda _: time.monotonic() - began)
+    package = read(factory, factory.package(1.0))
+    with closing(Trial(TRIAL_S, TRIAL_BYTES)) as slow:
+        child = slow._child
+        child.send_signal(signal.SIGSTOP)
+        turn = threading.Timer(TRIAL_S + 1, child.send_signal, [signal.SIGCONT])
+        turn.start()
+        assert slow.run(package).p50_ms > 0
+        turn.join()
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="Linux says so")
+def test_a_process_that_another_one_keeps_from_running_has_waited() -> None:
+    busy = "import time; time.sleep(0.01)\nwhile True: pass"
+    place = {min(os.sched_getaffinity(0))}
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", busy],
+            preexec_fn=lambda: os.sched_setaffinity(0, place),  # noqa: PLW1509 - no locks
+        )
+        for _ in range(2)
+    ]
+    try:
+        wait_until(lambda: all(trial.waited_s(child.pid) > 0.1 for child in children))
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+    assert trial.waited_s(2**22 + 1) == 0  # there is no such process
+
+
 def test_a_model_that_takes_too_much_processor_time_fails(factory: Factory) -> None:
     endless = factory.package(extra=packages.multiplying(2000, times=2000))
     with (
@@ -149,6 +189,35 @@ def test_a_classifier_is_opened(factory: Factory, open_model: OpenModel) -> None
     )
     assert said.prediction.to_pylist() == ["yes", "no"]
     assert said.classes == ("no", "yes")
+
+
+def test_a_trial_measures_a_profile_that_outlives_the_process(
+    factory: Factory, open_model: OpenModel
+) -> None:
+    """By rows of a call; and it is the same after a restart, which tries nothing."""
+    ref = factory.package(52.0)
+    told = open_model(NAME, ServedModel(version=1, package=ref)).profile
+    assert told
+    assert [cost.rows for cost in told.batches] == list(trial.PROFILE_CALLS)
+    assert all(0 < c.p50_seconds <= c.p99_seconds for c in told.batches)
+    assert told.batches[-1].p50_seconds > told.batches[0].p50_seconds
+    assert told.child_bytes
+    assert told.child_bytes > 2**20
+    assert open_model(NAME, ServedModel(version=1, package=ref)).profile == told
+
+
+def test_a_slow_models_profile_ends_where_its_calls_take_too_long(
+    factory: Factory,
+) -> None:
+    """Within the trial's time: a thousand rows of half a second each are not tried."""
+    slow = factory.package(extra=packages.multiplying(2000, times=2))
+    with closing(Trial(60, TRIAL_BYTES)) as one:
+        figures = one.run(read(factory, slow))
+    rows = [cost.rows for cost in figures.batches]
+    assert rows == list(trial.PROFILE_CALLS)[: len(rows)]
+    assert len(rows) < len(trial.PROFILE_CALLS)
+    assert figures.batches[0].calls
+    assert figures.batches[0].calls < trial.PROFILE_CALLS[1]
 
 
 BAD: dict[str, tuple[Callable[[Factory], PackageRef], str]] = {
@@ -238,7 +307,7 @@ def stage(request: pytest.FixtureRequest, open_model: OpenModel) -> Iterator[Sta
     stage.thread.start()
     yield stage
     stage.stopping.set()
-    stage.thread.join(30)
+    stage.thread.join(120)
     assert not stage.thread.is_alive()
 
 
@@ -309,7 +378,7 @@ def test_a_version_taken_back_stops_answering_before_the_next_is_loaded(
     def slow(pipeline: str, model: ServedModel) -> Loaded:
         if model.version == 3:
             held.set()
-            gate.wait(30)
+            gate.wait(120)
         return open_model(pipeline, model)
 
     stage = Stage(slow)
@@ -318,14 +387,14 @@ def test_a_version_taken_back_stops_answering_before_the_next_is_loaded(
         one, two = (1, factory.package(1.0)), (2, factory.package(2.0))
         stage.wish(desired(1, one, two, 0.5))
         stage.loader.wish(desired(2, one, (3, factory.package(3.0)), 0.1))
-        assert held.wait(30)
+        assert held.wait(120)
         assert stage.now() == (1, None, 0.0)
         gate.set()
         wait_until(lambda: stage.now() == (1, 3, 0.1))
     finally:
         gate.set()
         stage.stopping.set()
-        stage.thread.join(30)
+        stage.thread.join(120)
 
 
 def test_a_store_that_is_away_holds_up_its_pipeline_only(
@@ -353,7 +422,7 @@ def test_a_store_that_is_away_holds_up_its_pipeline_only(
         assert stage.loader.is_settled()
     finally:
         stage.stopping.set()
-        stage.thread.join(30)
+        stage.thread.join(120)
 
 
 def test_a_champion_that_could_not_be_loaded_is_tried_again(
@@ -378,4 +447,4 @@ def test_a_champion_that_could_not_be_loaded_is_tried_again(
         assert stage.now() == (1, None, 0.0)
     finally:
         stage.stopping.set()
-        stage.thread.join(30)
+        stage.thread.join(120)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
-import httpx
 import pytest
 from driftloop.contracts.events import (
     AlertRaised,
@@ -25,6 +24,7 @@ from driftloop.contracts.events import (
 )
 from driftloop.local.kafka import KafkaNode
 from driftloop.scorer.open_inference import open_inference_pb2 as pb
+from support import plain
 
 from tests.component.support import (
     TOKEN,
@@ -37,7 +37,7 @@ from tests.component.town import ROWS, Clients, Town
 from tests.unit.scorer import packages
 from tests.unit.scorer.packages import Factory
 
-pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +276,7 @@ def version_by_grpc(town: Town) -> str:
             response_deserializer=pb.ModelInferResponse.FromString,
         )
         metadata = [("authorization", f"Bearer {TOKEN}")]
-        answer = infer(request, metadata=metadata, timeout=30)
+        answer = infer(request, metadata=metadata, timeout=100)
     version: str = answer.model_version
     return version
 
@@ -291,7 +291,7 @@ def test_requests_on_which_a_candidate_fails_take_it_back(town: Town) -> None:
     url = f"{town.scorer.url}/pipelines/{town.name}/invocations"
     headers = {"Authorization": f"Bearer {TOKEN}"}
     for _ in range(20):
-        response = httpx.post(url, json=body, headers=headers, timeout=30)
+        response = plain.post(url, json=body, headers=headers, timeout=100)
         assert response.json() == {"predictions": [-490.0]}
     town.wait_for(1, None, 0.0)
     (back,) = town.of(ModelRolledBack)

@@ -13,12 +13,13 @@ import httpx
 import pytest
 from driftloop.contracts.events import ModelDeployed, ScorerReported
 from driftloop.local.kafka import KafkaNode
+from support import plain
 
 from tests.component.support import ServiceProcess, open_events, wait_until
 from tests.component.town import HEADERS, PAUSE_S, Town
 from tests.unit.scorer.packages import Factory
 
-pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(600)]
 REPLICAS = ("0", "1")
 ROWS = re.compile(
     r"^driftloop_scorer_rows_total\{[^}]*requests[^}]*\} (\S+)", re.MULTILINE
@@ -59,7 +60,7 @@ class Door:
         finally:
             stopping.set()
             for thread in threads:
-                thread.join(60)
+                thread.join(120)
 
     def _ask(
         self, pipeline: str, stopping: threading.Event, headers: dict[str, str]
@@ -71,7 +72,7 @@ class Door:
             ]
         }
         url = f"{self.url}/v2/models/{pipeline}/infer"
-        with httpx.Client(headers=headers, timeout=30) as client:
+        with httpx.Client(headers=headers, timeout=100) as client:
             while not stopping.wait(PAUSE_S):
                 self._one(client, url, body)
 
@@ -103,7 +104,7 @@ def door() -> Iterator[Door]:
 
 def answered_by(scorer: ServiceProcess) -> float:
     """Return how many rows of requests a process says it has answered."""
-    told = httpx.get(f"{scorer.url}/metrics", headers=HEADERS, timeout=30).text
+    told = plain.get(f"{scorer.url}/metrics", headers=HEADERS, timeout=100).text
     return sum(map(float, ROWS.findall(told)))
 
 

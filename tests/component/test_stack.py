@@ -33,7 +33,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="rests on Linux' processes"),
 ]
 
-_TIMEOUT_S = 90.0
+_TIMEOUT_S = 180.0
 
 # A small service: answers /readyz on the port it is given, writes what it was given,
 # and has a child of its own as the trainer does.

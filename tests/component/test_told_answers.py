@@ -19,6 +19,7 @@ from driftloop.contracts.events import (
 )
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.local.kafka import KafkaNode
+from support import plain
 
 from tests.component.support import (
     TOKEN,
@@ -29,7 +30,7 @@ from tests.component.support import (
 )
 from tests.unit.scorer.packages import Factory
 
-pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(600)]
 
 SINCE = datetime(2012, 3, 1, tzinfo=UTC)
 REFERENCE = pa.RecordBatch.from_pydict(
@@ -89,11 +90,11 @@ def serve(
 
 
 def ask(scorer: ServiceProcess, name: str, **parameters: Any) -> httpx.Response:
-    return httpx.post(
+    return plain.post(
         f"{scorer.url}/pipelines/{name}/invocations",
         json={"inputs": {"size": [1.0], "colour": ["red"]}, "params": parameters},
         headers={"Authorization": f"Bearer {TOKEN}"},
-        timeout=90,
+        timeout=120,
     )
 
 
@@ -108,7 +109,7 @@ def test_an_answer_of_the_process_is_explained(
     assert row["contributions"] == pytest.approx({"size": -2, "colour": 5})
     refused = ask(scorer, name, explain_ms=60_001)
     assert "from 1 to 60000" in refused.json()["message"]
-    metrics = httpx.get(f"{scorer.url}/metrics", timeout=30).text
+    metrics = plain.get(f"{scorer.url}/metrics", timeout=100).text
     count = f'explanations_total{{outcome="explained",pipeline="{name}"}} 1.0'
     assert f"driftloop_scorer_{count}" in metrics
 

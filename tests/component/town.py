@@ -235,7 +235,7 @@ class Clients:
 
     def _run(self, number: int) -> None:
         turns = itertools.count(number)
-        with httpx.Client(headers=HEADERS, timeout=30) as client:
+        with httpx.Client(headers=HEADERS, timeout=100) as client:
             while not self._stopping.wait(PAUSE_S):
                 self._ask(client, next(turns))
 
@@ -277,4 +277,4 @@ class Clients:
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
         for thread in self._threads:
-            thread.join(60)
+            thread.join(120)

@@ -106,7 +106,7 @@ class Trainer:
     def close(self) -> None:
         self.kill()
         self._follower.stop()
-        self._thread.join(10)
+        self._thread.join(120)
         self._publisher.close()
 
     def start(self) -> None:
@@ -128,7 +128,7 @@ class Trainer:
     def kill(self) -> None:
         if self.process:
             self.process.send_signal(signal.SIGKILL)
-            self.process.wait(10)
+            self.process.wait(120)
             self.process = None
 
     def child_pids(self) -> list[int]:

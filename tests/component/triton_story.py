@@ -161,7 +161,7 @@ def grpc(address: str, token: str, model: str) -> dict[str, Any]:
             lambda result, error: answers.put(error or values_of(result)),
             **allowed,
         )
-        said["async"] = answers.get(timeout=30)
+        said["async"] = answers.get(timeout=100)
         said["refused"] = [
             refused(lambda: client.infer(model, inputs_of(triton_grpc))),
             refused(lambda: client.infer(model, inputs_of(triton_grpc)[:1], **allowed)),

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
 import polars as pl
 import pytest
 from driftloop.cli import data, models
@@ -32,13 +31,14 @@ from driftloop.contracts import events as e
 from driftloop.contracts.pipeline import load_pipeline
 from driftloop.contracts.topics import SERVICES
 from driftloop.local import stack
+from support import plain
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "bike-demand"
 UNTIL = datetime(2012, 4, 1, tzinfo=UTC)
 SPEED_DAYS_PER_S = 6.0
-QUIET_TIMEOUT_S = 90.0
+QUIET_TIMEOUT_S = 180.0
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.broker]
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.broker]
 
 
 @dataclass
@@ -228,5 +228,5 @@ def wait_until_ingested(run: Run) -> None:
     quiet = 0
     while quiet < 6:
         assert time.monotonic() < deadline, "ingest did not come to rest"
-        quiet = quiet + 1 if httpx.get(f"{url}/readyz").json()["lag"] == 0 else 0
+        quiet = quiet + 1 if plain.get(f"{url}/readyz").json()["lag"] == 0 else 0
         time.sleep(0.5)

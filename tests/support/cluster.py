@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from confluent_kafka.admin import OffsetSpec as Spec
 from driftloop.contracts.topics import consumed_by
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 120.0
 POLL_S = 0.05
 
 
@@ -99,7 +99,7 @@ class Cluster:
         consumer = Consumer({**self._client, "group.id": group})
         try:
             wanted = [TopicPartition(topic, partition)]
-            (answer,) = consumer.committed(wanted, timeout=5)
+            (answer,) = consumer.committed(wanted, timeout=30)
         finally:
             consumer.close()
         return int(answer.offset)

@@ -10,6 +10,7 @@ import httpx
 from fastapi import FastAPI
 
 POLL_S = 0.02
+MAX_POLL_S = 0.25
 FUZZ = int(os.environ.get("DRIFTLOOP_FUZZ", "0"))
 """How many times its examples a property test tries, at random; 0: always the same."""
 
@@ -19,12 +20,20 @@ def examples(count: int) -> int:
     return count * max(FUZZ, 1)
 
 
-def wait_until(is_so: Callable[[], bool], timeout_s: float = 30) -> None:
+def wait_until(is_so: Callable[[], bool], timeout_s: float = 120) -> None:
     """Return once ``is_so()``; fail when it does not come to that in time."""
     until = time.monotonic() + timeout_s
+    looked_at = time.monotonic()
     while not is_so():
         assert time.monotonic() < until, f"not so after {timeout_s:g} s"
-        time.sleep(POLL_S)
+        rest(looked_at)
+        looked_at = time.monotonic()
+
+
+def rest(looked_at: float) -> None:
+    """Sleep as long as a look has taken: what is waited for needs the processor too."""
+    took_s = time.monotonic() - looked_at
+    time.sleep(min(max(POLL_S, took_s), MAX_POLL_S))
 
 
 class HttpClient:

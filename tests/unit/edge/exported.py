@@ -89,7 +89,7 @@ class Runner:
         )
         threading.Thread(target=self._listen, daemon=True).start()
         wait_until(self._is_known, START_S)
-        self.client = httpx.Client(base_url=self.url, timeout=30)
+        self.client = httpx.Client(base_url=self.url, timeout=100)
 
     def _listen(self) -> None:
         assert self.process.stderr is not None
@@ -121,7 +121,7 @@ class Runner:
         self.client.close()
         if self.process.poll() is None:
             self.process.send_signal(number)
-        self.process.wait(60)
+        self.process.wait(120)
         assert self.process.stderr is not None
         self.process.stderr.close()
 

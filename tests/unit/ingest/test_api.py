@@ -42,7 +42,7 @@ class Kafka:
     def publish(self, records: Sequence[Record], timeout_s: float = 30) -> None:
         if self.is_away:
             raise PublishError("no acknowledgement")
-        assert self.answers.wait(30)
+        assert self.answers.wait(120)
         self.sent += records
 
     def close(self) -> None: ...

@@ -208,11 +208,25 @@ def test_the_installations_own_token_is_nobody(office: Office, tmp_path: Path) -
     alone.engine.dispose()
 
 
-def test_no_such_proposal(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("driftloop.ingest.subjects.READ_TIMEOUT_S", 0.0)
+def test_no_such_proposal(office: Office) -> None:
     answer = office.confirm(office.token("ben", "approver"), "nothing")
     assert answer.status_code == 404
     assert "/v1/pipelines/shop/erasures lists them" in answer.json()["title"]
+
+
+def test_a_proposal_that_is_not_read_back_yet_is_not_denied(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("driftloop.ingest.subjects.READ_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(office, "deliver", lambda: None)
+    proposal = office.propose(office.token("ann", "data_engineer"))
+    ben = office.token("ben", "approver")
+    answer = office.confirm(ben, proposal)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert "ask again" in answer.json()["title"]
+    monkeypatch.undo()
+    office.deliver()
+    assert office.confirm(ben, proposal).status_code == 202
 
 
 def proposed(*sides: str) -> ErasureProposal:

@@ -91,12 +91,12 @@ def test_readers_at_once(direct: Direct) -> None:
 
     def read() -> None:
         with direct.reading() as connection:
-            gate.wait(20)
+            gate.wait(120)
             found.append(len(connection.execute(NAMES).all()))
 
     threads = [threading.Thread(target=read) for _ in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(120)
     assert found == [2] * 20

@@ -60,7 +60,7 @@ class Store:
         self.stopping.set()
         self.journal._news.set()  # else it ends at its next look
         if self._thread:
-            self._thread.join(10)
+            self._thread.join(120)
         self.journal.close()
         self.engine.dispose()
 
@@ -251,7 +251,7 @@ def test_killed_between_write_and_publish(tmp_path: Path) -> None:
     second.call(experiments.create, name="three")
     assert [e.revision for e in second.events()] == [1, 2, 3]
     assert [e.meta.id for e in second.events()][:2] == stored
-    wait_until(lambda: _unsent(second) == 0, 10)
+    wait_until(lambda: _unsent(second) == 0, 120)
     second.stop()
 
 
@@ -310,7 +310,7 @@ def test_writers_side_by_side(store: Store, tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
     revisions = [e.revision for e in store.events()]
     assert revisions == list(range(1, len(revisions) + 1))
     run = store.call(runs.get, run_id=run_id)["run"]
@@ -355,9 +355,9 @@ def test_writes_at_once_share_a_transaction(store: Store) -> None:
         for number in range(len(wishes)):
             threads.append(threading.Thread(target=write, args=(number,)))
             threads[-1].start()
-            wait_until(lambda number=number: len(journal._wishes) == number + 1, 10)
+            wait_until(lambda number=number: len(journal._wishes) == number + 1, 120)
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
     expected = ["", "Refusal", "IntegrityError", "ZeroDivisionError", "", ""]
     assert outcomes == expected
     events = store.events()

@@ -62,5 +62,5 @@ def test_two_members_share_partitions_without_overlap() -> None:
     for driver in drivers:
         driver.stop()
     for thread in threads:
-        thread.join(10)
+        thread.join(120)
     assert [len(into) for into in seen] == [20, 20]

@@ -134,7 +134,7 @@ def test_retry_keeps_order_and_tries_until_it_works(tmp_path: Path) -> None:
         deps.session.add(Effect(what=event.meta.id))
         return iter(())
 
-    bench = Bench(tmp_path, [on_retrain_requested])
+    bench = Bench(tmp_path, [on_retrain_requested], retry_limit_s=60)
     bench.runner.process([bench.message(0, "a"), bench.message(1, "b")])
     assert bench.effects() == ["a", "b"]
 
@@ -160,7 +160,7 @@ def test_stop_during_a_retry_leaves_the_message_unhandled(tmp_path: Path) -> Non
         raise Retry("store away")
         yield
 
-    bench = Bench(tmp_path, [on_retrain_requested])
+    bench = Bench(tmp_path, [on_retrain_requested], retry_limit_s=60)
     with pytest.raises(Stopping):
         bench.runner.process([bench.message()])
     assert bench.runner.start_offset("retrain-requested", 0) == 0

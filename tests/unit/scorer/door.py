@@ -31,8 +31,9 @@ class Door:
         shelf.show(NAME, Served(1, loaded, is_settled=True))
         settings = ScorerSettings.model_validate({"api_token": TOKEN})
         app = http_app("scorer", settings, lambda: {"live": True, "ready": True})
+        self.traffic = Traffic()
         for router in routers(
-            Desk(shelf, Traffic(), self.asked), settings, lambda: True
+            Desk(shelf, self.traffic, self.asked), settings, lambda: True
         ):
             app.include_router(router)
         self.client = HttpClient(app, {"Authorization": f"Bearer {TOKEN}"})

@@ -374,7 +374,7 @@ class Gate:
     ) -> Predictions:
         self.is_asked.set()
         self.asked_count += 1
-        assert self.places.acquire(timeout=60)
+        assert self.places.acquire(timeout=120)
         return self._model.predict_arrays(feeds, rows)
 
     def open(self) -> None:
@@ -400,7 +400,7 @@ def test_more_than_may_wait_are_answered_without(versions: dict[str, Loaded]) ->
         for _ in range(2)
     ]
     asking[0].start()
-    assert gate.is_asked.wait(60)
+    assert gate.is_asked.wait(120)
     asking[1].start()
     wait_for(lambda: door.explaining.room == 0)
     reason, is_late = missing(door)
@@ -408,7 +408,7 @@ def test_more_than_may_wait_are_answered_without(versions: dict[str, Loaded]) ->
     assert is_late is False
     gate.open()
     for thread in asking:
-        thread.join(60)
+        thread.join(120)
     assert all("rows" in answer["explanations"] for answer in told)
     assert counted("refused") == before + 2
     assert "rows" in door.invoke(**WISH)["explanations"], "places are free again"
@@ -461,12 +461,12 @@ def test_who_waits_behind_others_too_long_is_answered_in_time(
     door = Door(loaded, threads=1, waiting=1)
     first = threading.Thread(target=lambda: door.invoke(**WISH))
     first.start()
-    assert gate.is_asked.wait(60)
+    assert gate.is_asked.wait(120)
     told = door.infer(explain_ms=20)
     assert told["parameters"]["explain_timed_out"] is True
     assert "before its turn came" in told["parameters"]["explain_missing"]
     gate.open()
-    first.join(60)
+    first.join(120)
 
 
 class Broken:

@@ -461,7 +461,7 @@ def test_a_job_that_is_cancelled_while_its_version_is_opened_is_left(
 
     def opens(*_: object) -> Loaded:
         opened.set()
-        assert goes_on.wait(60)
+        assert goes_on.wait(120)
         return place.loaded
 
     place.opens = opens
@@ -469,10 +469,10 @@ def test_a_job_that_is_cancelled_while_its_version_is_opened_is_left(
     loop = place.loop()
     worker = threading.Thread(target=place.step, args=(loop,))
     worker.start()
-    assert opened.wait(60)
+    assert opened.wait(120)
     place.cancel(job)
     loop.recheck.set()
-    worker.join(60)
+    worker.join(120)
     assert not worker.is_alive()
     place.step(loop)
     assert place.said(ScoringCancelled)

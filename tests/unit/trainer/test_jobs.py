@@ -215,7 +215,8 @@ def test_a_job_ends_with_one_model_in_the_chain_of_its_trigger(place, train) -> 
     assert place.loop(train)._leases.take() is None
 
 
-def test_a_crash_is_tried_again_and_three_are_a_failure(place) -> None:
+def test_a_crash_is_tried_again_and_three_are_a_failure(place, monkeypatch) -> None:
+    monkeypatch.setattr(jobs, "FIRST_CRASH_WAIT_S", 60.0)
     place.accept()
     loop = place.loop(crash)
     place.step(loop)

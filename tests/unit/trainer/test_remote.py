@@ -30,6 +30,8 @@ from driftloop.trainer.settings import TrainerSettings
 from driftloop.trainer.worker import Abandoned, Crashed, LimitReached, Worker
 from pydantic import SecretStr
 
+from tests.unit.support import wait_until
+
 JOB = "0f9619ff-8b86-5d11-b42d-00cf4fc964ff"
 LEASE_S = 0.6
 TEMPLATE = Path(__file__).parents[3] / "infra/kubernetes/trainer-job.yaml"
@@ -42,6 +44,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "POLL_S", 0.01)
     monkeypatch.setattr(worker, "STATE_S", 0.0)
     monkeypatch.setattr(link, "TURN_S", 0.01)
+    monkeypatch.setattr(link, "LEAVING_S", 100.0)
 
 
 class FakeLauncher:
@@ -270,7 +273,13 @@ def test_an_order_of_another_digest_is_refused(tmp_path: Path) -> None:
 
 
 class NodeSide:
-    """The node's side, with a lease that a test renews."""
+    """The node's side, with a lease that a test renews, and a clock that it moves.
+
+    Attributes
+    ----------
+    now : what the clock of the link says, in seconds.
+    looks : how often the link has looked at its lease.
+    """
 
     def __init__(self, folder: Path, lease_s: float = LEASE_S) -> None:
         self.desk = Desk(FolderPlace(folder / "store"))
@@ -279,17 +288,27 @@ class NodeSide:
         order = Order(request="", cpu_limit_s=None, timeout_s=1, lease_s=lease_s)
         self.desk.put_order("0001-a", order)
         self.desk.renew("0001-a", 0)
-        self.link = Link(self.desk, "0001-a", self.folder, lease_s)
+        self.now, self.looks = 0.0, 0
+        self.link = Link(self.desk, "0001-a", self.folder, lease_s, lambda: self.now)
+        look = self.desk.lease
+
+        def counted(name: str) -> bytes | None:
+            self.looks += 1
+            return look(name)
+
+        self.desk.lease = counted  # type: ignore[method-assign]
 
     def report(self) -> Report:
         found = self.desk.report("0001-a")
         return found or Report(beat=0)
 
     def wait(self, is_so: Callable[[], bool]) -> None:
-        until = time.monotonic() + 20
-        while not is_so():
-            assert time.monotonic() < until
-            time.sleep(0.005)
+        wait_until(is_so)
+
+    def wait_for_turns(self, count: int = 2) -> None:
+        """Return once the link has looked again, so often."""
+        wanted = self.looks + count
+        self.wait(lambda: self.looks >= wanted)
 
 
 def test_a_node_says_what_changes_and_drops_what_is_replaced(tmp_path: Path) -> None:
@@ -321,11 +340,18 @@ def test_a_lease_that_is_not_renewed_ends_the_node(tmp_path: Path) -> None:
     with side.link:
         for count in range(1, 6):
             side.wait(lambda: side.link._lease is not None)
+            side.now += 1.9  # of two seconds, after which a node ends
+            assert side.link.is_ours()
             side.desk.renew("0001-a", count)
             wanted = str(count).encode()
             side.wait(lambda: side.link._lease == wanted)  # noqa: B023
-            assert side.link.is_ours()
-        side.wait(lambda: not side.link.is_ours())
+        side.now += 1.9
+        side.wait_for_turns()
+        assert side.link.is_ours()
+        side.now += 0.2
+        assert not side.link.is_ours()
+        side.wait_for_turns()
+        assert not side.link.is_ours()
         with pytest.raises(Abandoned):
             side.link.finish(End(kind="refused"), 0)
     assert side.report().end is None
@@ -348,7 +374,7 @@ class Late:
 
         def slowly(name: str, report: Report) -> None:
             self.reached.set()
-            assert self.released.wait(20)
+            assert self.released.wait(120)
             put(name, report)
 
         monkeypatch.setattr(side.desk, "put_report", slowly)
@@ -362,7 +388,7 @@ def test_what_a_node_writes_after_its_room_was_removed_is_not_left(
     late = Late(side, monkeypatch)
     with side.link:
         side.link.progress({"step": "fit"})
-        assert late.reached.wait(20)
+        assert late.reached.wait(120)
         side.desk.remove()
         if not is_leaving:
             late.released.set()
@@ -381,7 +407,7 @@ def test_what_a_node_has_saved_stays_while_its_order_does(
     late = Late(side, monkeypatch)
     (side.folder / "fit-mlp.checkpoint").write_bytes(b"half")
     with side.link:
-        assert late.reached.wait(20)
+        assert late.reached.wait(120)
         side.desk.withdraw("0001-a")
         side.desk.remove(kept="0001-a")
         late.released.set()
@@ -398,7 +424,7 @@ def test_a_node_whose_lease_is_withdrawn_writes_no_more(tmp_path: Path) -> None:
         side.wait(lambda: not side.link.is_ours())
         (side.folder / "fit-mlp.checkpoint").write_bytes(b"too late")
         side.link.progress({"step": "fit"})
-        time.sleep(0.1)
+        side.wait_for_turns()
         assert side.desk.tries() == []
 
 
@@ -410,9 +436,14 @@ def test_a_store_that_is_away_ends_the_node_with_its_lease(
     def away(*_: object) -> bytes:
         raise Retry("away")
 
-    monkeypatch.setattr(side.desk, "lease", away)
     with side.link:
-        side.wait(lambda: not side.link.is_ours())
+        side.wait(lambda: side.link._lease is not None)
+        monkeypatch.setattr(side.desk, "lease", away)
+        assert side.link.is_ours()
+        side.now += LEASE_S
+        assert not side.link.is_ours()
+        with pytest.raises(Abandoned):
+            side.link.finish(End(kind="refused"), 0)
 
 
 def test_tries_are_in_order_and_never_the_same() -> None:

@@ -169,8 +169,8 @@ def test_nothing_outlives_a_training_that_is_killed(tmp_path: Path) -> None:
         assert len(pids) == 3
     finally:
         training.kill()
-        training.wait(10)
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 30)
+        training.wait(120)
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 120)
 
 
 def test_what_they_say_of_their_end_is_what_the_job_says() -> None:

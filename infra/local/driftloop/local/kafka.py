@@ -36,10 +36,12 @@ from driftloop.local.processes import (
 __all__ = ["KafkaError", "KafkaNode", "ensure_jars"]
 
 _NODE_ID = 1
-_FORMAT_TIMEOUT_S = 60
+_FORMAT_TIMEOUT_S = 180
 _STOP_GRACE_S = 30
 _POLL_S = 0.1
 _REQUEST_TIMEOUT_S = 2.0
+_FIRST_REQUEST_TIMEOUT_S = 10.0
+"""Of a broker that has just come up: on a busy machine all is slow then."""
 _LOG_TAIL_CHARACTERS = 2_000
 # An Arrow batch of 1 MiB (above that it travels by claim check) with key and headers.
 _MAX_MESSAGE_BYTES = 2 * 1024 * 1024
@@ -224,7 +226,7 @@ class KafkaNode:
             self._format()
         self._write_settings("server.properties", "data")
 
-    def start(self, timeout_s: float = 90) -> None:
+    def start(self, timeout_s: float = 180) -> None:
         """Start the broker and wait until it answers.
 
         Raises
@@ -254,7 +256,7 @@ class KafkaNode:
             self.kill()
             raise
 
-    def is_ready(self) -> bool:
+    def is_ready(self, patience_s: float = _REQUEST_TIMEOUT_S) -> bool:
         """Ask the broker for its metadata, once; False while it does not answer.
 
         Raises
@@ -269,7 +271,7 @@ class KafkaNode:
             logger=_SILENT,
         )
         try:
-            answer = client.list_topics(timeout=_REQUEST_TIMEOUT_S)
+            answer = client.list_topics(timeout=patience_s)
         except KafkaException:
             return False
         if answer.cluster_id not in (None, self.cluster_id):
@@ -396,7 +398,7 @@ class KafkaNode:
     def _wait_until_ready(self, timeout_s: float) -> None:
         process = self._running()
         deadline = time.monotonic() + timeout_s
-        while not self.is_ready():
+        while not self.is_ready(_FIRST_REQUEST_TIMEOUT_S):
             if process.poll() is not None:
                 raise KafkaError(
                     f"the broker ended with code {process.returncode}: {self._said()}"

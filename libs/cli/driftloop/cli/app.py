@@ -30,6 +30,7 @@ from driftloop.cli.publish import Pace, PublishFileError, title_of
 from driftloop.cli.rebuild.command import rebuild
 from driftloop.cli.schema.command import schema_app
 from driftloop.cli.scores import command as scores
+from driftloop.cli.size.command import size
 from driftloop.cli.why import UnknownModelError
 from driftloop.contracts.pipeline import PipelineFileError
 from driftloop.local.home import StackError
@@ -434,6 +435,7 @@ def retrain(
 
 
 app.command(rich_help_panel="Models")(scores.score)
+app.command(rich_help_panel="Models")(size)
 
 
 # ── rights and their use ────────────────────────────────────────────────────

@@ -21,6 +21,7 @@ from driftloop.contracts.federated import (
 from driftloop.contracts.labelling import MAX_BUDGET_ROWS, Strategy
 from driftloop.contracts.measures import Measures
 from driftloop.contracts.pipeline import PipelineSpec
+from driftloop.contracts.profile import DoorCost, VersionProfile
 from driftloop.contracts.schema import SchemaChange, SchemaColumn
 from driftloop.contracts.tracking import Change
 from pydantic import Field
@@ -1109,6 +1110,12 @@ class VersionReport(Value):
         description="of them, those with another class, or a number further away than "
         "rollout.prediction_tolerance",
     )
+    profile: VersionProfile | None = Field(
+        default=None, description="of a version in memory, on this scorer's machine"
+    )
+    door: DoorCost | None = Field(
+        default=None, description="of requests; None: none, or rows of the stream"
+    )
 
 
 class ScorerReported(Event):
@@ -1123,6 +1130,12 @@ class ScorerReported(Event):
         gt=0,
         description="set in a sign of life, whose versions are all that the replica "
         "has in memory: not heard of for so long, it is taken for gone",
+    )
+    memory_bytes: int | None = Field(
+        default=None,
+        gt=0,
+        description="in a sign of life: the most resident memory that the process has "
+        "held so far, with the versions that it has loaded",
     )
 
 

@@ -15,16 +15,20 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
+from driftloop.contracts.profile import BatchCost
 from driftloop.models.formats import MODEL_FILE
+from driftloop.models.memory import peak_bytes
 from driftloop.models.onnx_model import OnnxModel
 from driftloop.models.package import InputColumn, Package
 from driftloop.models.samples import SAMPLES_FILE, check_samples
+from pydantic import BaseModel, ConfigDict
 
 KEPT_ENVIRONMENT = ("LD_LIBRARY_PATH",)
 DETAIL_CHARACTERS = 1000
@@ -35,13 +39,17 @@ MANY_CALLS = 20
 PATIENCE = 4
 """Wall clock over processor time: on a busy machine a child waits for its turn."""
 LAST_WORDS_S = 5
+MIB = 1024 * 1024
 MEASURE_S = 2.0
 """Time after which a slow model need not be called again to know its latency."""
+PROFILE_CALLS = {1: 200, 10: 100, 100: 50, 1000: 20}
+"""Calls of a profile, by the rows of each."""
+PROFILE_S = 0.5
+"""For the calls of one number of rows; where one call takes longer, none is made."""
 LENGTH = struct.Struct(">Q")
 
 
-@dataclass(frozen=True)
-class Figures:
+class Figures(BaseModel):
     """What a model costs on this machine.
 
     Processor time, not wall clock: what other processes take meanwhile is not the
@@ -52,12 +60,18 @@ class Figures:
     p50_ms, p99_ms : of one row.
     hundred_rows_ms : median, of a call with a hundred rows.
     memory_mib : resident memory that loading it and these calls took.
+    child_bytes : resident memory of the child before it loaded the model.
+    batches : its profile, by rows of a call, fewest first.
     """
+
+    model_config = ConfigDict(frozen=True)
 
     p50_ms: float
     p99_ms: float
     hundred_rows_ms: float
     memory_mib: float
+    child_bytes: int
+    batches: tuple[BatchCost, ...]
 
 
 class TrialFailed(ValueError):  # noqa: N818 - says what happened
@@ -70,8 +84,9 @@ class Trial:
     Parameters
     ----------
     timeout_s : processor time that the child may take, in whole seconds; :meth:`run`
-        waits for it :data:`PATIENCE` times as long, since what a busy machine makes
-        of it says nothing about the model.
+        waits for it :data:`PATIENCE` times as long, and for as long as the child has
+        waited for its turn: what a busy machine makes of it says nothing about the
+        model.
     memory_bytes : address space of the child.
     """
 
@@ -104,13 +119,7 @@ class Trial:
             package.files[SAMPLES_FILE],
         ):
             frames.write(LENGTH.pack(len(piece)) + piece)
-        patience_s = PATIENCE * self._timeout_s
-        try:
-            output, words = self._child.communicate(frames.getvalue(), patience_s)
-        except subprocess.TimeoutExpired as error:
-            raise TrialFailed(
-                f"its samples took longer than {patience_s:g} s"
-            ) from error
+        output, words = self._communicate(frames.getvalue())
         if self._child.returncode == -signal.SIGXCPU:
             raise TrialFailed(
                 f"its samples took more than {self._timeout_s:g} s of processor time"
@@ -125,13 +134,43 @@ class Trial:
             ) from None
         if "problem" in answer:
             raise TrialFailed(str(answer["problem"]))
-        return Figures(**answer["figures"])
+        return Figures.model_validate(answer["figures"])
+
+    def _communicate(self, given: bytes) -> tuple[bytes, bytes]:
+        """Return what the child says; not counted is when it waits for its turn."""
+        patience_s = PATIENCE * self._timeout_s
+        until, before_s = time.monotonic() + patience_s, waited_s(self._child.pid)
+        frames: bytes | None = given
+        while True:
+            end = until + waited_s(self._child.pid) - before_s
+            left_s = end - time.monotonic()
+            if left_s <= 0:
+                raise TrialFailed(f"its samples took longer than {patience_s:g} s")
+            try:
+                return self._child.communicate(frames, left_s)
+            except subprocess.TimeoutExpired:
+                frames = None  # it goes on with those it has
 
     def close(self) -> None:
         """End the child if it still waits or works."""
         if self._child.poll() is None:
             self._child.kill()
             self._child.communicate()
+
+
+def waited_s(pid: int) -> float:
+    """Return for how long a process could have run and had no processor, in seconds.
+
+    Only Linux says so; elsewhere it is 0.
+
+    **Source**: ``/proc/<pid>/schedstat``, second field (ns), in the kernel's
+    Documentation/scheduler/sched-stats.rst.
+    """
+    try:
+        _, waited_ns, _ = Path(f"/proc/{pid}/schedstat").read_text("ascii").split()
+    except OSError:
+        return 0.0
+    return int(waited_ns) / 1e9
 
 
 def try_model(package: Package, timeout_s: float, memory_bytes: int) -> Figures:
@@ -157,7 +196,7 @@ def main() -> int:
     answer: dict[str, object]
     try:
         inputs = [InputColumn.model_validate(c) for c in json.loads(columns)]
-        answer = {"figures": asdict(_figures(model, inputs, samples))}
+        answer = {"figures": _figures(model, inputs, samples).model_dump()}
     except Exception as error:  # noqa: BLE001 - whatever a model does is its verdict
         answer = {"problem": f"{error}"[:DETAIL_CHARACTERS] or type(error).__name__}
     sys.stdout.write(json.dumps(answer) + "\n")
@@ -166,39 +205,72 @@ def main() -> int:
 
 def _figures(model: bytes, inputs: list[InputColumn], samples: bytes) -> Figures:
     """Check the samples' answers; return what answering costs."""
-    before = _resident_mib()
+    before = peak_bytes()
     loaded = OnnxModel(model, inputs, threads=1)
     rows = check_samples(loaded, inputs, samples)
-    many = pa.Table.from_batches([rows] * math.ceil(MANY_ROWS / rows.num_rows))
-    one = _durations(loaded, rows.slice(0, 1), CALLS)
-    hundred = _durations(loaded, many.slice(0, MANY_ROWS), MANY_CALLS)
+    single, hundred = rows.slice(0, 1), _repeated(rows, MANY_ROWS)
+    one = _durations(lambda: loaded.predict(single), CALLS, MEASURE_S)
+    many = _durations(lambda: loaded.predict(hundred), MANY_CALLS, MEASURE_S)
     return Figures(
         p50_ms=float(np.percentile(one, 50)) * 1000,
         p99_ms=float(np.percentile(one, 99)) * 1000,
-        hundred_rows_ms=float(np.percentile(hundred, 50)) * 1000,
-        memory_mib=max(0.0, _resident_mib() - before),
+        hundred_rows_ms=float(np.percentile(many, 50)) * 1000,
+        memory_mib=max(0, peak_bytes() - before) / MIB,
+        child_bytes=before,
+        batches=tuple(_profile(loaded, rows, before)),
     )
 
 
-def _durations(
-    model: OnnxModel, rows: pa.RecordBatch | pa.Table, calls: int
-) -> list[float]:
+def _profile(model: OnnxModel, rows: pa.RecordBatch, before: int) -> list[BatchCost]:
+    """Return what calls cost by their rows, as far as a call ends in a short time.
+
+    Parameters
+    ----------
+    before : resident bytes of the process without the model.
+    """
+    costs: list[BatchCost] = []
+    for size, calls in PROFILE_CALLS.items():
+        if costs and costs[-1].p50_seconds * size / costs[-1].rows > PROFILE_S:
+            break
+        try:
+            cost = _batch_cost(model, _repeated(rows, size), calls, before)
+        except Exception:
+            if not costs:
+                raise
+            break  # so many rows at once are too many for the child's memory
+        costs.append(cost)
+    return costs
+
+
+def _batch_cost(model: OnnxModel, rows: pa.Table, calls: int, before: int) -> BatchCost:
+    feeds, count = model.feeds(rows), rows.num_rows
+    seconds = _durations(lambda: model.predict_arrays(feeds, count), calls, PROFILE_S)
+    return BatchCost(
+        rows=count,
+        calls=len(seconds),
+        p50_seconds=float(np.percentile(seconds, 50)),
+        p99_seconds=float(np.percentile(seconds, 99)),
+        memory_bytes=max(0, peak_bytes() - before),
+    )
+
+
+def _repeated(rows: pa.RecordBatch, count: int) -> pa.Table:
+    """Return so many rows, over and over the same."""
+    times = math.ceil(count / rows.num_rows)
+    return pa.Table.from_batches([rows] * times).slice(0, count)
+
+
+def _durations(call: Callable[[], object], calls: int, most_s: float) -> list[float]:
     """Return the processor seconds of calls, without the first ones."""
     durations: list[float] = []
-    until = time.thread_time() + MEASURE_S
+    until = time.thread_time() + most_s
     while len(durations) < WARM_UP_CALLS + calls:
         started = time.thread_time()
-        model.predict(rows)
+        call()
         durations.append(time.thread_time() - started)
         if started > until:
             break
     return durations[WARM_UP_CALLS:] or durations
-
-
-def _resident_mib() -> float:
-    """Return the most memory that this process has held so far."""
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / (1024**2 if sys.platform == "darwin" else 1024)
 
 
 def _read_frame(stream: BinaryIO) -> bytes:

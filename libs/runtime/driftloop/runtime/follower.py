@@ -24,6 +24,9 @@ logger = log(__name__)
 client_logger = logging.getLogger(__name__)
 """Takes what the client library says, which would go to stderr otherwise."""
 POLL_S = 0.2
+TO_THE_END = {"fetch.wait.max.ms": 20}
+"""For who stops at the end: the broker need not hold on to a request (by default half
+a second) in case that something is written."""
 METADATA_TIMEOUT_S = 5.0
 CHUNK = 500
 
@@ -58,7 +61,8 @@ def _client_config(bootstrap: str, config: Mapping[str, str] | None) -> dict[str
 @contextmanager
 def _consumer(bootstrap: str, config: Mapping[str, str] | None) -> Iterator[Consumer]:
     """Give a consumer that is in no group, and close it."""
-    consumer = Consumer(_client_config(bootstrap, config), logger=client_logger)
+    settings = _client_config(bootstrap, config) | TO_THE_END
+    consumer = Consumer(settings, logger=client_logger)
     try:
         yield consumer
     finally:
@@ -230,11 +234,12 @@ class LogFollower:
         self._on_message = on_message
         self._begin = begin
         self._stop = threading.Event()
+        self._stays = True
         self.caught_up = threading.Event()
         self._config = _client_config(bootstrap, config)
 
     def run(self) -> None:
-        """Follow until :meth:`stop`."""
+        """Follow until :meth:`stop`, or to the end where that is all that is read."""
         consumer = Consumer(self._config, logger=client_logger)
         try:
             waiting = self._assign(consumer)
@@ -249,6 +254,8 @@ class LogFollower:
                     waiting.discard((raw.topic(), raw.partition()))
                     if not waiting:
                         self.caught_up.set()
+                        if not self._stays:
+                            break
                 else:
                     logger.warning("follower", error=str(error))
         finally:
@@ -263,6 +270,8 @@ class LogFollower:
         is_stopping: Callable[[], bool] = lambda: False,
     ) -> bool:
         """Read what is there at the start, and stop; False: not in time, or stopped."""
+        self._config |= TO_THE_END
+        self._stays = False
         thread = threading.Thread(target=self.run, daemon=True)
         thread.start()
         until = time.monotonic() + timeout_s

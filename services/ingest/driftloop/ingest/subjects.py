@@ -49,6 +49,7 @@ MAX_TEXT = 1000
 PUBLISH_TIMEOUT_S = 10
 READ_TIMEOUT_S = 3.0
 """For which a proposal that was just made here is waited for."""
+RETRY_AFTER_S = 1
 POLL_S = 0.05
 ProposalId = Annotated[str, Path(max_length=200)]
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
@@ -263,19 +264,31 @@ def _sides(who: Who, pipeline: str) -> list[ErasureSide]:
 
 
 def _find(privacy: PrivacyDoor, pipeline: str, proposal_id: str) -> ErasureProposal:
-    """Return a proposal; one that was just made here is waited for."""
+    """Return a proposal; one that was just made here is waited for.
+
+    Raises
+    ------
+    HTTPException
+        404 when there is none; 503 when it was made here and is not read back yet.
+    """
     is_ours = proposal_id in privacy.proposed_here
-    until = time.monotonic() + (READ_TIMEOUT_S if is_ours else 0)
+    until = time.monotonic() + READ_TIMEOUT_S
     while True:
         with Session(privacy.engine) as session:
             found = session.get(ErasureProposal, proposal_id)
         if found is not None and found.pipeline == pipeline:
             return found
-        if time.monotonic() >= until:
+        if found is not None or not is_ours:
             raise HTTPException(
                 404,
                 f"{pipeline} has no proposed erasure {proposal_id!r}; GET "
                 f"/v1/pipelines/{pipeline}/erasures lists them",
+            )
+        if time.monotonic() >= until:
+            raise HTTPException(
+                503,
+                f"the proposed erasure {proposal_id!r} is not read back yet; ask again",
+                headers={"Retry-After": str(RETRY_AFTER_S)},
             )
         time.sleep(POLL_S)
 

@@ -17,6 +17,7 @@ from driftloop.contracts.audit import (
 )
 from driftloop.contracts.base import derived_id
 from driftloop.contracts.identity import AuditAnchored, AuditNoted
+from driftloop.runtime import database
 from driftloop.runtime.artifacts import ArtifactStore
 from driftloop.runtime.envelope import decode
 from driftloop.runtime.errors import Reject, Retry
@@ -28,7 +29,8 @@ from sqlmodel import Field, Session, SQLModel, col, func, select
 
 ANCHOR_EVERY_S = 60.0
 READ_TIMEOUT_S = 60.0
-CATCH_UP_S = 5.0
+CATCH_UP_S = 20.0
+"""For which a check waits until the trail has what the log has."""
 POLL_S = 0.1
 MAX_LOOKED_AT = 10_000
 
@@ -152,13 +154,26 @@ class Anchoring:
 
 
 class LogUnreadError(Exception):
-    """The broker did not deliver the topics of the trail in time."""
+    """The topics of the trail were not read in time: here, or by the trail's writer."""
 
 
-def read_log(
-    bootstrap: str, config: Mapping[str, str], store: ArtifactStore
-) -> tuple[list[dict[str, Any]], list[Anchor]]:
-    """Return what the log holds: notes in their order without repeats, and anchors.
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """What the log holds of the trail.
+
+    Attributes
+    ----------
+    notes : in their order, without repeats.
+    ends : next offset of each partition of the notes.
+    """
+
+    notes: list[dict[str, Any]]
+    anchors: list[Anchor]
+    ends: dict[tuple[str, int], int]
+
+
+def read_log(bootstrap: str, config: Mapping[str, str], store: ArtifactStore) -> Logged:
+    """Return what the log holds of the trail.
 
     Raises
     ------
@@ -167,8 +182,11 @@ def read_log(
     """
     notes: dict[str, dict[str, Any]] = {}
     anchors: list[Anchor] = []
+    ends: dict[tuple[str, int], int] = {}
 
     def take(message: Message) -> None:
+        if message.topic == AuditNoted.topic():
+            ends[message.topic, message.partition] = message.offset + 1
         try:
             event = decode(message, store)
         except (Reject, Retry):
@@ -182,7 +200,7 @@ def read_log(
     follower = LogFollower(bootstrap, topics, take, config)
     if not follower.read_to_end(READ_TIMEOUT_S):
         raise LogUnreadError("the broker did not deliver the audit topics in time")
-    return list(notes.values()), anchors
+    return Logged(list(notes.values()), anchors, ends)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,25 +217,36 @@ def verify(
 ) -> Finding:
     """Compare the trail with itself and with the log.
 
-    The log is written to meanwhile: what it has beyond the trail has some seconds to
-    be read; what the trail got after the log was read is left for the next time.
+    The log is written to meanwhile: what it has beyond the trail is waited for; what
+    the trail got after the log was read is left for the next time.
 
     Raises
     ------
     LogUnreadError
-        When the broker does not deliver it in time.
+        When the broker does not deliver it in time, or the trail's writer is behind.
     """
     with Session(engine) as session:
         before = count_of(session)
-    notes, anchors = read_log(bootstrap, config, store)
+    logged = read_log(bootstrap, config, store)
     until = time.monotonic() + CATCH_UP_S
-    while True:
-        with Session(engine) as session:
-            head = last_entry(session)
-            has_all = (head.position if head else 0) >= len(notes)
-            if has_all or time.monotonic() > until:
-                entries = list(all_entries(session))
-                break
+    while not _is_written(engine, logged.ends):
+        if time.monotonic() > until:
+            raise LogUnreadError(
+                f"the trail is still being written; after {CATCH_UP_S:g} s it has not "
+                "all that the log holds: ask again"
+            )
         time.sleep(POLL_S)
-    entries = entries[: max(before, len(notes))]
-    return Finding(len(entries), len(anchors), breaks_in(entries, anchors, notes))
+    with Session(engine) as session:
+        entries = list(all_entries(session))
+    entries = entries[: max(before, len(logged.notes))]
+    breaks = breaks_in(entries, logged.anchors, logged.notes)
+    return Finding(len(entries), len(logged.anchors), breaks)
+
+
+def _is_written(engine: Engine, ends: Mapping[tuple[str, int], int]) -> bool:
+    """Whether the notes of the log were handled, whatever became of their rows."""
+    with engine.connect() as connection:
+        return all(
+            (database.next_offset(connection, *place) or 0) >= end
+            for place, end in ends.items()
+        )

@@ -1,7 +1,6 @@
 """Opens the package of a trained model, and tries the model in a child process."""
 
 import threading
-from dataclasses import asdict
 from pathlib import Path
 
 from driftloop.contracts.events import ModelTrained, PackageRef
@@ -97,7 +96,12 @@ class Inspection:
             trial, self._trial = self._trial, None
             assert trial is not None  # noqa: S101 - start() made it
             try:
-                return PackageFinding(cost=Cost(**asdict(trial.run(package))))
+                said = trial.run(package)
+                return PackageFinding(
+                    cost=Cost(
+                        said.p50_ms, said.p99_ms, said.hundred_rows_ms, said.memory_mib
+                    )
+                )
             except TrialFailed as error:
                 logger.warning("a model failed its trial", why=str(error))
                 return PackageFinding(problem=str(error))

@@ -5,16 +5,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from uuid import uuid4
 
 import numpy as np
 from driftloop.contracts.events import Role, ScorerReported, VersionReport
+from driftloop.contracts.profile import DoorCost
 from driftloop.models.onnx_model import Predictions
 from driftloop.models.package import InputColumn
 from driftloop.runtime.database import is_passing
 from driftloop.runtime.outbox import Cause, OutboxRelay
 from driftloop.runtime.telemetry import log
 from driftloop.scorer.asked import Asked, row_ids
+from driftloop.scorer.batching import Batching, Callee
 from driftloop.scorer.core import is_candidates, p99
 from driftloop.scorer.drifted import Drifted, Drifts, drifted_headers
 from driftloop.scorer.explaining.explainer import Unexplained
@@ -22,9 +25,9 @@ from driftloop.scorer.explaining.pool import Explaining, Explanation
 from driftloop.scorer.explaining.wish import Wish
 from driftloop.scorer.feeds import BadRequest, Columns, Feeds, feeds_of
 from driftloop.scorer.metrics import count_call
+from driftloop.scorer.profiles import Meter, Taken
 from driftloop.scorer.shelf import Loaded, Served, Shelf
 from driftloop.scorer.unfamiliar import Unfamiliar, count_unfamiliar, headers_of
-from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import DBAPIError
 
 INLINE_SECONDS = 0.002
@@ -78,6 +81,22 @@ class _Figures:
     error_count: int = 0
     detail: str = ""
     seconds: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT_DURATIONS))
+    metered_count: int = 0
+    metered_row_count: int = 0
+    door_seconds: float = 0.0
+    model_seconds: float = 0.0
+
+    def door(self) -> DoorCost | None:
+        """Return what its requests took beside the model's calls."""
+        count = self.metered_count
+        if not count:
+            return None
+        return DoorCost(
+            requests=count,
+            rows=self.metered_row_count / count,
+            seconds=max(0.0, self.door_seconds) / count,
+            model_seconds=self.model_seconds / count,
+        )
 
 
 class Traffic:
@@ -89,15 +108,25 @@ class Traffic:
 
     def add(
         self, key: tuple[str, int, int], role: Role, rows: int, seconds: float,
-        error: str | None,
+        error: str | None, taken: Taken | None = None,
     ) -> None:  # fmt: skip
-        """Count one call; the key is pipeline, generation and version."""
+        """Count one call; the key is pipeline, generation and version.
+
+        Parameters
+        ----------
+        taken : processor time of the thread that answers; None: not known.
+        """
         with self._lock:
             figures = self._figures.get(key)
             if figures is None:
                 figures = self._figures[key] = _Figures(role)
             figures.row_count += rows
             figures.seconds.append(seconds)
+            if taken is not None:
+                figures.metered_count += 1
+                figures.metered_row_count += rows
+                figures.door_seconds += taken.door
+                figures.model_seconds += taken.model
             if error is not None:
                 figures.error_count += rows
                 figures.detail = figures.detail or error
@@ -123,6 +152,7 @@ class Traffic:
                     call_count=len(figures.seconds),
                     latency_p50_seconds=float(np.median(figures.seconds)),
                     latency_p99_seconds=p99(figures.seconds),
+                    door=figures.door(),
                 )
             )
         return reports
@@ -171,7 +201,13 @@ def traffic_reporter(
 
 
 class Desk:
-    """Answers requests with what is on the shelf."""
+    """Answers requests with what is on the shelf.
+
+    Parameters
+    ----------
+    batching : of versions whose calls leave the event loop to others.
+    batch_seconds : that a joint call may take longer; see :meth:`Pace.joint_rows`.
+    """
 
     def __init__(
         self,
@@ -180,11 +216,16 @@ class Desk:
         asked: Asked | None = None,
         explaining: Explaining | None = None,
         drifts: Drifts | None = None,
+        batching: Batching | None = None,
+        batch_seconds: float = 0.0,
     ) -> None:
         self.shelf = shelf
+        self._batching = batching or Batching(calls=1)
+        self._batch_seconds = batch_seconds
         self._drifts = drifts or Drifts()
         self.explaining = explaining or Explaining.off()
         self._traffic = traffic
+        self._meter = Meter()
         self._log = asked or Asked(lambda _: "none", most_bytes=0)
 
     async def answer(
@@ -273,9 +314,13 @@ class Desk:
         error = None
         try:
             if loaded.pace.seconds(rows) <= INLINE_SECONDS:
-                said = _predict(loaded, feeds, rows)
+                with self._meter.model_call():
+                    said = _predict(loaded, feeds, rows)
             else:
-                said = await run_in_threadpool(_predict, loaded, feeds, rows)
+                most_rows = loaded.pace.joint_rows(self._batch_seconds)
+                predict = partial(_predict, loaded)
+                to = Callee(pipeline, loaded.line, most_rows, predict)
+                said = await self._batching.predict(to, feeds, rows)
         except Exception as problem:
             error = f"{problem!s:.300}"
             raise ModelFailed(
@@ -283,7 +328,7 @@ class Desk:
             ) from problem
         finally:
             seconds = time.perf_counter() - started
-            self._traffic.add(key, role, rows, seconds, error)
+            self._traffic.add(key, role, rows, seconds, error, self._meter.taken())
             failed = 0 if error is None else rows
             count_call(pipeline, role, "requests", rows, failed, seconds)
         self._log.add(

@@ -13,6 +13,7 @@ from driftloop.scorer.answer_log import AnswerLog
 from driftloop.scorer.answering import Desk, Traffic, traffic_reporter
 from driftloop.scorer.api import routers
 from driftloop.scorer.asked import ROW_ID, Asked
+from driftloop.scorer.batching import Batching
 from driftloop.scorer.drifted import Drifts
 from driftloop.scorer.explaining.pool import Explaining
 from driftloop.scorer.explaining.wish import Times
@@ -20,6 +21,7 @@ from driftloop.scorer.handlers import HANDLERS, ScorerDeps
 from driftloop.scorer.jobs.loop import ScoringJobs
 from driftloop.scorer.loader import Loader, announcer, heartbeat, model_opener
 from driftloop.scorer.open_inference.rpc import grpc_server
+from driftloop.scorer.profiles import processor_count
 from driftloop.scorer.replay import Replays
 from driftloop.scorer.settings import ScorerSettings
 from driftloop.scorer.shelf import Shelf
@@ -80,7 +82,10 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
     drifts = Drifts()
     runtime.state(DriftDetected).on_change(drifts.detected)
     runtime.state(DriftEnded).on_change(drifts.ended)
-    desk = Desk(shelf, traffic, asked, explaining, drifts)
+    batching = Batching(settings.batch_calls or processor_count())
+    desk = Desk(
+        shelf, traffic, asked, explaining, drifts, batching, settings.batch_ms / 1000
+    )
 
     def hidden(pipeline: str) -> set[str] | None:
         applied = runtime.pipelines.get(pipeline)

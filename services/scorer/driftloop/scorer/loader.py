@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version as version_of
 from uuid import uuid4
 
 import pyarrow as pa
@@ -24,6 +23,7 @@ from driftloop.contracts.events import (
     ServingDesired,
     VersionReport,
 )
+from driftloop.models.memory import peak_bytes
 from driftloop.models.onnx_model import OnnxModel
 from driftloop.models.package import PackageRefused, read_package
 from driftloop.models.samples import SAMPLES_FILE, check_samples
@@ -36,12 +36,16 @@ from driftloop.runtime.outbox import Cause, OutboxRelay
 from driftloop.runtime.telemetry import log
 from driftloop.scorer.core import Plan, plan
 from driftloop.scorer.explaining.explainer import REFERENCE_FILE, explainer_of
+from driftloop.scorer.profiles import (
+    keep_profile,
+    kept_profile,
+    profile_of,
+)
 from driftloop.scorer.settings import ScorerSettings
 from driftloop.scorer.shelf import Loaded, Pace, Served, Shelf
-from driftloop.scorer.tables import ScorerAnnounced, ScorerTried
+from driftloop.scorer.tables import ScorerAnnounced
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
-from sqlmodel import Session
 
 PACE_ROWS, PACE_CALLS = 100, 5
 POLL_S = 0.1
@@ -63,25 +67,20 @@ def model_opener(
         manifest = package.manifest
         if manifest.pipeline != pipeline:
             raise PackageRefused(f"it was made for pipeline {manifest.pipeline!r}")
-        tried = ScorerTried(
-            digest=model.package.digest, onnx_runtime=version_of("onnxruntime")
-        )
-        with Session(engine) as session:
-            key = (tried.digest, tried.onnx_runtime)
-            is_tried = session.get(ScorerTried, key) is not None
-        if not is_tried:
+        digest = model.package.digest
+        kept = kept_profile(engine, digest)
+        profile = kept or profile_of(
             try_model(
                 package, settings.trial_timeout_seconds, settings.trial_memory_bytes
             )
+        )
         onnx = OnnxModel.from_package(package)
         rows = check_samples(onnx, manifest.inputs, package.files[SAMPLES_FILE])
-        if not is_tried:
-            with Session(engine) as session:
-                session.merge(tried)
-                session.commit()
+        if kept is None:
+            keep_profile(engine, digest, profile)
         return Loaded(
             model.version, model.package, manifest, onnx, _pace(onnx, rows),
-            explainer_of(onnx, manifest, package.files.get(REFERENCE_FILE)),
+            explainer_of(onnx, manifest, package.files.get(REFERENCE_FILE)), profile,
         )  # fmt: skip
 
     return open_model
@@ -157,6 +156,7 @@ def heartbeat(
                     generation=wish.generation,
                     versions=versions,
                     lease_seconds=settings.lease_seconds,
+                    memory_bytes=peak_bytes(),
                 )
             )
 
@@ -228,7 +228,7 @@ class Loader:
                 yield wish, []
                 continue
             known = {*served.loaded(), *served.failed}
-            states = _states(wish, dict(served.failed))
+            states = _states(wish, served)
             yield wish, [said for said in states if said.version in known]
 
     def run(self, caught_up: threading.Event) -> None:
@@ -286,7 +286,7 @@ class Loader:
             candidate=served.candidate.version if served.candidate else None,
             share=served.share,
         )
-        self._announce(wish, _states(wish, failed))
+        self._announce(wish, _states(wish, served))
 
     def _served(
         self,
@@ -336,17 +336,20 @@ def _is_loaded(loaded: Loaded | None, model: ServedModel) -> bool:
     return loaded is not None and loaded.package.digest == model.package.digest
 
 
-def _states(wish: ServingDesired, failed: dict[int, str]) -> list[VersionReport]:
+def _states(wish: ServingDesired, served: Served) -> list[VersionReport]:
+    """Return how it stands with each version of a wish; unless failed it is ready."""
     roles: tuple[tuple[Role, ServedModel | None], ...] = (
         ("champion", wish.champion),
         ("candidate", wish.candidate),
     )
+    profiles = {version: one.profile for version, one in served.loaded().items()}
     return [
         VersionReport(
             version=model.version,
             role=role,
-            state="failed" if model.version in failed else "ready",
-            detail=failed.get(model.version, ""),
+            state="failed" if model.version in served.failed else "ready",
+            detail=served.failed.get(model.version, ""),
+            profile=profiles.get(model.version),
         )
         for role, model in roles
         if model is not None

@@ -15,6 +15,11 @@ CALL_DURATION = Histogram(
     ["pipeline", "role", "door"],
     buckets=LATENCY_BUCKETS,
 )
+JOINED_REQUESTS = Counter(
+    "driftloop_scorer_joined_requests_total",
+    "Requests that waited for a busy version and were put to it together, in one call",
+    ["pipeline"],
+)
 UNFAMILIAR = Counter(
     "driftloop_scorer_unfamiliar_requests_total",
     "Requests with a value that the version which answered has not learned from",

@@ -48,6 +48,18 @@ class ScorerSettings(PackageSettings):
     explain_most_ms: int = Field(
         default=2000, ge=1, description="that a request may ask for"
     )
+    batch_ms: float = Field(
+        default=10,
+        ge=0,
+        description="that a call may take longer for the requests that are put to a "
+        "busy model together; 0: each has a call of its own",
+    )
+    batch_calls: int = Field(
+        default=0,
+        ge=0,
+        description="of such a version at once, before requests wait; 0: as many as "
+        "there are processors",
+    )
     replay_max_rows: int = Field(
         default=1_000_000, ge=1, description="scored in one shadow by replay"
     )

@@ -7,9 +7,11 @@ from functools import cached_property
 
 import pyarrow as pa
 from driftloop.contracts.events import PackageRef
+from driftloop.contracts.profile import VersionProfile
 from driftloop.models.onnx_model import OnnxModel, Predictions
 from driftloop.models.package import Manifest
 from driftloop.runtime.telemetry import log
+from driftloop.scorer.batching import Line
 from driftloop.scorer.core import Answers, finite_answers, no_answers
 from driftloop.scorer.explaining.explainer import Explainer, Unexplained
 from driftloop.scorer.feeds import Feeds
@@ -17,6 +19,8 @@ from driftloop.scorer.metrics import SERVING_INFO
 from driftloop.scorer.unfamiliar import Familiar
 
 logger = log(__name__)
+MOST_JOINT_ROWS = 100
+"""As far as a pace is measured."""
 NO_EXPLAINER = Unexplained("this version was loaded without rows to compare with")
 
 
@@ -41,6 +45,23 @@ class Pace:
         """Return about how long a call with so many rows takes."""
         return self.call_seconds + rows * self.row_seconds
 
+    def joint_rows(self, longer_seconds: float) -> int:
+        """Return how many rows a joint call may have; 1: joining does not pay.
+
+        Two rows together have to take at most three quarters of what two calls take,
+        and a call no more than so much longer than one of a single row.
+
+        >>> Pace(0.010, 0.001).joint_rows(0.0055)
+        6
+        >>> Pace(0.001, 0.002).joint_rows(0.5)
+        1
+        """
+        if self.call_seconds < self.row_seconds or longer_seconds <= 0:
+            return 1
+        if longer_seconds >= self.row_seconds * MOST_JOINT_ROWS:
+            return MOST_JOINT_ROWS
+        return 1 + int(longer_seconds / self.row_seconds)
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -50,6 +71,7 @@ class Loaded:
     ----------
     pace : measured when it was loaded.
     explainer : explains its answers; or why it has none.
+    profile : what it cost in its trial on this machine.
     """
 
     version: int
@@ -58,6 +80,12 @@ class Loaded:
     model: OnnxModel
     pace: Pace
     explainer: Explainer | Unexplained = NO_EXPLAINER
+    profile: VersionProfile | None = None
+
+    @cached_property
+    def line(self) -> Line:
+        """Requests that wait for it."""
+        return Line()
 
     @cached_property
     def familiar(self) -> Familiar:

@@ -29,11 +29,20 @@ class ScorerAnnounced(SQLModel, table=True):
 
 
 class ScorerTried(SQLModel, table=True):
-    """Packages that passed their trial, so that a restart need not repeat it."""
+    """Packages that passed their trial, so that a restart need not repeat it.
+
+    Attributes
+    ----------
+    onnx_runtime : its version.
+    machine : kind of machine it was tried on; see ``profiles.machine_name``.
+    profile : a :class:`VersionProfile`, what it costs there.
+    """
 
     __tablename__ = "scorer_tried"
     digest: str = Field(primary_key=True)
-    onnx_runtime: str = Field(primary_key=True, description="its version")
+    onnx_runtime: str = Field(primary_key=True)
+    machine: str = Field(primary_key=True)
+    profile: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
 
 
 class ScorerReplayed(SQLModel, table=True):

@@ -23,7 +23,8 @@ START_TIMEOUT_S = 120.0
 RESTART_WAIT_S = 2.0
 """After a child that ended before its job: what is broken stays so for a moment."""
 READY_POLL_S = 0.02
-KILL_TIMEOUT_S = 10.0
+KILL_TIMEOUT_S = 120.0
+"""For the end of a child that is killed, or has said its last: it needs its turn."""
 TICK_S = 0.2
 logger = log(__name__)
 
@@ -197,7 +198,7 @@ class Worker:
         LimitReached
             When it took too long, too much CPU or too much memory.
         Retry
-            When a store or a table was away.
+            When a store or a table was away, or the machine too busy to load a child.
         Abandoned
             When ``is_ours`` said no.
         """
@@ -236,7 +237,7 @@ class Worker:
             if not is_ours():
                 raise Abandoned
             if time.monotonic() > deadline:
-                raise Crashed(f"not loaded after {START_TIMEOUT_S:.0f} s")
+                raise Retry(f"no child was loaded after {START_TIMEOUT_S:.0f} s")
         assert self._child is not None  # noqa: S101 - it is ready
         return self._child
 

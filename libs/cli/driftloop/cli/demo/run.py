@@ -1,7 +1,6 @@
 """Runs the demo from an empty folder to its last table."""
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -10,7 +9,7 @@ from pathlib import Path
 from driftloop.cli.context import Installation
 from driftloop.cli.demo.live import LiveScreen
 from driftloop.cli.demo.report import checks, errors_by_month, final_screen
-from driftloop.cli.demo.scenario import Board, Scenario
+from driftloop.cli.demo.scenario import Board, Quiet, Scenario
 from driftloop.cli.log import CHAIN_TOPICS, follow_log
 from driftloop.cli.publish import Part
 from driftloop.contracts import events as e
@@ -24,6 +23,7 @@ from rich.console import Console
 SPEED_DAYS_PER_S = 6.0
 """Two years in about two minutes; a run on 2 cores ends within four."""
 SETTLE_TIMEOUT_S = 90.0
+"""Without a word of the chain, after the last row."""
 
 
 class DemoError(Exception):
@@ -94,12 +94,12 @@ def settle(board: Board, scenario: Scenario) -> None:
     Raises
     ------
     DemoError
-        When this takes longer than the chain should need.
+        When the chain has fallen silent before.
     """
     last = scenario.rows[scenario.spec.data.time].max()
     end = datetime.fromisoformat(str(last)).astimezone(UTC)
-    deadline = time.monotonic() + SETTLE_TIMEOUT_S
-    while time.monotonic() < deadline:
+    quiet = Quiet(board)
+    while quiet.for_s() < SETTLE_TIMEOUT_S:
         with board.changed:
             measured = board.measured_until
             idle = not board.running_jobs

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,13 +32,21 @@ class Link:
     Attributes
     ----------
     folder : of the job; what it holds is put into the store when it changes.
+    clock : seconds that only grow.
     """
 
-    def __init__(self, desk: Desk, attempt: str, folder: Path, lease_s: float) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        attempt: str,
+        folder: Path,
+        lease_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._desk, self._attempt, self._folder = desk, attempt, folder
-        self._lease_s = lease_s
+        self._lease_s, self._clock = lease_s, clock
         self._lease: bytes | None = None
-        self._renewed_at = time.monotonic()
+        self._renewed_at = clock()
         self._is_withdrawn = False
         self._report = Report(beat=0)
         self._reported_at = 0.0
@@ -63,7 +72,7 @@ class Link:
 
     def is_ours(self) -> bool:
         """Return whether somebody still waits for this training."""
-        age_s = time.monotonic() - self._renewed_at
+        age_s = self._clock() - self._renewed_at
         return not self._is_withdrawn and age_s < self._lease_s * PATIENCE
 
     def progress(self, fields: dict[str, Any]) -> None:
@@ -113,7 +122,7 @@ class Link:
         if self._is_withdrawn:
             return
         is_changed = self._save_folder()
-        is_due = time.monotonic() - self._reported_at > self._lease_s / BEATS
+        is_due = self._clock() - self._reported_at > self._lease_s / BEATS
         if is_changed or is_due or self._news[0] != self._report.progress_count:
             self._send()
             self._leave_nothing()
@@ -131,7 +140,7 @@ class Link:
         if found is None:
             self._is_withdrawn = True
         elif found != self._lease:
-            self._lease, self._renewed_at = found, time.monotonic()
+            self._lease, self._renewed_at = found, self._clock()
 
     def _send(self, **changes: Any) -> None:
         count, fields = self._news
@@ -145,7 +154,7 @@ class Link:
             }
         )
         self._desk.put_report(self._attempt, report)
-        self._report, self._reported_at = report, time.monotonic()
+        self._report, self._reported_at = report, self._clock()
         self._drop_old()
 
     def _save_folder(self) -> bool:
@@ -165,7 +174,7 @@ class Link:
                 continue  # it is over: the fit has ended
             found[path.name] = known
         is_changed = found != self._seen
-        now = time.monotonic()
+        now = self._clock()
         kept = {digest for _, digest in found.values()}
         for _, digest in self._seen.values():
             if digest not in kept:
@@ -180,7 +189,7 @@ class Link:
 
         Not sooner: another try may begin with what it read in such a report.
         """
-        now = time.monotonic()
+        now = self._clock()
         for digest, since in list(self._dropped.items()):
             if now - since > self._lease_s:
                 self._desk.drop_file(self._attempt, digest)
