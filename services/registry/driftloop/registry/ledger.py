@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Literal
 
 from driftloop.contracts.approval import in_words, seats_of
-from driftloop.registry.quorum import open_seats
+from driftloop.contracts.quorum import open_seats
 
 State = Literal[
     "registered",
