@@ -79,11 +79,13 @@ def links(home: Path) -> str:
     urls = report["urls"]
     token_file = Path(report["token_file"])
     token = token_file.read_text(encoding="utf-8").strip()
+    before = [name for name in urls if name.startswith("scorer-")]
     return "\n".join(
         [
             f"console   {urls.get('console')}/?token={token}",
             f"registry  {urls.get('registry')}/docs",
             f"scorer    {urls.get('scorer')}/v2, gRPC at {urls.get('scorer (gRPC)')}",
+            *(f"{name}  {urls[name]}/v2" for name in before),
             f"ingest    {urls.get('ingest')}/docs",
             f"token     {token_file} (readable by you alone)",
             f"broker    {report['broker']}",
