@@ -26,7 +26,9 @@ from driftloop.contracts.events import (
     ModelRolledBack,
     ModelTrained,
     PipelineApplied,
+    PromotionSteered,
     RetrainRequested,
+    RolloutAdvanced,
     RolloutSteered,
     ServedModel,
 )
@@ -493,3 +495,57 @@ def test_collections_leave_out_what_it_is_built_of(installation: Installation) -
     lines = [json.loads(line) for line in text.splitlines() if '"built"' in line]
     assert lines
     assert all(line["kept_objects"] > 100_000 for line in lines)
+
+
+def test_people_let_a_version_go_on(world: World) -> None:
+    """What may count is published; the author, and what cannot wait, is refused."""
+    staging = {"name": "staging", "promote": "approval"}
+    world.apply(rollout={"environments": [staging]})
+    world.train("one", requested_by="ada")
+    world.wait_for(1, "approved")
+    by_author = world.post("versions/1/promote", **decision("Ada"))
+    assert by_author.status_code == 409
+    assert "another must say yes" in by_author.json()["title"]
+    yes = world.post("versions/1/promote", **decision("ben"))
+    assert yes.status_code == 202
+    again = {"json": {"requested_by": "ben", "reason": "it expired"}}
+    assert world.post("versions/1/request-promotion", **again).status_code == 202
+    no = world.post("versions/1/refuse-promotion", **decision("ada"))
+    assert no.status_code == 202
+    events = world.read(PromotionSteered)
+    assert {(e.action, e.by, e.version) for e in events} == {
+        ("approve", "ben", 1), ("ask", "ben", 1), ("reject", "ada", 1),
+    }  # fmt: skip
+    by_action = {e.action: e for e in events}
+    assert by_action["approve"].meta.id == yes.json()["event_id"]
+    assert by_action["approve"].roles == ["approver"]
+    digests = {e.package_digest for e in events}
+    assert digests == {world.read(ModelApproved)[0].package.digest}
+    assert world.read(ModelApproved)[0].author == "ada"
+
+    stopped = RolloutAdvanced(
+        pipeline=world.name, rollout_id="r", version=1, environment="staging",
+        step="promotion", verdict="failed", detail="rejected by ada: looks wrong",
+    )  # fmt: skip
+    world.log.publish(with_id(stopped, str(uuid.uuid4())))
+    world.wait_for(1, "rolled_back")
+    late = world.post("versions/1/promote", **decision("ben"))
+    assert late.status_code == 409
+    assert "it waits for no promotion" in late.json()["title"]
+    path = f"/api/v1/deployments?pipeline={world.name}"
+    (shown,) = world.client.get(path).json()["items"]
+    assert shown["state"] == "failed"
+    assert [step["environment"] for step in shown["steps"]] == ["staging"]
+    steering = {"action": "hold", "requested_by": "ada", "reason": "x", "version": 1}
+    unknown = world.post("rollout", json=steering | {"environment": "qa"})
+    assert unknown.status_code == 409
+    assert "there are staging, production" in unknown.json()["title"]
+
+
+def test_nobody_is_asked_where_no_environment_asks(world: World) -> None:
+    world.apply()
+    world.train("one")
+    world.wait_for(1, "approved")
+    answer = world.post("versions/1/promote", **decision("ben"))
+    assert answer.status_code == 409
+    assert "rollout.environments" in answer.json()["title"]

@@ -148,3 +148,44 @@ def test_every_decision_of_the_table_is_shown() -> None:
         e.TrackingChanged, e.LineageReported, TokenChanged, AuditNoted, AuditAnchored,
     }  # fmt: skip
     assert produced_by("console") == ()
+
+
+def test_what_is_before_production_is_told_apart(story: list[Event]) -> None:
+    """Its champion, and that a version ended there; production's figures stay."""
+    board = board_of(story)
+    before = board.since(0)["pipelines"][NAME]
+    last = next(x for x in reversed(story) if isinstance(x, e.ServingDesired))
+    registered = [x for x in story if isinstance(x, e.ModelRegistered)]
+    version = registered[-1].version + 1
+    newer = registered[-1].model_copy(update={"version": version})
+    applied = next(x for x in story if isinstance(x, e.PipelineApplied))
+    content = applied.spec.model_dump(mode="json")
+    content["rollout"]["environments"] = [{"name": "staging"}]
+    spec = type(applied.spec).model_validate(content)
+    step = e.RolloutAdvanced(
+        pipeline=NAME, rollout_id="r", version=version, environment="staging",
+        step="watching", verdict="failed", detail="worse",
+    )  # fmt: skip
+    measured = next(x for x in story if isinstance(x, e.PerformanceMeasured))
+    scored = next(x for x in story if isinstance(x, e.BatchScored))
+    later: list[Event] = [
+        applied.model_copy(update={"spec": spec}),
+        newer,
+        last.model_copy(update={"environment": "staging", "generation": 99}),
+        measured.model_copy(update={"environment": "staging"}),
+        scored.model_copy(update={"environment": "staging"}),
+        step,
+    ]
+    for number, event in enumerate(later):
+        meta = replace(last.meta, id=f"later-{number}", time=WALL.replace(year=2027))
+        board.take(event.with_meta(meta))
+    after = board.since(0)["pipelines"][NAME]
+    assert after["serving"] == before["serving"]
+    assert after["points"] == before["points"]
+    (staging,) = after["environments"]
+    assert (staging["name"], staging["serving"]["generation"]) == ("staging", 99)
+    shown = after["versions"][0]
+    assert (shown["version"], shown["state"]) == (version, "rolled back")
+    assert shown["detail"] == "staging: worse"
+    rows = board_of(story).since(0)["counts"][NAME]["batch-scored"][1]
+    assert board.since(0)["counts"][NAME]["batch-scored"][1] == rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from driftloop.contracts.base import Chain, Event, Meta
@@ -19,6 +19,7 @@ from driftloop.contracts.events import (
     ModelRejected,
     ModelRolledBack,
     ModelTrained,
+    RolloutAdvanced,
     ServedModel,
     TrackingChanged,
 )
@@ -27,6 +28,7 @@ from driftloop.contracts.topics import consumed_by
 from driftloop.contracts.tracking import RunTagDeleted
 from driftloop.registry import handlers, tables
 from driftloop.registry.handlers import Deps
+from driftloop.registry.resources.deployments import _view, rollouts_of
 from driftloop.runtime.envelope import encode
 from driftloop.runtime.errors import Retry, Skip
 from driftloop.runtime.handlers import handler_table
@@ -244,3 +246,47 @@ def test_real_packages_are_opened(factory: Factory, tmp_path: Path) -> None:
     found = nobody(story.trained(factory, "a"))
     nobody.close()
     assert "not trusted" in (found.problem or "")
+
+
+@pytest.mark.parametrize(
+    ("environment", "step", "verdict", "state"),
+    [
+        ("staging", "watching", "failed", "rolled_back"),
+        ("staging", "promotion", "failed", "rolled_back"),
+        ("staging", "waiting", "failed", "approved"),  # a newer one was quicker
+        ("staging", "watching", "passed", "approved"),
+        ("production", "shadow", "failed", "approved"),  # model-rolled-back follows
+    ],
+)
+def test_a_version_that_ends_before_production_is_not_on_its_way(
+    deps: Deps,
+    factory: Factory,
+    environment: str,
+    step: str,
+    verdict: Literal["passed", "failed"],
+    state: str,
+) -> None:
+    """And what is in service does not change by it."""
+    for number in (1, 2):
+        list(handlers.on_model_trained(story.trained(factory, f"job-{number}"), deps))
+    deployed = ModelDeployed(
+        pipeline=NAME, rollout_id="r1", version=1, generation=2,
+        package=story.trained(factory, "job-1").package,
+    )  # fmt: skip
+    list(handlers.on_model_deployed(named(deployed, "deployed-1"), deps))
+    told = RolloutAdvanced(
+        pipeline=NAME, rollout_id="r2", version=2, environment=environment,
+        step=step, verdict=verdict, detail="worse",
+    )  # fmt: skip
+    list(handlers.on_rollout_advanced(named(told, "step"), deps))
+    book = tables.ledger_of(deps.session, NAME)
+    assert book.standings[2].state == state
+    assert book.aliases["champion"] == 1
+    assert ("candidate" in book.aliases) is (state == "approved")
+    (shown,) = [
+        _view(name, found)
+        for name, found in rollouts_of(deps.session, [NAME])
+        if name == "r2"
+    ]
+    assert shown.state == ("failed" if verdict == "failed" else "running")
+    assert shown.steps[0].environment == environment

@@ -357,3 +357,26 @@ def test_facets_are_resolved_in_the_repository() -> None:
         jsonschema.Draft202012Validator.check_schema(schema)
         assert schema["$id"] == facet.urn()
         assert facet_path(facet).name == f"{facet.short_name}.v{facet.major}.json"
+
+
+def test_a_rollout_through_staging_ends_once(life: Life) -> None:
+    """In production; or in staging, also while it is watched there."""
+    for end, expected in (("passed", "OTHER"), ("failed", "FAIL")):
+        told_there = [
+            one
+            for number, (name, verdict) in enumerate(
+                [("full", "started"), ("full", "passed"), ("watching", end)]
+            )
+            for one in reports(life, in_staging(step(name, verdict, number, end)))
+        ]
+        kinds = [one.eventType for one in told_there]
+        assert kinds == ["START", "OTHER", expected]
+        facet = told_there[0].run["facets"]["driftloop_rollout"]
+        assert facet["step"] == "staging: full"
+    (done,) = reports(life, step("full", "passed", 9, "passed"))
+    assert done.eventType == "COMPLETE"
+    assert reports(life, in_staging(step("waiting", "failed", 9, "third"))) == []
+
+
+def in_staging(event: Any) -> Any:
+    return event.model_copy(update={"environment": "staging"})

@@ -18,13 +18,24 @@ from driftloop.contracts.events import (
     ServingDesired,
     ShadowReplayed,
 )
-from driftloop.contracts.scoring import ScoringProgressed, ScoringStarted
+from driftloop.contracts.scoring import (
+    ScoringCancelRequested,
+    ScoringProgressed,
+    ScoringRequested,
+    ScoringStarted,
+)
 from driftloop.contracts.topics import consumed_by, produced_by
 from driftloop.runtime.database import open_database
 from driftloop.runtime.errors import Retry, Skip
 from driftloop.runtime.handlers import handler_table
 from driftloop.runtime.state import StateView
-from driftloop.scorer.handlers import HANDLERS, ScorerDeps, on_batch_validated
+from driftloop.scorer.handlers import (
+    HANDLERS,
+    ScorerDeps,
+    on_batch_validated,
+    on_scoring_cancel_requested,
+    on_scoring_requested,
+)
 from driftloop.scorer.jobs.facts import ENDS
 from driftloop.scorer.shelf import Served, Shelf
 from driftloop.scorer.tables import ScorerAnnounced, ScorerTally
@@ -171,3 +182,31 @@ def test_handlers_and_outputs_are_those_of_the_topic_table(deps: ScorerDeps) -> 
     others = {RequestsAnswered.topic(), ShadowReplayed.topic()}
     others |= {event.topic() for event in (ScoringStarted, ScoringProgressed, *ENDS)}
     assert {event.topic() for event in told} | others == allowed
+
+
+def test_a_scorer_of_staging_has_its_own_wish(deps: ScorerDeps) -> None:
+    """What production should serve is nothing to it, and jobs are production's."""
+    staging = replace(deps, environment="staging")
+    with pytest.raises(Skip, match="no_model"):
+        list(on_batch_validated(batch(1.0), staging))
+    wish = deps.desired[NAME].model_copy(update={"environment": "staging"})
+    assert isinstance(deps.desired, StateView)
+    deps.desired.put(wish)
+    scored, *_ = on_batch_validated(batch(1.0), staging)
+    assert isinstance(scored, BatchScored)
+    assert scored.environment == "staging"
+    (here, *_) = on_batch_validated(batch(1.0), deps)
+    assert isinstance(here, BatchScored)
+    assert here.environment == "production"
+
+
+def test_jobs_are_left_to_the_scorers_of_production(deps: ScorerDeps) -> None:
+    staging = replace(deps, environment="staging")
+    wanted = ScoringRequested(pipeline=NAME, requested_by="ada")
+    with pytest.raises(Skip, match="not_in_production"):
+        list(on_scoring_requested(wanted, staging))
+    stop = ScoringCancelRequested(
+        pipeline=NAME, job_id="j", requested_by="ada", reason="wrong"
+    )
+    with pytest.raises(Skip, match="not_in_production"):
+        list(on_scoring_cancel_requested(stop, staging))

@@ -20,16 +20,24 @@ def main() -> int:
     parser.add_argument("--foreground", action="store_true")
     parser.add_argument("--wipe", action="store_true")
     parser.add_argument("--scorers", type=int, default=1)
+    parser.add_argument("--environment", action="append", default=[])
     options = parser.parse_args()
     home = options.home or Path(os.environ.get("DRIFTLOOP_HOME", ".driftloop"))
     try:
         if options.command == "supervise":
-            stack.supervise(home, services=stack.with_scorers(options.scorers))
+            services = stack.with_scorers(options.scorers, options.environment)
+            stack.supervise(home, services=services)
         elif options.command == "down":
             stack.down(home, options.wipe)
         elif options.command == "up":
             say = partial(print, file=sys.stderr, flush=True)
-            stack.up(home, options.foreground, scorers=options.scorers, progress=say)
+            stack.up(
+                home,
+                options.foreground,
+                scorers=options.scorers,
+                environments=options.environment,
+                progress=say,
+            )
         if options.command in ("up", "status"):
             print(json.dumps(stack.status(home), indent=2))
     except (RuntimeError, ValueError) as error:  # the errors that the modules document

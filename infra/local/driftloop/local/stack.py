@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from driftloop.contracts.pipeline import PRODUCTION
 from driftloop.local.home import Home, StackError
 from driftloop.local.jars import cache_folder, ensure_jars
 from driftloop.local.kafka import KafkaNode
@@ -61,6 +62,7 @@ class Service:
     program : its module, by default the name; several may run the same.
     replica : the name of this one among them.
     is_shared : it answers at the door that all of its program share, too.
+    is_apart : people reach it under its own name, not under its program's.
     argv : how it is started; by default ``python -m driftloop.<program>``.
     """
 
@@ -71,13 +73,19 @@ class Service:
     program: str = ""
     replica: str = "0"
     is_shared: bool = False
+    is_apart: bool = False
     argv: Sequence[str] = ()
     env: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def module(self) -> str:
-        """What runs, which is also the name that people look its address up by."""
+        """What runs."""
         return self.program or self.name
+
+    @property
+    def address(self) -> str:
+        """What people look its address up by."""
+        return self.name if self.is_apart else self.module
 
 
 SCORER, DOOR, DOOR_PORT = "scorer", "scorer (all)", 7003
@@ -94,21 +102,29 @@ SERVICES = (
 )
 
 
-def with_scorers(count: int) -> tuple[Service, ...]:
+def with_scorers(count: int, environments: Sequence[str] = ()) -> tuple[Service, ...]:
     """Return the services, with so many scorers behind one door.
 
     The supervisor opens the door's socket and keeps it open: each scorer takes
-    connections from it, so while one starts again, the others answer.
+    connections from it, so while one starts again, the others answer. Each environment
+    before production has a scorer of its own, with a port of its own.
 
     Raises
     ------
     ValueError
-        When the count is not from 1 to 64.
+        When the count is not from 1 to 64, or an environment is named twice, or is
+        production.
     """
+    if len({PRODUCTION, *environments}) <= len(environments):
+        raise ValueError(
+            f"environments: {', '.join(environments)}: name each once, and without "
+            f"{PRODUCTION}, which has its scorers already"
+        )
+    before = tuple(_scorer_before_production(name) for name in environments)
     if not 1 <= count <= MAX_SCORERS:
         raise ValueError(f"scorers: {count} is not a number from 1 to {MAX_SCORERS}")
     if count == 1:
-        return SERVICES
+        return (*SERVICES, *before)
     first = next(service for service in SERVICES if service.name == SCORER)
     shared = [
         replace(
@@ -121,10 +137,24 @@ def with_scorers(count: int) -> tuple[Service, ...]:
         )
         for number in range(count)
     ]
-    return tuple(
-        chain.from_iterable(
-            shared if service is first else [service] for service in SERVICES
-        )
+    production = chain.from_iterable(
+        shared if service is first else [service] for service in SERVICES
+    )
+    return (*production, *before)
+
+
+def _scorer_before_production(environment: str) -> Service:
+    return Service(
+        name=f"{SCORER}-{environment}",
+        port=None,
+        has_api=True,
+        program=SCORER,
+        replica=f"{environment}-0",
+        is_apart=True,
+        env={
+            "DRIFTLOOP_SCORER_ENVIRONMENT": environment,
+            "DRIFTLOOP_REPLICA": f"{environment}-0",
+        },
     )
 
 
@@ -133,6 +163,7 @@ def up(
     foreground: bool = False,
     *,
     scorers: int = 1,
+    environments: Sequence[str] = (),
     progress: Progress | None = None,
     timeout_s: float = _START_TIMEOUT_S,
 ) -> dict[str, Any]:
@@ -140,7 +171,7 @@ def up(
 
     In the background it returns when every process is ready. In the foreground it
     shows all logs and returns after the stop by Ctrl-C or `down`. A stack that runs
-    keeps its number of scorers.
+    keeps its scorers.
 
     Returns
     -------
@@ -155,7 +186,7 @@ def up(
     JarError, KafkaError, PortTakenError
         When the broker cannot be prepared.
     """
-    services = with_scorers(scorers)
+    services = with_scorers(scorers, environments)
     place = Home(home.resolve())
     place.create()
     if place.supervisor_pid() is None:
@@ -163,7 +194,7 @@ def up(
         if foreground:
             supervise(home, echo=True, services=services)
             return status(home)
-        _spawn_supervisor(place, scorers)
+        _spawn_supervisor(place, scorers, environments)
     return _wait_until_ready(place, timeout_s, progress)
 
 
@@ -255,7 +286,7 @@ async def _supervise(
         "supervisor": {"pid": os.getpid(), "identity": identity(os.getpid())},
         "broker": f"{LOOPBACK}:{ports[BROKER]}",
         "urls": {
-            s.module: f"http://{LOOPBACK}:{ports[_door(s)]}"
+            s.address: f"http://{LOOPBACK}:{ports[_door(s)]}"
             for s in services
             if s.has_api
         }
@@ -399,7 +430,9 @@ def _service_spec(
     )
 
 
-def _spawn_supervisor(place: Home, scorers: int = 1) -> None:
+def _spawn_supervisor(
+    place: Home, scorers: int = 1, environments: Sequence[str] = ()
+) -> None:
     """Start a supervisor of its own session; wait until it has the stack in hand."""
     log = place.logs / "supervisor.log"
     with log.open("ab") as output:
@@ -412,6 +445,7 @@ def _spawn_supervisor(place: Home, scorers: int = 1) -> None:
                 str(place.path),
                 "--scorers",
                 str(scorers),
+                *chain.from_iterable(("--environment", name) for name in environments),
             ],
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -22,7 +22,15 @@ from driftloop.cli.federated.command import federated_app
 from driftloop.cli.jobs.command import jobs_app
 from driftloop.cli.labels.command import labels_app
 from driftloop.cli.log import LogTimeoutError
-from driftloop.cli.options import HOME, By, Home, Json, Reason, print_answer
+from driftloop.cli.options import (
+    HOME,
+    By,
+    Environment,
+    Home,
+    Json,
+    Reason,
+    print_answer,
+)
 from driftloop.cli.options import console as _console
 from driftloop.cli.options import print_json as _print_json
 from driftloop.cli.packages import command as packages
@@ -32,7 +40,7 @@ from driftloop.cli.schema.command import schema_app
 from driftloop.cli.scores import command as scores
 from driftloop.cli.size.command import size
 from driftloop.cli.why import UnknownModelError
-from driftloop.contracts.pipeline import PipelineFileError
+from driftloop.contracts.pipeline import PRODUCTION, PipelineFileError
 from driftloop.local.home import StackError
 from driftloop.local.jars import JarError
 from driftloop.local.kafka import KafkaError
@@ -88,9 +96,16 @@ def up(
         int,
         typer.Option(min=1, max=64, help="Processes that answer at the scorer's port."),
     ] = 1,
+    environments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--environment",
+            help="Also a scorer of this environment before production; repeatable.",
+        ),
+    ] = None,
 ) -> None:
     """Start real Kafka and all services as local processes."""
-    stack.up(home, foreground, scorers, _console())
+    stack.up(home, foreground, scorers, _console(), environments or ())
 
 
 @app.command(rich_help_panel="Local stack")
@@ -387,6 +402,50 @@ def request_approval(
 
 
 @app.command(rich_help_panel="Models")
+def promote(
+    model: Annotated[str, typer.Argument(help="bike-demand/3")],
+    reason: Reason,
+    by: By = None,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Let a version that waits go on to the next environment."""
+    _promote("promote", model, by, reason, home, as_json)
+
+
+@app.command(rich_help_panel="Models")
+def refuse_promotion(
+    model: Annotated[str, typer.Argument(help="bike-demand/3")],
+    reason: Reason,
+    by: By = None,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Keep a version that waits from the next environment; it is taken back."""
+    _promote("refuse-promotion", model, by, reason, home, as_json)
+
+
+@app.command(rich_help_panel="Models")
+def request_promotion(
+    model: Annotated[str, typer.Argument(help="bike-demand/3")],
+    reason: Reason,
+    by: By = None,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Ask people again whether a version may go on; the last request has expired."""
+    answer = models.request_promotion(connect(home), model, by, reason)
+    print_answer(answer, f"{model}: asked again; see `driftloop watch`", as_json)
+
+
+def _promote(
+    word: str, model: str, by: str | None, reason: str, home: Path, as_json: bool
+) -> None:
+    answer = models.decide(connect(home), word, model, by, reason)
+    print_answer(answer, f"{model}: {word} said; see `driftloop watch`", as_json)
+
+
+@app.command(rich_help_panel="Models")
 def rollback(
     pipeline: Annotated[str, typer.Argument(help="Pipeline's name.")],
     reason: Reason,
@@ -394,11 +453,14 @@ def rollback(
     to_version: Annotated[
         int | None, typer.Option("--to", help="Default: the version before.")
     ] = None,
+    environment: Environment = PRODUCTION,
     home: Home = HOME,
     as_json: Json = False,
 ) -> None:
     """Bring an earlier version back into service."""
-    answer = models.rollback(connect(home), pipeline, by, reason, to_version)
+    answer = models.rollback(
+        connect(home), pipeline, by, reason, to_version, environment
+    )
     print_answer(answer, f"{pipeline}: rollback requested", as_json)
 
 
@@ -411,11 +473,12 @@ def rollout(
     model: Annotated[str, typer.Argument(help="PIPELINE/VERSION that is on its way.")],
     reason: Reason,
     by: By = None,
+    environment: Environment = PRODUCTION,
     home: Home = HOME,
     as_json: Json = False,
 ) -> None:
     """Hold the rollout of a version, let it go on, or cut it short."""
-    answer = models.steer(connect(home), action, model, by, reason)
+    answer = models.steer(connect(home), action, model, by, reason, environment)
     print_answer(
         answer, f"{model}: {action.value} requested; see `driftloop watch`", as_json
     )

@@ -10,6 +10,7 @@ from driftloop.cli.log import CHAIN_TOPICS, read_log
 from driftloop.cli.options import plain_table
 from driftloop.cli.why import Story, UnknownModelError, parse_model, tell
 from driftloop.contracts.approval import in_words
+from driftloop.contracts.pipeline import PRODUCTION
 from rich.console import Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
@@ -81,7 +82,7 @@ def story_tree(story: Story, with_ids: bool = False) -> Group:
 def decide(
     installation: Installation, decision: str, model: str, by: str | None, reason: str
 ) -> dict[str, Any]:
-    """Approve or reject a version through the registry.
+    """Say yes or no to a version through the registry: what its route is called.
 
     Raises
     ------
@@ -114,6 +115,24 @@ def request_approval(
     return answer
 
 
+def request_promotion(
+    installation: Installation, model: str, by: str | None, reason: str
+) -> dict[str, Any]:
+    """Ask people again whether a version may go to the next environment.
+
+    Raises
+    ------
+    UnknownModelError
+        When the version is not named.
+    """
+    answer: dict[str, Any] = installation.request(
+        "POST",
+        f"{_path(model)}/request-promotion",
+        json={"requested_by": installation.speaker(by), "reason": reason},
+    )
+    return answer
+
+
 def standing(answer: dict[str, Any], otherwise: str) -> str:
     """Return where a version is after a decision, in words.
 
@@ -139,6 +158,7 @@ def rollback(
     by: str | None,
     reason: str,
     to_version: int | None,
+    environment: str = PRODUCTION,
 ) -> dict[str, Any]:
     """Ask the registry for a rollback."""
     answer: dict[str, Any] = installation.request(
@@ -148,6 +168,7 @@ def rollback(
             "requested_by": installation.speaker(by),
             "reason": reason,
             "to_version": to_version,
+            "environment": environment,
         },
     )
     return answer
@@ -167,6 +188,7 @@ def steer(
     model: str,
     by: str | None,
     reason: str,
+    environment: str = PRODUCTION,
 ) -> dict[str, Any]:
     """Ask the registry to hold, resume or cut short a version's rollout.
 
@@ -184,6 +206,7 @@ def steer(
             "reason": reason,
             "action": action.value,
             "version": version,
+            "environment": environment,
         },
     )
     return answer

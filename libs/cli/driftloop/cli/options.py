@@ -18,6 +18,9 @@ Home = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 HOME = default_home()
 Reason = Annotated[str, typer.Option("--reason", "-m", help="Why.")]
+Environment = Annotated[
+    str, typer.Option("--environment", help="In which it is meant.")
+]
 By = Annotated[
     str | None,
     typer.Option(

@@ -1,5 +1,6 @@
 """The local stack, as the command line shows it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 
-def up(home: Path, foreground: bool, scorers: int, console: Console) -> None:
+def up(
+    home: Path,
+    foreground: bool,
+    scorers: int,
+    console: Console,
+    environments: Sequence[str] = (),
+) -> None:
     """Start the stack, wait until every process is ready, and show where to look.
 
     Raises
@@ -18,12 +25,18 @@ def up(home: Path, foreground: bool, scorers: int, console: Console) -> None:
     StackError
         When a process is not ready in time.
     """
-    start(home, foreground, console, scorers)
+    start(home, foreground, console, scorers, environments)
     if not foreground:
         show(local_stack.status(home), console)
 
 
-def start(home: Path, foreground: bool, console: Console, scorers: int = 1) -> None:
+def start(
+    home: Path,
+    foreground: bool,
+    console: Console,
+    scorers: int = 1,
+    environments: Sequence[str] = (),
+) -> None:
     """Start the stack and wait until every process is ready.
 
     Raises
@@ -32,13 +45,19 @@ def start(home: Path, foreground: bool, console: Console, scorers: int = 1) -> N
         When a process is not ready in time.
     """
     if local_stack.status(home)["state"] == "stopped":
+        services = local_stack.with_scorers(scorers, environments)
         console.print(
-            f"starting Kafka and {len(local_stack.with_scorers(scorers))} services "
-            f"in {home}",
+            f"starting Kafka and {len(services)} services in {home}",
             style="dim",
             soft_wrap=True,
         )
-    local_stack.up(home, foreground, scorers=scorers, progress=console.print)
+    local_stack.up(
+        home,
+        foreground,
+        scorers=scorers,
+        environments=environments,
+        progress=console.print,
+    )
 
 
 def down(home: Path, wipe: bool, console: Console) -> None:
@@ -60,11 +79,13 @@ def links(home: Path) -> str:
     urls = report["urls"]
     token_file = Path(report["token_file"])
     token = token_file.read_text(encoding="utf-8").strip()
+    before = [name for name in urls if name.startswith("scorer-")]
     return "\n".join(
         [
             f"console   {urls.get('console')}/?token={token}",
             f"registry  {urls.get('registry')}/docs",
             f"scorer    {urls.get('scorer')}/v2, gRPC at {urls.get('scorer (gRPC)')}",
+            *(f"{name}  {urls[name]}/v2" for name in before),
             f"ingest    {urls.get('ingest')}/docs",
             f"token     {token_file} (readable by you alone)",
             f"broker    {report['broker']}",

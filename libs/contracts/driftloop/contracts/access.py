@@ -13,6 +13,9 @@ from driftloop.contracts.topics import (
 
 OUTSIDE = ("people", "upstream")
 """Producers in the table that are no services: the command line, other systems."""
+IN_ENVIRONMENTS = ("scorer",)
+"""Services whose replicas in an environment before production are a group of their own:
+``driftloop-scorer-staging``."""
 OWN_OPERATIONS: tuple[Literal["READ", "WRITE", "CREATE"], ...] = (
     "READ",
     "WRITE",
@@ -51,6 +54,9 @@ def access_rights() -> list[Right]:
         rights += [Right(service, "READ", "TOPIC", topic.name) for topic in reads]
         rights += [Right(service, "WRITE", "TOPIC", name) for name in writes]
         rights.append(Right(service, "READ", "GROUP", f"driftloop-{service}"))
+        if service in IN_ENVIRONMENTS:
+            name = f"driftloop-{service}-"
+            rights.append(Right(service, "READ", "GROUP", name, is_prefix=True))
         # changelogs of windowed views (Faust names them after the group)
         rights += [
             Right(service, operation, "TOPIC", f"driftloop-{service}-", is_prefix=True)

@@ -6,6 +6,7 @@ Source: AsyncAPI 3.1.0; Kafka bindings 0.5.0; CloudEvents Kafka binding 1.0.
 from collections.abc import Mapping
 from typing import Any
 
+from driftloop.contracts.access import IN_ENVIRONMENTS
 from driftloop.contracts.rows import CONTENT_TYPE as ARROW_TYPE
 from driftloop.contracts.rows import EVENT_METADATA_KEY
 from driftloop.contracts.topics import (
@@ -230,6 +231,13 @@ def summary_of(topic: Topic) -> str:
     return (topic.event.__doc__ or "").strip().splitlines()[0]
 
 
+def _group(service: str) -> dict[str, str]:
+    name = f"driftloop-{service}"
+    if service in IN_ENVIRONMENTS:
+        return {"type": "string", "pattern": f"^{name}(-.+)?$"}
+    return {"type": "string", "const": name}
+
+
 def _operations() -> Node:
     operations: Node = {}
     for service in SERVICES:
@@ -241,9 +249,7 @@ def _operations() -> Node:
         for topic in consumed_by(service):
             operations[f"{service}.receive.{topic.name}"] = {
                 **_operation("receive", topic.name),
-                "bindings": _kafka(
-                    groupId={"type": "string", "const": f"driftloop-{service}"}
-                ),
+                "bindings": _kafka(groupId=_group(service)),
             }
         for topic in TOPICS:  # followed from the beginning, without a group
             if topic.compacted and service in topic.consumers:

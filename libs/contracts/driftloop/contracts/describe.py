@@ -8,6 +8,7 @@ from driftloop.contracts import events as e
 from driftloop.contracts import scoring as s
 from driftloop.contracts.approval import in_words, seats_of
 from driftloop.contracts.base import Event
+from driftloop.contracts.pipeline import PRODUCTION
 
 
 def percent(ratio: float) -> str:
@@ -338,6 +339,7 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
     e.RolloutSteered: lambda x: (
         f"{x.action} v{x.version} by {x.requested_by}: {x.reason}"
     ),
+    e.PromotionSteered: lambda x: f"{x.action} v{x.version} by {x.by}: {x.reason}",
     e.RolloutAdvanced: lambda x: f"v{x.version} {x.step} {x.verdict}: {x.detail}",
     e.ModelDeployed: lambda x: f"v{x.version} answers all requests",
     s.ScoringRequested: _scoring,
@@ -355,6 +357,11 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
 
 
 def describe(event: Event) -> str:
-    """Return what happened, in one line without the event's name."""
+    """Return what happened, in one line without the event's name.
+
+    What is about an environment before production says so first.
+    """
     describe_it = DESCRIPTIONS.get(type(event))
-    return describe_it(event) if describe_it else ""
+    text = describe_it(event) if describe_it else ""
+    environment = getattr(event, "environment", PRODUCTION)
+    return text if environment == PRODUCTION else f"{environment}: {text}"

@@ -20,7 +20,7 @@ from driftloop.contracts.federated import (
 )
 from driftloop.contracts.labelling import MAX_BUDGET_ROWS, Strategy
 from driftloop.contracts.measures import Measures
-from driftloop.contracts.pipeline import PipelineSpec
+from driftloop.contracts.pipeline import PRODUCTION, EnvironmentName, PipelineSpec
 from driftloop.contracts.profile import DoorCost, VersionProfile
 from driftloop.contracts.schema import SchemaChange, SchemaColumn
 from driftloop.contracts.tracking import Change
@@ -35,6 +35,11 @@ Cause = Literal[
     "population_shift",  # the inputs changed and the error with them
     "sensor_fault",  # values are wrong, the world is not
     "not_enough_data",
+]
+
+
+OfEnvironment = Annotated[
+    EnvironmentName, Field(description="whose scorers it is about")
 ]
 
 
@@ -282,6 +287,7 @@ class BatchScored(RowsEvent):
     is null where the version gave no finite answer.
     """
 
+    environment: OfEnvironment = PRODUCTION
     champion_version: int
     candidate_version: int | None = None
     duration_seconds: float = Field(ge=0)
@@ -297,6 +303,7 @@ class RequestsAnswered(RowsEvent):
     ``serving.log`` of the pipeline.
     """
 
+    environment: OfEnvironment = PRODUCTION
     version: int
     role: Role = Field(default="champion", description="in which the version answered")
     asked_count: int = Field(
@@ -541,6 +548,7 @@ class PairedComparison(Value):
 class PerformanceMeasured(Event):
     """How good the served versions were over a window of labelled rows."""
 
+    environment: OfEnvironment = PRODUCTION
     span: Span
     row_count: int = Field(ge=1)
     measurements: list[Measurement] = Field(min_length=1)
@@ -928,6 +936,9 @@ class ModelApproved(Event):
     version: int
     package: PackageRef
     approved_by: list[str] = Field(min_length=1)
+    author: str | None = Field(
+        default=None, description="who asked for the training, if a person did"
+    )
 
 
 class ModelRejected(Event):
@@ -1024,9 +1035,23 @@ class ReplayWanted(Value):
     labelled_rows: int = Field(ge=1, description="that the shadow step compares")
 
 
-class ServingDesired(Event):
-    """What every scorer should serve; the last one of a pipeline holds."""
+def place_of(pipeline: str, environment: str) -> str:
+    """Return the name under which something is kept for a pipeline's environment.
 
+    >>> place_of("bike-demand", "production"), place_of("bike-demand", "staging")
+    ('bike-demand', 'bike-demand@staging')
+    """
+    return pipeline if environment == PRODUCTION else f"{pipeline}@{environment}"
+
+
+class ServingDesired(Event):
+    """What every scorer of an environment should serve; the last one holds.
+
+    The key of production is the pipeline, as it is where there is no other
+    environment; that of another is ``pipeline@environment``.
+    """
+
+    environment: OfEnvironment = PRODUCTION
     generation: int = Field(ge=1, description="grows with each change")
     champion: ServedModel | None
     candidate: ServedModel | None = None
@@ -1040,6 +1065,10 @@ class ServingDesired(Event):
         default=[], description="replicas on which the candidate answers everything"
     )
 
+    @property
+    def key(self) -> str:
+        return place_of(self.pipeline, self.environment)
+
 
 class ShadowReplayed(Event):
     """What a candidate and the champion say of recorded rows, against their labels.
@@ -1048,6 +1077,7 @@ class ShadowReplayed(Event):
     learned, by the span of its training, are left out.
     """
 
+    environment: OfEnvironment = PRODUCTION
     generation: int = Field(ge=1, description="of the serving-desired that asked")
     replica: str
     champion_version: int
@@ -1121,6 +1151,7 @@ class VersionReport(Value):
 class ScorerReported(Event):
     """What a scorer serves now and how it goes."""
 
+    environment: OfEnvironment = PRODUCTION
     replica: str
     generation: int
     versions: list[VersionReport]
@@ -1153,6 +1184,7 @@ class EdgeReported(Event, EdgeReport):
 class RollbackRequested(Event):
     """A person wants an earlier version back."""
 
+    environment: OfEnvironment = PRODUCTION
     requested_by: str
     reason: str
     to_version: int | None = Field(default=None, description="None: the previous one")
@@ -1169,15 +1201,34 @@ RolloutVerdict = Literal["started", "passed", "failed", "held", "resumed"]
 class RolloutSteered(Event):
     """A person holds a version's rollout, lets it go on, or cuts it short."""
 
+    environment: OfEnvironment = PRODUCTION
     action: SteeringAction
     version: int = Field(ge=1, description="the one on its way that is meant")
     requested_by: str
     reason: str
 
 
+PromotionAction = Literal["approve", "reject", "ask"]
+"""ask: people are asked anew, once the last request has expired."""
+
+
+class PromotionSteered(Event):
+    """A person lets a version go to the next environment, or not, or asks again."""
+
+    action: PromotionAction
+    version: int = Field(ge=1, description="that waits to go on")
+    by: str
+    reason: str
+    package_digest: str
+    roles: list[str] = Field(
+        default_factory=list, description="of those asked for, which the person has"
+    )
+
+
 class RolloutAdvanced(Event):
     """A step of a rollout was judged, or a person stepped in."""
 
+    environment: OfEnvironment = PRODUCTION
     rollout_id: str
     version: int
     step: str = Field(examples=["shadow", "canary 10 %", "full"])

@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from driftloop.contracts.approval import Approval
@@ -544,8 +544,14 @@ KEPT_HOURS = 168
 """Hours for which the log keeps rows: ``topics.ROWS_RETENTION``."""
 
 
-class RolloutSection(Section):
-    """How a version goes into service."""
+PRODUCTION = "production"
+"""The last environment of every pipeline, and the only one of most."""
+MAX_ENVIRONMENTS = 8
+EnvironmentName = Annotated[str, Field(pattern=NAME_PATTERN, examples=["staging"])]
+
+
+class RolloutRules(Section):
+    """How a version goes into service, and when it is taken back."""
 
     strategy: Literal[
         "shadow_then_canary", "canary", "blue_green", "rolling", "immediate"
@@ -587,21 +593,9 @@ class RolloutSection(Section):
         description="share of rows on which candidate and champion may differ, known "
         "without labels; empty: any, as after a drift the right one differs much",
     )
-    prediction_tolerance: float = Field(
-        default=0.0,
-        ge=0,
-        description="how far two numbers may lie apart, in the target's unit, before "
-        "they differ; classes differ when they are not the same",
-    )
     watch_rows: int = Field(
         default=200, ge=0, description="labelled rows watched after full"
     )
-    freeze: list[FreezeWindow] = Field(
-        default_factory=list,
-        description="windows of clock time in which no step forward is taken; going "
-        "back always is",
-    )
-    approval: Approval = Approval()
 
     @field_validator("steps")
     @classmethod
@@ -614,13 +608,102 @@ class RolloutSection(Section):
         return value
 
     @model_validator(mode="after")
-    def _replay_has_a_shadow(self) -> "RolloutSection":
+    def _replay_has_a_shadow(self) -> Self:
         if self.shadow_from == "replay" and self.strategy != "shadow_then_canary":
             raise ValueError(
                 f"shadow_from: replay asks for a shadow step, which strategy "
                 f"{self.strategy} has not; use shadow_then_canary or shadow_from: live"
             )
         return self
+
+
+class Environment(RolloutRules):
+    """One that a version has to pass before production, and how it leaves it."""
+
+    name: EnvironmentName = Field(
+        description="of the scorers whose `DRIFTLOOP_SCORER_ENVIRONMENT` says it"
+    )
+    promote: Literal["automatic", "approval"] = Field(
+        default="automatic",
+        description="to the next one, once its rollout here has ended well: by "
+        "itself, or when people say yes, by the rules of `rollout.approval`",
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _is_not_the_last_one(cls, value: str) -> str:
+        if value == PRODUCTION:
+            raise ValueError(
+                f"{PRODUCTION} is always the last environment and follows the keys "
+                "of rollout itself; list only those before it"
+            )
+        return value
+
+
+class RolloutSection(RolloutRules):
+    """How a version goes into service."""
+
+    prediction_tolerance: float = Field(
+        default=0.0,
+        ge=0,
+        description="how far two numbers may lie apart, in the target's unit, before "
+        "they differ; classes differ when they are not the same",
+    )
+    freeze: list[FreezeWindow] = Field(
+        default_factory=list,
+        description="windows of clock time in which no step forward is taken; going "
+        "back always is",
+    )
+    approval: Approval = Approval()
+    environments: list[Environment] = Field(
+        default_factory=list,
+        max_length=MAX_ENVIRONMENTS,
+        description="that a version passes before production, in this order",
+    )
+
+    def rules_in(self, environment: Environment) -> "RolloutSection":
+        """Return the rules of an environment before production.
+
+        Freeze windows are production's: what comes before it disturbs nobody.
+        """
+        own = {name: getattr(environment, name) for name in RolloutRules.model_fields}
+        return self.model_copy(update=own | {"freeze": [], "environments": []})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _environments_begin_with_these_rules(cls, values: Any) -> Any:
+        """Write into each environment what it leaves to the keys of the section."""
+        listed = values.get("environments") if isinstance(values, dict) else None
+        if not isinstance(listed, list):
+            return values
+        own = {
+            name: values[name] for name in RolloutRules.model_fields if name in values
+        }
+        return values | {"environments": [_filled(each, own) for each in listed]}
+
+    @model_validator(mode="after")
+    def _environments_have_their_names(self) -> Self:
+        names = [environment.name for environment in self.environments]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(
+                f"environments: two are called {twice!r}; give each a name of its own"
+            )
+        return self
+
+
+def _filled(environment: Any, rules: dict[str, Any]) -> Any:
+    """Return an environment with what it does not say itself.
+
+    One with a strategy that has no shadow is not asked to replay one.
+    """
+    if not isinstance(environment, dict):
+        return environment
+    filled = rules | environment
+    has_shadow = filled.get("strategy", "shadow_then_canary") == "shadow_then_canary"
+    if not has_shadow and "shadow_from" not in environment:
+        filled.pop("shadow_from", None)
+    return filled
 
 
 class ServingSection(Section):
@@ -757,11 +840,11 @@ class PipelineSpec(Section):
     @model_validator(mode="after")
     def _shift_of_numbers_has_a_tolerance(self) -> "PipelineSpec":
         rollout = self.rollout
-        if (
-            self.task == "regression"
-            and rollout.max_prediction_shift is not None
-            and not rollout.prediction_tolerance
-        ):
+        is_asked = any(
+            rules.max_prediction_shift is not None
+            for rules in (rollout, *rollout.environments)
+        )
+        if self.task == "regression" and is_asked and not rollout.prediction_tolerance:
             raise ValueError(
                 "rollout.max_prediction_shift counts numbers that differ, and two "
                 "models hardly ever say the very same one; set "
@@ -841,6 +924,7 @@ def _explain(problem: Any) -> str:
 
 _INNER: dict[str, type[Section]] = {
     "columns": Steps, "crosses": Cross, "freeze": FreezeWindow,
+    "environments": Environment,
 }  # fmt: skip
 """What stands in lists and mappings of sections."""
 _CHECKS = {kind_of(check): check for check in CHECKS}

@@ -8,7 +8,12 @@ from driftloop.contracts.attachments import Attachment
 from driftloop.contracts.base import Section
 from driftloop.contracts.checks import CHECKS, Check, kind_of
 from driftloop.contracts.freeze import FreezeWindow
-from driftloop.contracts.pipeline import Feature, PipelineSpec
+from driftloop.contracts.pipeline import (
+    Environment,
+    Feature,
+    PipelineSpec,
+    RolloutRules,
+)
 from driftloop.contracts.preprocessing import Cross, Steps
 from driftloop.contracts.privacy import PrivacyRule
 from driftloop.contracts.sources import PullSource, SqlTable
@@ -142,6 +147,19 @@ freeze:
 ```
 """
 
+ENVIRONMENTS_EXAMPLE = """\
+`rollout.environments` lists those that a version has to pass before production, in
+their order ([serving.md](serving.md#environments)):
+
+```yaml
+environments:
+  - {name: staging, promote: approval, strategy: immediate, watch_rows: 50}
+```
+
+Beside its own keys, each may have those of `rollout` from `strategy` to `watch_rows`;
+what it does not say is as `rollout` says it.
+"""
+
 CHECKS_EXAMPLE = """\
 What is right beyond each column's own rules. [Checks](checks.md) says what each
 catches, by which rule, and what it costs.
@@ -181,10 +199,19 @@ def pipeline_page() -> str:
         if name == "rollout":
             lines += ["", "### rollout.freeze", "", FREEZE_EXAMPLE]
             lines += _table(FreezeWindow)
+            lines += ["", "### rollout.environments", "", ENVIRONMENTS_EXAMPLE]
+            lines += [*_table(Environment)][:2]
+            lines += _new_lines(Environment, RolloutRules)
         if name == "train":
             lines += ["", "### train.preprocessing", "", PREPROCESSING_EXAMPLE]
             lines += [*_table(Steps), *_own_lines(Cross, Steps)]
     return "\n".join([*lines, ""])
+
+
+def _new_lines(section: type[Section], parent: type[Section]) -> Iterator[str]:
+    """Lines of the keys that a section adds to those it has from its parent."""
+    known = tuple(f"| `{key}`" for key in parent.model_fields)
+    return (line for line in _lines(section, "") if not line.startswith(known))
 
 
 def _own_lines(section: type[Section], parent: type[Section]) -> Iterator[str]:

@@ -136,6 +136,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic(e.EdgeReported, ("ingest",), ("registry",)),
     Topic(e.RollbackRequested, ("registry",), ("deployer",), readers=("registry",)),
     Topic(e.RolloutSteered, ("registry",), ("deployer",), readers=("registry",)),
+    Topic(e.PromotionSteered, ("registry",), ("deployer",), readers=("registry",)),
     Topic(e.RolloutAdvanced, ("deployer",), ("registry",)),
     Topic(
         e.ModelDeployed,

@@ -131,7 +131,7 @@ class Attempt(SQLModel, table=True):
 
 
 class Owner(SQLModel, table=True):
-    """The one service that this database belongs to."""
+    """The one service, or part of one, that this database belongs to."""
 
     __tablename__ = "runtime_owner"
     service: str = Field(primary_key=True)
@@ -145,7 +145,10 @@ class WrongDatabaseError(ValueError):
 
 
 def open_database(
-    url: str, tables: Sequence[type[SQLModel]] = (), owner: str | None = None
+    url: str,
+    tables: Sequence[type[SQLModel]] = (),
+    owner: str | None = None,
+    part: str = "",
 ) -> Engine:
     """Open a database; a new one gets its tables, an older one today's form.
 
@@ -158,11 +161,12 @@ def open_database(
     ----------
     owner : name of the service; services must not share a database, as they would
         take each other's watermarks for their own.
+    part : of the service, where it has parts; each needs a database of its own.
 
     Raises
     ------
     WrongDatabaseError
-        When the database belongs to another service.
+        When the database belongs to another service, or to another part of it.
     NewerDatabaseError
         When a later release has written it.
     sqlalchemy.exc.OperationalError
@@ -192,7 +196,7 @@ def open_database(
             if is_new or owner is None:
                 SQLModel.metadata.create_all(connection, tables=wanted)
             if owner is not None:
-                _claim(connection, owner)
+                _claim(connection, owner, part)
                 if is_new:
                     mark(connection, todays_form(owner))
                 else:
@@ -216,13 +220,14 @@ def _postgresql_url(url: URL) -> URL:
     return url.set(query=query | {"options": f"{limits} {own}".rstrip()})
 
 
-def _claim(connection: Connection, service: str) -> None:
-    connection.execute(_OWN, {"service": service})
+def _claim(connection: Connection, service: str, part: str) -> None:
+    claimant = f"{service}-{part}" if part else service
+    connection.execute(_OWN, {"service": claimant})
     owners = set(connection.execute(_OWNERS).scalars())
-    if owners != {service}:
-        other = ", ".join(sorted(owners - {service}))
+    if owners != {claimant}:
+        other = ", ".join(sorted(owners - {claimant}))
         raise WrongDatabaseError(
-            f"this database belongs to the service {other}, {service} needs its own: "
+            f"this database belongs to the service {other}, {claimant} needs its own: "
             f"set DRIFTLOOP_{service.upper()}_DATABASE_URL, or put {{service}} into "
             "DRIFTLOOP_DATABASE_URL"
         )

@@ -61,7 +61,7 @@ class OutboxRelay:
 
     One per process; thread-safe. Events of one transaction go out in their order.
     An event that was published but not yet forgotten when the process died goes
-    out again, with the same id and bytes.
+    out again, with the same id and bytes. ``part`` is that of the settings.
     """
 
     def __init__(
@@ -73,8 +73,10 @@ class OutboxRelay:
         tracer: Tracer,
         replica: str = "0",
         is_stopping: Callable[[], bool] = lambda: False,
+        part: str = "",
     ) -> None:
         self._service = service
+        self._part = part
         self._engine = engine
         self._publisher = publisher
         self._store = store
@@ -91,17 +93,21 @@ class OutboxRelay:
         now = datetime.now(UTC)
         caused_by = cause.id if cause.is_event else None
         rows = []
-        for event_id, event in numbered(events, cause.id):
+        for event_id, event in numbered(events, self._own(cause.id)):
             meta = Meta(
                 id=event_id,
                 time=now,
-                source=f"/driftloop/{self._service}",
+                source=f"/driftloop/{self._own(self._service)}",
                 chain=self._chain(event, cause, trigger),
                 causation_id=event.follows.id if event.follows else caused_by,
             )
             record = encode(event, meta, self._store)
             rows.append(Unsent(record, event_id, self._replica.name))
         self._keep(session, rows)
+
+    def _own(self, name: str) -> str:
+        """Tell a part's events from those that another part makes of the same cause."""
+        return f"{name}/{self._part}" if self._part else name
 
     def _chain(self, event: Event, cause: Cause, trigger: trace.Span) -> Chain:
         if event.follows is None:
@@ -126,7 +132,9 @@ class OutboxRelay:
         row : number of the row that ``message`` holds alone; part of the id.
         """
         position = f"{message.topic}/{message.partition}/{message.offset}"
-        letter_id = f"{self._service}/{position}{'' if row is None else f'/{row}'}"
+        letter_id = (
+            f"{self._own(self._service)}/{position}{'' if row is None else f'/{row}'}"
+        )
         provenance = {
             "id": letter_id,
             "topic": message.topic,

@@ -151,6 +151,12 @@ class _Process(Generic[S, D]):
         self._views: dict[type[Event], StateView[Any]] = {}
         self._ready: dict[str, Callable[[], bool]] = {}
 
+    @property
+    def _name(self) -> str:
+        """Of the service, or of the part of it that this replica belongs to."""
+        name, part = self._service.name, self._settings.part
+        return f"{name}-{part}" if part else name
+
     async def run(self) -> int:
         with ExitStack() as stack:
             app, threads, servers, shared = self._start(stack)
@@ -216,9 +222,9 @@ class _Process(Generic[S, D]):
         socket.socket | None,
     ]:
         service, settings = self._service, self._settings
-        url = settings.database_url_for(service.name)
+        url = settings.database_url_for(self._name)
         stack.enter_context(alone_on(url, STOP_TIMEOUT_S))
-        engine = open_database(url, service.tables, service.name)
+        engine = open_database(url, service.tables, service.name, settings.part)
         stack.callback(engine.dispose)
         store = open_store(settings)
         check_store(store)
@@ -227,13 +233,13 @@ class _Process(Generic[S, D]):
         tracer = provider.get_tracer("driftloop")
         publisher = ConfluentPublisher(
             settings.broker,
-            client_id=f"{service.name}-{settings.replica}",
+            client_id=f"{self._name}-{settings.replica}",
             client_config=settings.kafka_config,
         )
         stack.callback(publisher.close)
         outbox = OutboxRelay(
             service.name, engine, publisher, store, tracer, settings.replica,
-            self._stopping.is_set,
+            self._stopping.is_set, settings.part,
         )  # fmt: skip
         stack.callback(outbox.close)
         followed: list[type[Event]] = [PipelineApplied, *service.states]
@@ -315,7 +321,7 @@ class _Process(Generic[S, D]):
     def _consume(
         self, topics: Sequence[str], outbox: OutboxRelay, parts: Parts[D]
     ) -> Background:
-        group = f"driftloop-{self._service.name}"
+        group = f"driftloop-{self._name}"
         options: dict[str, Any] = {
             "instance_id": f"{group}-{self._settings.replica}",
             "client_config": self._settings.kafka_config,

@@ -143,6 +143,15 @@ class Settings(BaseSettings):
         default=600, gt=0, description="a passing fault longer than this: dead letter"
     )
 
+    @property
+    def part(self) -> str:
+        """Which replicas of the service share their work with this one.
+
+        Each part handles every message, with a consumer group and a database of its
+        own. Empty: there is one part.
+        """
+        return ""
+
     def database_url_for(self, service: str) -> str:
         """Return the SQLAlchemy URL of a service's own database."""
         if self.database_url:

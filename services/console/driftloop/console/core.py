@@ -14,6 +14,7 @@ from driftloop.console.story import DECISIONS, Pipeline, order
 from driftloop.console.telling import changes
 from driftloop.contracts import events as e
 from driftloop.contracts.base import Event
+from driftloop.contracts.pipeline import PRODUCTION
 
 MAX_DECISIONS = 5_000
 MAX_POINTS = 5_000
@@ -66,7 +67,8 @@ class Board:
             return
         rows = 0
         if isinstance(event, e.RowsEvent) and event.kind == "observations":
-            rows = event.row_count
+            is_productions = getattr(event, "environment", PRODUCTION) == PRODUCTION
+            rows = event.row_count if is_productions else 0
         self.count(event.pipeline, event.topic(), rows)
         if type(event) in DECISIONS:
             found.decisions[event.meta.id] = (self.revision, event)
@@ -77,15 +79,15 @@ class Board:
             if len(found.recent) > MAX_RECENT:
                 del found.recent[next(iter(found.recent))]
         match event:
-            case e.PerformanceMeasured():
+            case e.PerformanceMeasured() if event.environment == PRODUCTION:
                 found.points.setdefault(event.meta.id, (self.revision, event))
                 _trim(found.points, MAX_POINTS)
             case e.PipelineApplied():
                 found.applied = _later(found.applied, event)
             case e.ServingDesired():
-                old = found.desired
+                old = found.desired.get(event.environment)
                 if old is None or event.generation >= old.generation:
-                    found.desired = event
+                    found.desired[event.environment] = event
                 found.revision = self.revision
             case e.TrainingProgressed():
                 last = found.progress.get(event.job_id)

@@ -42,6 +42,7 @@ DECISIONS: dict[type[Event], str] = {
     e.ModelRejected: "bad",
     e.RollbackRequested: "person",
     e.RolloutSteered: "person",
+    e.PromotionSteered: "person",
     e.ShadowReplayed: "plain",
     e.RolloutAdvanced: "quiet",
     e.ModelDeployed: "good",
@@ -72,7 +73,7 @@ class Pipeline:
     """What is known of one pipeline."""
 
     applied: e.PipelineApplied | None = None
-    desired: e.ServingDesired | None = None
+    desired: dict[str, e.ServingDesired] = field(default_factory=dict)
     datasets: Versions = field(default_factory=Versions)
     quality: Quality = field(default_factory=Quality)
     counts: Counter[str] = field(default_factory=Counter)

@@ -11,6 +11,7 @@ from driftloop.contracts import events as e
 from driftloop.contracts.approval import in_words
 from driftloop.contracts.base import Event
 from driftloop.contracts.describe import describe
+from driftloop.contracts.pipeline import PRODUCTION
 
 ALERT_TONES = {"info": "quiet", "warning": "warn", "critical": "bad"}
 
@@ -110,7 +111,8 @@ def _standing(name: str, found: Pipeline) -> dict[str, Any]:
             "description": spec.description,
         },
         "event_time": found.clock[-1][1].isoformat() if found.clock else None,
-        "serving": _serving(found.desired),
+        "serving": _serving(found.desired.get(PRODUCTION)),
+        "environments": _before_production(found),
         "versions": version_table(events),
         "waiting": [_asked(name, asked) for asked in waiting(events)],
         "proposal": proposal(name, spec, events),
@@ -122,6 +124,15 @@ def _standing(name: str, found: Pipeline) -> dict[str, Any]:
             ],
         },
     }
+
+
+def _before_production(found: Pipeline) -> list[dict[str, Any]]:
+    """Return what scorers before production should serve, in the order of the file."""
+    listed = found.applied.spec.rollout.environments if found.applied else []
+    return [
+        {"name": each.name, "serving": _serving(found.desired.get(each.name))}
+        for each in listed
+    ]
 
 
 def _serving(desired: e.ServingDesired | None) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from typing import Any
 from driftloop.contracts import events as e
 from driftloop.contracts.approval import in_words, seats_of
 from driftloop.contracts.base import Event
+from driftloop.contracts.pipeline import PRODUCTION
 
 
 @dataclass
@@ -64,8 +65,8 @@ def _advance(versions: dict[int, _Version], event: Event) -> None:
             version.detail = "; ".join(filter(None, [*event.reasons, event.comparison]))
         case e.RolloutAdvanced(step="waiting", verdict="failed"):
             version.state, version.detail = "superseded", event.detail
-        case e.RolloutAdvanced(verdict="started") if version.state != "deployed":
-            version.state, version.detail = "in rollout", event.step
+        case e.RolloutAdvanced():
+            _step(version, event)
         case e.ModelDeployed():
             for other in versions.values():
                 if other.state == "deployed":
@@ -78,6 +79,21 @@ def _advance(versions: dict[int, _Version], event: Event) -> None:
                 restored.state, restored.detail = "deployed", ""
         case _:
             pass
+
+
+def _step(version: _Version, event: e.RolloutAdvanced) -> None:
+    """Tell where a version is on its way, or that it ended before production."""
+    if version.state == "deployed":
+        return
+    if event.environment == PRODUCTION:
+        if event.verdict == "started":
+            version.state, version.detail = "in rollout", event.step
+        return
+    where = f"{event.environment}: "
+    if event.verdict == "failed":
+        version.state, version.detail = "rolled back", where + event.detail
+    elif event.verdict in {"started", "held"}:
+        version.state, version.detail = "in rollout", where + event.step
 
 
 def _line(version: _Version) -> dict[str, Any]:

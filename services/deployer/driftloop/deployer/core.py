@@ -72,10 +72,19 @@ class Rules(NamedTuple):
         return cls(spec, next(holding, ""))
 
 
-def approve(serving: Serving, release: Release, spec: PipelineSpec) -> Change:
+def approve(
+    serving: Serving,
+    release: Release,
+    spec: PipelineSpec,
+    now: datetime | None = None,
+) -> Change:
     """Begin a version's rollout, or let it wait for the one that runs.
 
     Older versions than the one in hand are superseded; a repeat changes nothing.
+
+    Parameters
+    ----------
+    now : when it comes here; None: when it was approved.
     """
     rollout, waiting, champion = serving.rollout, serving.waiting, serving.champion
     in_hand = waiting or (rollout.release if rollout else champion)
@@ -87,7 +96,7 @@ def approve(serving: Serving, release: Release, spec: PipelineSpec) -> Change:
     events = [superseded(serving, waiting, release)] if waiting else []
     after = serving.model_copy(update={"waiting": release})
     if rollout is None:
-        rules = Rules.of(spec, release.origin.time)
+        rules = Rules.of(spec, now or release.origin.time)
         change = _settled(serving, after, release.origin, [], rules)
         return Change(change.serving, [*events, *change.events])
     return Change(after, events)
@@ -167,7 +176,7 @@ def roll_back(
     if taken is None or is_already_so or (target is None and not may_be_none):
         return Change(serving, [impossible(serving, request, spec)])
     rules = Rules.of(spec, request.meta.time)
-    return _restored(serving, taken, target, reason, rules)
+    return take_back(serving, taken, target, reason, rules)
 
 
 def steer(serving: Serving, request: RolloutSteered, spec: PipelineSpec) -> Change:
@@ -255,7 +264,7 @@ def _judged(
         case Advance(detail):
             return _advanced(serving, after, rollout, detail, rules)
         case RollBack(reason):
-            return _restored(after, rollout.release, rollout.previous, reason, rules)
+            return take_back(after, rollout.release, rollout.previous, reason, rules)
 
 
 def _frozen(serving: Serving, rollout: Rollout, window: str) -> Change:
@@ -315,14 +324,17 @@ def _advanced(
     return _settled(before, after, release.origin, events, rules)
 
 
-def _restored(
+def take_back(
     serving: Serving,
     taken: Release,
     target: Release | None,
     reason: str,
     rules: Rules,
 ) -> Change:
-    """Take a version out; ``target`` (None: no version) answers from now on."""
+    """Take a version out; ``target`` (None: no version) answers from now on.
+
+    With the rollout that runs, if one does.
+    """
     name, rollout, champion = serving.pipeline, serving.rollout, serving.champion
     rollout_name = rollout.rollout_id if rollout else rollout_id(taken)
     restored = target.served() if target else None
@@ -404,6 +416,7 @@ def _settled(
         told.append(
             ServingDesired(
                 pipeline=after.pipeline,
+                environment=after.environment,
                 generation=after.generation,
                 champion=champion,
                 candidate=candidate,

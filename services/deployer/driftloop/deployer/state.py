@@ -13,17 +13,23 @@ from driftloop.contracts.events import (
     ServingDesired,
     ShadowReplayed,
 )
-from driftloop.contracts.pipeline import PipelineSpec, RolloutSection
+from driftloop.contracts.pipeline import PRODUCTION, PipelineSpec, RolloutSection
 from driftloop.deployer.judgement import Figures, Frozen, Step, plan
 from pydantic import Field
 
 
 class Release(Frozen):
-    """An approved version; its events continue the chain of ``origin``."""
+    """An approved version; its events continue the chain of ``origin``.
+
+    Attributes
+    ----------
+    author : who asked for the training, if a person did; may not promote it.
+    """
 
     version: int
     package: PackageRef
     origin: Meta
+    author: str | None = None
 
     def served(self) -> ServedModel:
         return ServedModel(version=self.version, package=self.package)
@@ -58,11 +64,32 @@ class Rollout(Frozen):
         return self.step.kind in {"full", "watching"}
 
 
-class Serving(Frozen):
-    """All that the deployer knows of one pipeline.
+class Promotion(Frozen):
+    """A version that waits for people to let it go to the next environment.
 
     Attributes
     ----------
+    expires_at : what is said then or later does not count; None: there is no end.
+    said_yes, spoke : who, and the roles of each of them.
+    is_expired : its end was told; people can be asked anew.
+    """
+
+    release: Release
+    role: str
+    people: int
+    also: dict[str, int] = Field(default_factory=dict)
+    expires_at: datetime | None = None
+    said_yes: tuple[str, ...] = ()
+    spoke: tuple[frozenset[str], ...] = ()
+    is_expired: bool = False
+
+
+class Serving(Frozen):
+    """All that the deployer knows of one pipeline in one environment.
+
+    Attributes
+    ----------
+    promotion : the version that waits to go on from here, if one does.
     generation : of the last ``serving-desired``; 0: there was none.
     deployed : versions in service, oldest first; the last one is the champion.
     retired : versions that were in service and were rolled back.
@@ -74,11 +101,13 @@ class Serving(Frozen):
     """
 
     pipeline: str
+    environment: str = PRODUCTION
     generation: int = 0
     deployed: tuple[Release, ...] = ()
     retired: tuple[Release, ...] = ()
     rollout: Rollout | None = None
     waiting: Release | None = None
+    promotion: Promotion | None = None
     alerted_generation: int = 0
     replicas: dict[str, datetime] = Field(default_factory=dict)
     heard_at: datetime | None = None
@@ -172,10 +201,14 @@ def recovered(desired: ServingDesired, spec: PipelineSpec) -> Serving:
     For a deployer that has lost its database: it goes on from what is served, and
     does not take the next version for a first one. A running rollout goes on with
     its step from the beginning (a rolling one with warming); earlier champions are
-    forgotten.
+    forgotten, and so is whether a version waits to be promoted.
     """
     champion, candidate = desired.champion, desired.candidate
-    state = Serving(pipeline=desired.pipeline, generation=desired.generation)
+    state = Serving(
+        pipeline=desired.pipeline,
+        environment=desired.environment,
+        generation=desired.generation,
+    )
     if champion is None:
         return state
     origin = replace(desired.meta, id=desired.meta.causation_id or desired.meta.id)

@@ -15,8 +15,9 @@ from driftloop.contracts.events import (
     RequestsAnswered,
     RowsEvent,
     Span,
+    place_of,
 )
-from driftloop.contracts.pipeline import PipelineSpec
+from driftloop.contracts.pipeline import PRODUCTION, PipelineSpec
 from driftloop.models import pairing
 from driftloop.models.pairing import Pair
 from driftloop.monitor import core, doors, faults, joining, metrics, skew, store
@@ -58,6 +59,9 @@ def on_batch_rejected(event: BatchRejected, deps: MonitorDeps) -> Iterator[Event
 
 def on_batch_scored(event: BatchScored, deps: MonitorDeps) -> Iterator[Event]:
     turn = turn_of(event, deps)
+    if event.environment != PRODUCTION:
+        yield from _scored_before_production(turn, event)
+        return
     is_rolling_out = event.candidate_version is not None
     turn.watch = turn.watch.model_copy(update={"is_rolling_out": is_rolling_out})
     _keep_predictions(turn, event)
@@ -72,7 +76,19 @@ def on_batch_scored(event: BatchScored, deps: MonitorDeps) -> Iterator[Event]:
     turn.save()
 
 
+def _scored_before_production(turn: Turn, event: BatchScored) -> Iterator[Event]:
+    """Measure versions on their way to production; verdicts are about that alone."""
+    rows = pairing.predictions_of(
+        event.rows, event.champion_version, event.candidate_version
+    )
+    place = place_of(event.pipeline, event.environment)
+    met = joining.meet_predictions(turn.deps.session, place, rows)
+    yield from _measured(turn, met, event.environment)
+
+
 def on_requests_answered(event: RequestsAnswered, deps: MonitorDeps) -> Iterator[Event]:
+    if event.environment != PRODUCTION:
+        raise Skip("not_in_production")
     turn = turn_of(event, deps)
     room = doors.room_for(turn, event)
     if not room:
@@ -143,7 +159,8 @@ def _prune(turn: Turn, now: datetime) -> None:
     if last is not None and now - last < horizon / PRUNES_A_HORIZON:
         return
     session, pipeline = turn.deps.session, turn.watch.pipeline
-    joining.forget(session, pipeline, now - horizon)
+    for name in (PRODUCTION, *_before_production(turn.spec)):
+        joining.forget(session, place_of(pipeline, name), now - horizon)
     queue.forget(session, pipeline, now - horizon)
     store.forget_batches(session, pipeline, now - horizon)
     turn.watch = turn.watch.model_copy(update={"pruned_at": now})
@@ -256,6 +273,23 @@ def _labels(turn: Turn, event: RowsEvent) -> Iterator[Event]:
     asking.labelled(turn, labels)
     met = joining.meet_labels(turn.deps.session, event.pipeline, labels)
     yield from _labelled(turn, met)
+    for name in _before_production(spec):
+        place = place_of(event.pipeline, name)
+        met = joining.meet_labels(turn.deps.session, place, labels)
+        yield from _measured(turn, met, name)
+
+
+def _before_production(spec: PipelineSpec) -> list[str]:
+    return [environment.name for environment in spec.rollout.environments]
+
+
+def _measured(turn: Turn, pairs: list[Pair], environment: str) -> Iterator[Event]:
+    """Report rows whose label and prediction have met in an environment."""
+    spec = turn.spec
+    timely = pairing.within(pairs, _horizon(spec))
+    for rows in pairing.labelled(timely, spec.metric) if timely else ():
+        performance = core.performance(spec.name, spec.metric, rows)
+        yield performance.model_copy(update={"environment": environment})
 
 
 def _labelled(turn: Turn, pairs: list[Pair]) -> Iterator[Event]:

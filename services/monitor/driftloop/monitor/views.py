@@ -17,6 +17,7 @@ from driftloop.contracts.events import (
     BatchValidated,
     RowsEvent,
 )
+from driftloop.contracts.pipeline import PRODUCTION
 from driftloop.runtime.artifacts import ArtifactStore
 from driftloop.runtime.envelope import decode
 from driftloop.runtime.errors import Reject, Retry
@@ -55,6 +56,8 @@ def counts_of(event: RowsEvent, size_s: int) -> Counts:
         return {}
     starts = _starts(event.rows, size_s)
     if isinstance(event, BatchScored):
+        if event.environment != PRODUCTION:
+            return {}
         return {("scored", start): n for start, n in starts.items()}
     if isinstance(event, BatchValidated):
         measure = "labels" if event.kind == "labels" else "validated"

@@ -7,6 +7,7 @@ from driftloop.registry.changes.rest import Streams, change_routes
 from driftloop.registry.comments.rest import comment_routes
 from driftloop.registry.erasures.rest import erasure_routes
 from driftloop.registry.lineage.rest import lineage_routes
+from driftloop.registry.promotions import promotion_routes
 from driftloop.registry.reads import read_routes
 from driftloop.registry.resources.approvals import approval_routes
 from driftloop.registry.resources.comparisons import comparison_routes
@@ -48,6 +49,7 @@ def api_router(
     )
     router.include_router(read_routes(context))
     router.include_router(write_routes(context))
+    router.include_router(promotion_routes(context))
     for routes in RESOURCES:
         router.include_router(routes(context))
     router.include_router(change_routes(context, streams))

@@ -156,6 +156,7 @@ def consequences(
             version=version,
             package=package,
             approved_by=list(after.decided_by) or [GATE],
+            author=trained.trigger.requested_by,
         )
 
 

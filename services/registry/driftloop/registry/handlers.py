@@ -33,6 +33,7 @@ from driftloop.contracts.events import (
     TrainingStarted,
 )
 from driftloop.contracts.identity import AuditNoted
+from driftloop.contracts.pipeline import PRODUCTION
 from driftloop.contracts.registered import VersionCreated
 from driftloop.registry import audit, core, tables
 from driftloop.registry.comments import tables as comments
@@ -67,6 +68,8 @@ from driftloop.runtime.envelope import decode, sequence_of
 from driftloop.runtime.errors import Reject, Retry, Skip
 from driftloop.runtime.transport import Message
 
+SUPERSEDED_STEP = "waiting"
+"""Of a version that a newer one has overtaken."""
 Inspect = Callable[[ModelTrained], PackageFinding]
 """Opens the package an event names and tries its model."""
 
@@ -320,8 +323,29 @@ def _owner(pipeline: str, deps: Deps) -> str | None:
 
 def on_rollout_advanced(event: RolloutAdvanced, deps: Deps) -> Iterator[Event]:
     lineage.note_step(deps.session, event)
+    if event.environment != PRODUCTION and event.verdict == "failed":
+        _note_stop(event, deps)
     is_new = lineage.is_new_rollout(deps.session, event)
     yield from deps.reporter.rollout(event, _package(event, deps), is_new=is_new)
+
+
+def _note_stop(event: RolloutAdvanced, deps: Deps) -> None:
+    """Remember that a version will not go into service, unless a newer one is first."""
+    if event.step == SUPERSEDED_STEP:
+        return
+    deps.session.add(
+        RegistryServingChange(
+            event_id=event.meta.id,
+            pipeline=event.pipeline,
+            version=event.version,
+            at=event.meta.time,
+            generation=0,  # it has no place among the changes of what answers
+            kind="stopped",
+            rollout_id=event.rollout_id,
+            reason=f"in {event.environment}: {event.detail}",
+        )
+    )
+    show(deps.session, event.pipeline)
 
 
 def _package(event: RolloutAdvanced, deps: Deps) -> Package | None:

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Literal
 
 from driftloop.contracts.approval import in_words, seats_of
-from driftloop.registry.quorum import open_seats
+from driftloop.contracts.quorum import open_seats
 
 State = Literal[
     "registered",
@@ -138,12 +138,16 @@ class Renewal:
     rule: ApprovalRule
 
 
+ServingKind = Literal["deployed", "rolled_back", "stopped"]
+
+
 @dataclass(frozen=True, slots=True)
 class ServingChange:
     """A version went into service, or out of it.
 
     Attributes
     ----------
+    kind : stopped: it was taken back before production, where nothing changes.
     generation : of serving; gives changes their order.
     restored : version that answers after a rollback; None: no version does.
     """
@@ -152,7 +156,7 @@ class ServingChange:
     event_id: str
     at: datetime
     generation: int
-    kind: Literal["deployed", "rolled_back"]
+    kind: ServingKind
     restored: int | None = None
     reason: str = ""
 
@@ -349,6 +353,15 @@ def steering_objection(book: Ledger, action: str, version: int) -> str | None:
     return f"version {version} is {state}: there is no rollout to {action}"
 
 
+def is_same_person(one: str, other: str) -> bool:
+    """Whether two names are one person's.
+
+    >>> is_same_person("Ann  Lee", "ann lee"), is_same_person("ann", "ben")
+    (True, False)
+    """
+    return _person(one) == _person(other)
+
+
 def _person(name: str) -> str:
     return " ".join(name.split()).casefold()
 
@@ -512,7 +525,9 @@ def _serve(book: _Book, changes: Iterable[ServingChange]) -> list[int]:
     serving: list[int] = []
     for fact in changes:
         before = serving
-        if fact.kind == "deployed":
+        if fact.kind == "stopped":
+            book.move(fact.version, "rolled_back", fact, fact.reason)
+        elif fact.kind == "deployed":
             serving = [v for v in serving if v != fact.version] + [fact.version]
             book.move(fact.version, "deployed", fact)
             for version in sorted(book.replaceable - {fact.version}):

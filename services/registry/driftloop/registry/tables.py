@@ -4,7 +4,7 @@ Where a version is, its aliases and its history follow from them; see ``ledger.p
 """
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 from driftloop.registry.ledger import (
     ApprovalRule,
@@ -14,6 +14,7 @@ from driftloop.registry.ledger import (
     Registration,
     Renewal,
     ServingChange,
+    ServingKind,
     open_ledger,
 )
 from sqlalchemy import JSON, UniqueConstraint
@@ -166,8 +167,11 @@ class RegistryReminder(SQLModel, table=True):
     number: int = Field(primary_key=True)
 
 
+KINDS: dict[str, ServingKind] = {kind: kind for kind in get_args(ServingKind)}
+
+
 class RegistryServingChange(SQLModel, table=True):
-    """A version went into service or out of it."""
+    """A version went into service or out of it, or will not go into it."""
 
     __tablename__ = "registry_serving_change"
     event_id: str = Field(primary_key=True)
@@ -186,7 +190,7 @@ class RegistryServingChange(SQLModel, table=True):
             event_id=self.event_id,
             at=utc(self.at),
             generation=self.generation,
-            kind="deployed" if self.kind == "deployed" else "rolled_back",
+            kind=KINDS[self.kind],
             restored=self.restored,
             reason=self.reason,
         )

@@ -17,6 +17,8 @@ from driftloop.contracts.events import (
 )
 from driftloop.contracts.pipeline import (
     DEFAULT_PROJECT,
+    PRODUCTION,
+    EnvironmentName,
     PipelineFileError,
     PipelineSpec,
     parse_pipeline,
@@ -64,6 +66,7 @@ Text = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)
 ]
 APPROVER = Approval().role
+PLACED = "in which it is meant; others are listed in `rollout.environments`"
 SPOKEN_FOR = "only the installation's own token, which is nobody's, may name somebody"
 LATER: dict[int | str, dict[str, Any]] = {
     202: {"model": Accepted, "description": "published, and not applied in time"},
@@ -95,6 +98,8 @@ class RequestBody(BaseModel):
 class RollbackBody(RequestBody):
     """Which earlier version, and why."""
 
+    environment: EnvironmentName = Field(default=PRODUCTION, description=PLACED)
+
     to_version: int | None = Field(
         default=None,
         ge=1,
@@ -107,6 +112,7 @@ class RollbackBody(RequestBody):
 class SteeringBody(RequestBody):
     """What is asked of the version on its way."""
 
+    environment: EnvironmentName = Field(default=PRODUCTION, description=PLACED)
     action: SteeringAction
     version: int = Field(
         ge=1, le=MAX_NUMBER, description="the one that is meant", examples=[3]
@@ -339,11 +345,16 @@ def _request_routes(router: GuardedRouter, context: Context) -> None:
         with context.session() as session:
             book = context.ledger(session, pipeline)
             before = len(tables.changes_of(session, pipeline))
-        problem = rollback_objection(book, body.to_version)
+        problem = (
+            _unknown(context, pipeline, body.environment)
+            if body.environment != PRODUCTION
+            else rollback_objection(book, body.to_version)
+        )
         if problem:
             raise HTTPException(409, f"{pipeline}: {problem}")
         event = RollbackRequested(
             pipeline=pipeline,
+            environment=body.environment,
             requested_by=name_in(caller, body.requested_by),
             reason=body.reason,
             to_version=body.to_version,
@@ -376,11 +387,14 @@ def _request_routes(router: GuardedRouter, context: Context) -> None:
         with context.session() as session:
             book = context.ledger(session, pipeline)
             context.version(session, pipeline, body.version)
-        problem = steering_objection(book, body.action, body.version)
+        problem = _unknown(context, pipeline, body.environment) or steering_objection(
+            book, body.action, body.version
+        )
         if problem:
             raise HTTPException(409, f"{pipeline}: {problem}")
         event = RolloutSteered(
             pipeline=pipeline,
+            environment=body.environment,
             action=body.action,
             version=body.version,
             requested_by=name_in(caller, body.requested_by),
@@ -405,6 +419,16 @@ def _request_routes(router: GuardedRouter, context: Context) -> None:
         )
         meta = context.publish(event, id_of(event, key))
         return Accepted(event_id=meta.id, chain_id=meta.chain.id)
+
+
+def _unknown(context: Context, pipeline: str, environment: str) -> str | None:
+    """Return what is said of an environment that a pipeline has not; None: it has."""
+    applied = context.pipelines.get(pipeline)
+    listed = applied.spec.rollout.environments if applied else []
+    names = [*(each.name for each in listed), PRODUCTION]
+    if environment in names:
+        return None
+    return f"there is no environment {environment!r}; there are {', '.join(names)}"
 
 
 def _pipeline_routes(router: GuardedRouter, context: Context) -> None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from driftloop.contracts.base import Chain, Meta
 from driftloop.contracts.events import RequestsAnswered, Span
+from driftloop.contracts.pipeline import PRODUCTION
 from driftloop.contracts.rows import EVENT_TIME_FIELD, ID_FIELD
 from driftloop.models.onnx_model import MISSING_MOMENT
 from driftloop.models.package import STRINGS, ColumnType, InputColumn, Manifest
@@ -198,8 +199,10 @@ class AnswerLog:
         replica: str,
         hidden: Hidden,
         stopping: threading.Event,
+        environment: str = PRODUCTION,
     ) -> None:
         self._asked = asked
+        self._environment = environment
         self._publisher = publisher
         self._store = store
         self._replica = replica
@@ -257,5 +260,6 @@ class AnswerLog:
             meta = Meta(
                 event_id, datetime.now(UTC), "/driftloop/scorer", Chain(event_id)
             )
-            records.append(encode(event, meta, self._store))
+            placed = event.model_copy(update={"environment": self._environment})
+            records.append(encode(placed, meta, self._store))
         return records

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import numpy as np
 from driftloop.contracts.events import Role, ScorerReported, VersionReport
+from driftloop.contracts.pipeline import PRODUCTION
 from driftloop.contracts.profile import DoorCost
 from driftloop.models.onnx_model import Predictions
 from driftloop.models.package import InputColumn
@@ -159,7 +160,11 @@ class Traffic:
 
 
 def traffic_reporter(
-    traffic: Traffic, outbox: OutboxRelay, replica: str, stopping: threading.Event
+    traffic: Traffic,
+    outbox: OutboxRelay,
+    replica: str,
+    stopping: threading.Event,
+    environment: str = PRODUCTION,
 ) -> Callable[[], None]:
     """Return the loop that reports requests: errors at once, else rarely.
 
@@ -173,6 +178,7 @@ def traffic_reporter(
                 ScorerReported(
                     pipeline=pipeline,
                     replica=replica,
+                    environment=environment,
                     generation=generation,
                     versions=versions,
                 )

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from driftloop.contracts.events import DriftDetected, DriftEnded, ServingDesired
-from driftloop.contracts.pipeline import AnswersLogged
+from driftloop.contracts.pipeline import PRODUCTION, AnswersLogged
 from driftloop.runtime.service import Parts, Runtime, Service
 from driftloop.scorer.answer_log import AnswerLog
 from driftloop.scorer.answering import Desk, Traffic, traffic_reporter
@@ -66,6 +66,7 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
         announcer(runtime.outbox, settings.replica, settings.lease_seconds),
         runtime.stopping,
         settings.replica,
+        settings.environment,
     )
     desired.on_change(loader.wish)
 
@@ -96,7 +97,7 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
 
     answer_log = AnswerLog(
         asked, runtime.publisher, runtime.store, settings.replica, hidden,
-        runtime.stopping,
+        runtime.stopping, settings.environment,
     )  # fmt: skip
 
     replays = Replays(
@@ -118,6 +119,7 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
             desired=desired,
             replica=settings.replica,
             report_every=settings.report_every,
+            environment=settings.environment,
             wake=wake,
             recheck=jobs.recheck,
         ),
@@ -128,11 +130,15 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
                 loader, desired.caught_up, runtime.outbox, settings, runtime.stopping
             ),
             traffic_reporter(
-                traffic, runtime.outbox, settings.replica, runtime.stopping
+                traffic,
+                runtime.outbox,
+                settings.replica,
+                runtime.stopping,
+                settings.environment,
             ),
             answer_log.run,
             replays.run,
-            jobs.run,
+            *([jobs.run] if settings.environment == PRODUCTION else []),
         ],
         ready={"models": loader.is_settled},
         servers={

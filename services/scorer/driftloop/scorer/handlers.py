@@ -11,7 +11,9 @@ from driftloop.contracts.events import (
     Role,
     ScorerReported,
     ServingDesired,
+    place_of,
 )
+from driftloop.contracts.pipeline import PRODUCTION
 from driftloop.contracts.scoring import ScoringCancelRequested, ScoringRequested
 from driftloop.runtime.errors import Retry, Skip
 from driftloop.runtime.handlers import Deps, EventHandler
@@ -38,6 +40,7 @@ class ScorerDeps(Deps):
     desired: StateView[ServingDesired]
     replica: str
     report_every: int
+    environment: str = PRODUCTION
     wake: threading.Event = field(default_factory=threading.Event)
     recheck: threading.Event = field(default_factory=threading.Event)
 
@@ -45,7 +48,7 @@ class ScorerDeps(Deps):
 def on_batch_validated(event: BatchValidated, deps: ScorerDeps) -> Iterator[Event]:
     if event.kind == "labels":
         raise Skip("labels")
-    wish = deps.desired.get(event.pipeline)
+    wish = deps.desired.get(place_of(event.pipeline, deps.environment))
     if wish is None or wish.champion is None:
         raise Skip("no_model")
     served = deps.shelf.get(event.pipeline)
@@ -68,6 +71,7 @@ def on_batch_validated(event: BatchValidated, deps: ScorerDeps) -> Iterator[Even
     yield BatchScored(
         pipeline=event.pipeline,
         shard=event.shard,
+        environment=deps.environment,
         kind=event.kind,
         row_count=event.row_count,
         span=event.span,
@@ -84,6 +88,7 @@ def on_batch_validated(event: BatchValidated, deps: ScorerDeps) -> Iterator[Even
         yield ScorerReported(
             pipeline=event.pipeline,
             replica=deps.replica,
+            environment=deps.environment,
             generation=served.generation,
             versions=tally.report(),
             watermark=tally.watermark,
@@ -94,6 +99,7 @@ def on_batch_validated(event: BatchValidated, deps: ScorerDeps) -> Iterator[Even
 
 def on_scoring_requested(event: ScoringRequested, deps: ScorerDeps) -> Iterator[Event]:
     """Store the job; the background loop does it, and says so."""
+    _check_production(deps)
     ask(deps.session, event)
     wake = deps.wake
     listen(deps.session, "after_commit", lambda _: wake.set())
@@ -104,6 +110,7 @@ def on_scoring_cancel_requested(
     event: ScoringCancelRequested, deps: ScorerDeps
 ) -> Iterator[Event]:
     """Take the job from whoever works on it; the background loop ends it."""
+    _check_production(deps)
     cancel(deps.session, event)
     wake, recheck = deps.wake, deps.recheck
 
@@ -113,6 +120,12 @@ def on_scoring_cancel_requested(
 
     listen(deps.session, "after_commit", tell)
     yield from ()
+
+
+def _check_production(deps: ScorerDeps) -> None:
+    """Leave jobs to the scorers of production: each is done once."""
+    if deps.environment != PRODUCTION:
+        raise Skip("not_in_production")
 
 
 HANDLERS: list[EventHandler] = [

@@ -23,6 +23,7 @@ from driftloop.contracts.events import (
     ServingDesired,
     VersionReport,
 )
+from driftloop.contracts.pipeline import PRODUCTION
 from driftloop.models.memory import peak_bytes
 from driftloop.models.onnx_model import OnnxModel
 from driftloop.models.package import PackageRefused, read_package
@@ -126,6 +127,7 @@ def announcer(outbox: OutboxRelay, replica: str, lease_seconds: float) -> Announ
                 ScorerReported(
                     pipeline=desired.pipeline,
                     replica=replica,
+                    environment=desired.environment,
                     generation=desired.generation,
                     versions=versions,
                     lease_seconds=lease_seconds,
@@ -153,6 +155,7 @@ def heartbeat(
                 ScorerReported(
                     pipeline=wish.pipeline,
                     replica=settings.replica,
+                    environment=wish.environment,
                     generation=wish.generation,
                     versions=versions,
                     lease_seconds=settings.lease_seconds,
@@ -196,9 +199,11 @@ class Loader:
         announce: Announce,
         stopping: threading.Event,
         replica: str = "0",
+        environment: str = PRODUCTION,
     ) -> None:
         self._shelf = shelf
         self._replica = replica
+        self._environment = environment
         self._open_model = open_model
         self._announce = announce
         self._stopping = stopping
@@ -207,7 +212,12 @@ class Loader:
         self._retries: dict[str, _Retry] = {}
 
     def wish(self, desired: ServingDesired) -> None:
-        """Take note of what is wanted; called by the state view, returns at once."""
+        """Take note of what is wanted; called by the state view, returns at once.
+
+        What is wanted in other environments is nothing to this one.
+        """
+        if desired.environment != self._environment:
+            return
         self._wishes[desired.pipeline] = desired
         self._changed.put(desired.pipeline)
 

@@ -115,6 +115,8 @@ class Replays:
         now = time.monotonic()
         found = []
         for name, wish in list(self._desired.items()):
+            if wish.environment != self._settings.environment:
+                continue
             if wish.replay is None or self._done.get(name) == wish.generation:
                 continue
             if self._retry_at.get(name, 0.0) > now:
@@ -254,6 +256,7 @@ class Replays:
                     pipeline=wish.pipeline,
                     generation=wish.generation,
                     replica=self._settings.replica,
+                    environment=wish.environment,
                     champion_version=task.champion.version,
                     candidate_version=task.candidate.version,
                     since=task.since,

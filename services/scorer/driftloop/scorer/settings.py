@@ -2,6 +2,7 @@
 
 from typing import Self
 
+from driftloop.contracts.pipeline import PRODUCTION, EnvironmentName
 from driftloop.models.settings import PackageSettings
 from pydantic import Field, model_validator
 
@@ -11,6 +12,12 @@ HEARTBEATS_MISSED = 3
 
 class ScorerSettings(PackageSettings):
     """What a scorer needs beside the common settings."""
+
+    environment: EnvironmentName = Field(
+        default=PRODUCTION,
+        description="which it serves for; others than production are listed in "
+        "pipelines' `rollout.environments`, and have a database of their own",
+    )
 
     report_every: int = Field(
         default=24, ge=1, description="scored batches between two reports"
@@ -93,6 +100,11 @@ class ScorerSettings(PackageSettings):
                 f"({self.explain_most_ms}): what is usual may not be too much"
             )
         return self
+
+    @property
+    def part(self) -> str:
+        """Scorers of one environment share their work; those of others do it too."""
+        return "" if self.environment == PRODUCTION else self.environment
 
     @property
     def lease_seconds(self) -> float:

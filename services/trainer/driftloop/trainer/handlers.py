@@ -22,7 +22,7 @@ from driftloop.contracts.events import (
     TrainingSkipped,
     TrainingStarted,
 )
-from driftloop.contracts.pipeline import PipelineSpec
+from driftloop.contracts.pipeline import PRODUCTION, PipelineSpec
 from driftloop.runtime import handlers
 from driftloop.runtime.errors import Skip
 from driftloop.trainer import core
@@ -88,6 +88,8 @@ def on_retrain_requested(event: RetrainRequested, deps: Deps) -> Iterator[Event]
 
 def on_performance_measured(event: PerformanceMeasured, deps: Deps) -> Iterator[Event]:
     """Count windows below the accuracy floor; answer when they are enough."""
+    if event.environment != PRODUCTION:
+        raise Skip("not_in_production")
     spec = deps.pipeline(event.pipeline)
     if spec.retrain.accuracy_floor.max_loss is None:
         return

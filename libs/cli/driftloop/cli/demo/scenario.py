@@ -118,7 +118,7 @@ class Board:
                 self.champion = version
             case e.ModelRolledBack(restored=restored):
                 self.champion = restored.version if restored else self.champion
-            case e.ServingDesired() as desired:
+            case e.ServingDesired() as desired if desired.key == desired.pipeline:
                 if self.desired is None or desired.generation > self.desired.generation:
                     self.desired = desired
             case e.ScorerReported(generation=generation, versions=versions):

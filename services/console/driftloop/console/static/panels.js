@@ -57,10 +57,11 @@ export function drawSummary(place, pipeline, counts, name) {
   const verdict = verdicts.reduce((a, b) => (a && a.at > b.at ? a : b), null);
   const reason = quality?.findings.find((finding) => finding.kind === "quarantine");
   const newest = datasets?.shown[0];
+  const before = (pipeline.environments ?? []).map((e) => `${e.name}: ${e.serving?.champion ? `v${e.serving.champion}` : "none"}`);
   place.replaceChildren(
     champion
-      ? card("In service", `v${champion.version}`, [words(champion.algorithm), champion.reason && `because of ${words(champion.reason)}`].filter(Boolean).join(", "), "good")
-      : card("In service", "none", "waiting for enough labelled rows"),
+      ? card("In service", `v${champion.version}`, [words(champion.algorithm), champion.reason && `because of ${words(champion.reason)}`, ...before].filter(Boolean).join(", "), "good")
+      : card("In service", "none", ["waiting for enough labelled rows", ...before].join(", ")),
     latest ? card(`Error now (${latest.metric})`, figure(latest.value), `v${latest.version}, until ${day(latest.t)}`)
       : card("Error now", "–", "not measured yet"),
     verdict ? card("Last verdict", words(verdict.drift.cause), `${verdict.drift.retrain ? "retrain" : "no training"} · ${day(verdict.event_time)}`, "warn")

@@ -32,9 +32,9 @@ CHANGES = tuple(
         e.TrainingStarted, e.TrainingSkipped, e.TrainingFailed, e.TrainingCancelled,
         e.ModelTrained, e.ModelRegistered, e.ApprovalRequested, e.ApprovalReminded,
         e.ApprovalRenewed, e.ApprovalExpired, e.ApprovalGiven, e.ModelApproved,
-        e.ModelRejected, e.RollbackRequested, e.RolloutSteered, e.RolloutAdvanced,
-        e.ModelDeployed, e.ModelRolledBack, e.CommentChanged, e.ErasureTraced,
-        e.SettlementRequested, e.ErasureSettled, e.ErasureCompleted,
+        e.ModelRejected, e.RollbackRequested, e.RolloutSteered, e.PromotionSteered,
+        e.RolloutAdvanced, e.ModelDeployed, e.ModelRolledBack, e.CommentChanged,
+        e.ErasureTraced, e.SettlementRequested, e.ErasureSettled, e.ErasureCompleted,
     )
 )  # fmt: skip
 """Topics that are told of: what is decided and done, no rows and no runs of MLflow."""

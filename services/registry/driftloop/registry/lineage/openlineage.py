@@ -43,6 +43,7 @@ from driftloop.contracts.openlineage import (
     RolloutFacet,
     TriggerFacet,
 )
+from driftloop.contracts.pipeline import PRODUCTION
 
 SPEC = "https://openlineage.io/spec"
 SCHEMA_URL = f"{SPEC}/2-0-2/OpenLineage.json#/$defs/RunEvent"
@@ -206,8 +207,9 @@ class Reporter:
         kind = _rollout_type(event, is_new=is_new)
         if kind is None:
             return
+        where = "" if event.environment == PRODUCTION else f"{event.environment}: "
         facet = RolloutFacet(
-            step=event.step, verdict=event.verdict, detail=event.detail
+            step=where + event.step, verdict=event.verdict, detail=event.detail
         )
         facets: Json = {facet.key(): facet.as_json()}
         if package is not None:
@@ -335,15 +337,16 @@ class Reporter:
 def _rollout_type(event: RolloutAdvanced, *, is_new: bool) -> str | None:
     """Return the event type of a step; None: it is none of the run's.
 
-    The run ends when the step ``full`` has passed; ``watching`` comes after it. A
-    version that never got its turn (``waiting``) has no run.
+    The run ends when the step ``full`` has passed in production; ``watching`` comes
+    after it. A version that never got its turn (``waiting``) has no run.
     """
-    if event.step in ("watching", "waiting"):
+    is_productions = event.environment == PRODUCTION
+    if event.step == "waiting" or (event.step == "watching" and is_productions):
         return None
     if event.verdict == "failed":
         return "FAIL"
     if event.verdict == "passed":
-        return "COMPLETE" if event.step == "full" else "OTHER"
+        return "COMPLETE" if event.step == "full" and is_productions else "OTHER"
     return "START" if is_new else "RUNNING"
 
 

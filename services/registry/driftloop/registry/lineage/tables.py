@@ -129,6 +129,7 @@ class RegistryRolloutStep(SQLModel, table=True):
     pipeline: str = Field(index=True)
     version: int
     at: datetime
+    environment: str
     step: str
     verdict: str
     detail: str
@@ -199,6 +200,7 @@ def note_step(session: Session, event: RolloutAdvanced) -> None:
             pipeline=event.pipeline,
             version=event.version,
             at=event.meta.time,
+            environment=event.environment,
             step=event.step,
             verdict=event.verdict,
             detail=event.detail,

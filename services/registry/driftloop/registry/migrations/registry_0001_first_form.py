@@ -658,6 +658,7 @@ def upgrade() -> None:
         sa.Column("pipeline", sa.String(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("environment", sa.String(), nullable=False),
         sa.Column("step", sa.String(), nullable=False),
         sa.Column("verdict", sa.String(), nullable=False),
         sa.Column("detail", sa.String(), nullable=False),

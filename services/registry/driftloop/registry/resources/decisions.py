@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, get_args
 
 from driftloop.contracts.events import Trigger
+from driftloop.contracts.pipeline import PRODUCTION
 from driftloop.registry.lineage.tables import (
     RegistryDrift,
     RegistryRolloutStep,
@@ -114,9 +115,11 @@ def _approval(row: RegistryDecision) -> dict[str, Any]:
 
 
 def _rollout(row: RegistryRolloutStep) -> dict[str, Any]:
+    is_productions = row.environment == PRODUCTION
+    step = row.step if is_productions else f"{row.environment}: {row.step}"
     return {
         "outcome": row.verdict,
-        "reason": f"{row.step}: {row.detail}" if row.detail else row.step,
+        "reason": f"{step}: {row.detail}" if row.detail else step,
         "version": row.version,
         "rollout_id": row.rollout_id,
     }

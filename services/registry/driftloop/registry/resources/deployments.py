@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Literal
 
+from driftloop.contracts.pipeline import PRODUCTION
 from driftloop.registry.lineage.tables import RegistryRolloutStep
 from driftloop.registry.resources.listing import (
     After,
@@ -27,11 +28,20 @@ from sqlmodel import Session, col, select
 State = Literal["running", "failed", "deployed", "rolled_back"]
 
 
+STATES: dict[str, State] = {
+    "deployed": "deployed",
+    "rolled_back": "rolled_back",
+    "stopped": "failed",
+}
+"""By the last change of what is served."""
+
+
 class Step(BaseModel):
     """A step, as it was judged."""
 
     event_id: str
     at: datetime
+    environment: str = Field(examples=[PRODUCTION])
     step: str = Field(examples=["canary 10 %"])
     verdict: str = Field(examples=["passed"])
     detail: str
@@ -122,7 +132,7 @@ def _view(rollout_id: str, found: _Found) -> Rollout:
     first = (steps or changes)[0]
     state: State = "running"
     if changes:
-        state = "rolled_back" if changes[-1].kind == "rolled_back" else "deployed"
+        state = STATES[changes[-1].kind]
     elif steps[-1].verdict == "failed":
         state = "failed"
     return Rollout(
@@ -135,6 +145,7 @@ def _view(rollout_id: str, found: _Found) -> Rollout:
             Step(
                 event_id=each.event_id,
                 at=utc(each.at),
+                environment=each.environment,
                 step=each.step,
                 verdict=each.verdict,
                 detail=each.detail,

@@ -2,7 +2,7 @@
 
 from itertools import product
 
-from driftloop.registry.quorum import open_seats
+from driftloop.contracts.quorum import open_seats
 from hypothesis import given
 from hypothesis import strategies as st
 
