@@ -25,6 +25,7 @@ from driftloop.scorer.shelf import Loaded, Pace, Served, Shelf
 from fastapi import FastAPI
 
 from tests.unit.scorer import packages
+from tests.unit.scorer.door import open_doors
 from tests.unit.scorer.packages import NAME, Factory
 
 TOKEN = "token-of-the-tests"
@@ -81,8 +82,7 @@ def door(versions: tuple[Loaded, Loaded], batch_seconds: float) -> Door:
         shelf, traffic, asked, batching=Batching(calls=1), batch_seconds=batch_seconds
     )
     app = http_app("scorer", settings, lambda: {"live": True, "ready": True})
-    for router in routers(desk, settings, lambda: True):
-        app.include_router(router)
+    open_doors(app, routers(desk, settings, lambda: True))
     lines = [champion.line, candidate.line]
     return Door(app, traffic, asked, go_on, lines)
 

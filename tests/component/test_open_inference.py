@@ -28,6 +28,7 @@ from driftloop.scorer.open_inference.rpc import SERVICE, grpc_server
 from driftloop.scorer.settings import ScorerSettings
 from driftloop.scorer.shelf import Served, Shelf
 
+from tests.unit.scorer.door import open_doors
 from tests.unit.scorer.packages import NAME, Factory
 
 FOLDER = Path(__file__).parent
@@ -61,8 +62,7 @@ def scorer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scorer]:
     app = http_app("scorer", settings, lambda: {"live": True, "ready": True})
     explaining = Explaining(1, 1, Times(60_000, 60_000))
     desk = Desk(shelf, Traffic(), None, explaining)
-    for router in routers(desk, settings, lambda: True):
-        app.include_router(router)
+    open_doors(app, routers(desk, settings, lambda: True))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
     found: list[Scorer] = []
     started = threading.Event()

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from driftloop.contracts.events import RequestsAnswered
 from driftloop.contracts.pipeline import AnswersLogged
 from driftloop.runtime.http import http_app
+from driftloop.runtime.identity.routing import GuardedRouter
 from driftloop.scorer.answer_log import events_of
 from driftloop.scorer.answering import Desk, Traffic
 from driftloop.scorer.api import routers
 from driftloop.scorer.asked import Asked
+from driftloop.scorer.door import doors_first
 from driftloop.scorer.settings import MIB, ScorerSettings
 from driftloop.scorer.shelf import Loaded, Served, Shelf
+from fastapi import FastAPI
 
 from tests.unit.scorer.packages import NAME
 from tests.unit.support import HttpClient
 
 TOKEN = "token-of-the-tests"
 INVOKE = f"/pipelines/{NAME}/invocations"
+
+
+def open_doors(app: FastAPI, doors: Sequence[GuardedRouter]) -> None:
+    """Give an application its routes as the service does."""
+    for router in doors:
+        app.include_router(router)
+    doors_first(app, doors)
 
 
 class Door:
@@ -32,10 +43,9 @@ class Door:
         settings = ScorerSettings.model_validate({"api_token": TOKEN})
         app = http_app("scorer", settings, lambda: {"live": True, "ready": True})
         self.traffic = Traffic()
-        for router in routers(
-            Desk(shelf, self.traffic, self.asked), settings, lambda: True
-        ):
-            app.include_router(router)
+        open_doors(
+            app, routers(Desk(shelf, self.traffic, self.asked), settings, lambda: True)
+        )
         self.client = HttpClient(app, {"Authorization": f"Bearer {TOKEN}"})
 
     def invoke(self, *records: dict[str, Any], request_id: str | None = None) -> None:

@@ -20,8 +20,10 @@ from driftloop.scorer.settings import ScorerSettings
 from driftloop.scorer.shelf import Loaded, Pace, Served, Shelf
 from fastapi import FastAPI
 from prometheus_client import REGISTRY
+from starlette.routing import Match
 
 from tests.unit.scorer import packages
+from tests.unit.scorer.door import open_doors
 from tests.unit.scorer.packages import NAME, Factory
 from tests.unit.support import HttpClient
 
@@ -64,8 +66,7 @@ def app(shelf: Shelf, traffic: Traffic) -> FastAPI:
     )
     app = http_app("scorer", settings, lambda: {"live": True, "ready": True})
     is_ready = lambda: bool(shelf.pipelines())  # noqa: E731 - as the service gives one
-    for router in routers(Desk(shelf, traffic), settings, is_ready):
-        app.include_router(router)
+    open_doors(app, routers(Desk(shelf, traffic), settings, is_ready))
     return app
 
 
@@ -98,6 +99,39 @@ def test_a_wrong_token_is_an_error_of_the_protocol(app: FastAPI) -> None:
     assert response.headers["www-authenticate"] == "Bearer"
     response = HttpClient(app).post("/invocations", json={})
     assert response.json()["error_code"] == "UNAUTHENTICATED"
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "host", "status"),
+    [
+        ("POST", INFER, "localhost", 200),
+        ("POST", INFER, "elsewhere.example", 400),
+        ("GET", INFER, "localhost", 405),
+        ("POST", f"{INFER}/", "localhost", 307),
+        ("POST", f"{INFER}/more", "localhost", 404),
+    ],
+)
+def test_a_door_takes_what_is_its_own(
+    client: HttpClient, method: str, url: str, host: str, status: int
+) -> None:
+    """It is found before other routes; who may ask, and the rest, are as with them."""
+    answer = client.request(method, url, json=BODY, headers={"host": host})
+    assert answer.status_code == status
+
+
+def test_requests_find_their_door_before_the_router(app: FastAPI) -> None:
+    doors = app.router.routes[0]
+
+    def found(method: str, path: str) -> dict[str, str] | None:
+        asked = {"type": "http", "method": method, "path": path}
+        match, scope = doors.matches(asked)
+        return scope["path_params"] if match is Match.FULL else None
+
+    versioned = "/v2/models/bikes/versions/3/infer"
+    assert found("POST", versioned) == {"model": "bikes", "version": "3"}
+    assert found("POST", "/invocations") == {}
+    assert found("GET", "/invocations") is None
+    assert found("GET", "/v2/health/ready") is None  # a probe: it is no door
 
 
 def test_server_and_health(client: HttpClient, shelf: Shelf) -> None:

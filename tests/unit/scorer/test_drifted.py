@@ -16,6 +16,7 @@ from driftloop.scorer.drifted import Drifts
 from driftloop.scorer.settings import ScorerSettings
 from driftloop.scorer.shelf import Loaded, Served, Shelf
 
+from tests.unit.scorer.door import open_doors
 from tests.unit.scorer.packages import NAME, Factory
 from tests.unit.support import HttpClient
 
@@ -154,8 +155,7 @@ def test_answers_name_them(versions: list[Loaded]) -> None:
     settings = ScorerSettings.model_validate({"api_token": TOKEN})
     app = http_app("scorer", settings, lambda: {"live": True, "ready": True})
     desk = Desk(shelf, Traffic(), drifts=found)
-    for router in routers(desk, settings, lambda: True):
-        app.include_router(router)
+    open_doors(app, routers(desk, settings, lambda: True))
     client = HttpClient(app, {"Authorization": f"Bearer {TOKEN}"})
     height = {"name": "höhe, m", "shape": [1], "datatype": "FP64", "data": [1.0]}
     colour = {"name": "colour", "shape": [1], "datatype": "BYTES", "data": ["red"]}

@@ -34,6 +34,7 @@ from prometheus_client import REGISTRY
 from pydantic import ValidationError
 
 from tests.unit.scorer import packages
+from tests.unit.scorer.door import open_doors
 from tests.unit.scorer.packages import NAME, Factory
 from tests.unit.support import HttpClient
 
@@ -91,8 +92,7 @@ class Door:
         settings = ScorerSettings.model_validate({"api_token": TOKEN})
         app = http_app("scorer", settings, lambda: {"live": True, "ready": True})
         desk = Desk(self.shelf, Traffic(), None, self.explaining)
-        for router in routers(desk, settings, lambda: True):
-            app.include_router(router)
+        open_doors(app, routers(desk, settings, lambda: True))
         self.client = HttpClient(app, {"Authorization": f"Bearer {TOKEN}"})
 
     def infer(self, **parameters: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from driftloop.scorer.explaining.wish import Times
 from driftloop.scorer.settings import ScorerSettings
 from driftloop.scorer.shelf import Served, Shelf
 
+from tests.unit.scorer.door import open_doors
 from tests.unit.scorer.packages import SAMPLES, Factory
 from tests.unit.support import HttpClient
 
@@ -41,8 +42,7 @@ def test_a_request_of_the_page(tmp_path: Path, path: str, body: str) -> None:
     app = http_app("scorer", settings, lambda: {"live": True, "ready": True})
     explaining = Explaining(1, 1, Times(60_000, 60_000))
     desk = Desk(shelf, Traffic(), None, explaining)
-    for router in routers(desk, settings, lambda: True):
-        app.include_router(router)
+    open_doors(app, routers(desk, settings, lambda: True))
     client = HttpClient(app, {"Authorization": "Bearer t"})
     headers = {"content-type": "application/json"}
     answer = client.post(path, content=body, headers=headers)

@@ -62,6 +62,11 @@ class Predictions:
 
     def non_finite_count(self) -> int:
         """Return how many rows have a NaN or infinite prediction or score."""
+        numbers = [self.prediction] if self.prediction.dtype.kind == "f" else []
+        if self.score is not None:
+            numbers.append(self.score)
+        if all(np.isfinite(each).all() for each in numbers):
+            return 0
         bad = np.zeros(len(self.prediction), dtype=bool)
         if self.prediction.dtype.kind == "f":
             bad |= ~np.isfinite(self.prediction)

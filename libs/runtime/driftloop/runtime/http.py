@@ -10,6 +10,7 @@ from driftloop.runtime.settings import Settings
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.telemetry import TelemetryConfig
 from prometheus_client.exposition import choose_encoder
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -72,7 +73,10 @@ def http_app(
     guard : says who may do what; None: the installation's own token may, and those
         whom the identity provider names.
     """
-    app = FastAPI(title=title, docs_url="/docs", redoc_url=None)
+    # The chain's spans and the metrics are the project's own; to look for others at
+    # each request takes time.
+    none: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
+    app = FastAPI(title=title, docs_url="/docs", redoc_url=None, telemetry=none)
     app.state.guard = guard or Guard(settings)
     if app.state.guard.trail is not None:
         app.add_middleware(NotedAnswers, trail=app.state.guard.trail)

@@ -14,6 +14,7 @@ from driftloop.scorer.answering import Desk, Traffic, traffic_reporter
 from driftloop.scorer.api import routers
 from driftloop.scorer.asked import ROW_ID, Asked
 from driftloop.scorer.batching import Batching
+from driftloop.scorer.door import doors_first
 from driftloop.scorer.drifted import Drifts
 from driftloop.scorer.explaining.pool import Explaining
 from driftloop.scorer.explaining.wish import Times
@@ -111,6 +112,7 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
     def is_ready() -> bool:
         return desired.caught_up.is_set() and loader.is_settled()
 
+    doors = routers(desk, settings, is_ready)
     yield Parts(
         ScorerDeps(
             session=runtime.session,
@@ -123,7 +125,8 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
             wake=wake,
             recheck=jobs.recheck,
         ),
-        routers=routers(desk, settings, is_ready),
+        routers=doors,
+        mount=lambda app: doors_first(app, doors),
         background=[
             partial(loader.run, desired.caught_up),
             heartbeat(
