@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -85,6 +86,7 @@ def test_searches_find_what_they_find_on_sqlite(
         for name in ("two", "Three", "four_4"):
             tag = {"key": "kind", "value": name[:2]}
             store.call(experiments.create, name=name, tags=[tag])
+            time.sleep(0.002)  # of two in one millisecond, neither is the newer
         for number in range(4):
             run = store.call(
                 runs.create,
