@@ -180,6 +180,8 @@ def test_a_bad_candidate_is_stopped_at_its_stage(town: Town, name: str) -> None:
     assert clients.failed == []
     assert set(clients.versions) == {"1"}
 
+    wait_until(lambda: town.of(AlertRaised), "nobody was told")
+    wait_until(lambda: town.steps(2)[-1][1] == "failed", "its rollout did not end")
     (back,) = town.of(ModelRolledBack)
     (alert,) = town.of(AlertRaised)
     assert back.version == 2

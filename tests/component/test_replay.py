@@ -128,6 +128,7 @@ def test_a_better_version_passes_by_recorded_rows(town: Recorded) -> None:
     began = time.monotonic()
     town.wait_for(1, 2, 0.1)
     print(f"passed after {time.monotonic() - began:.1f} s")  # noqa: T201 - a measure
+    town.wait_for_verdict(2, "shadow", "passed")
     assert town.steps(2)[:2] == [("shadow", "started"), ("shadow", "passed")]
     found = town.replayed()
     assert (found.learned_count, found.row_count) == (2 * ROWS, 4 * ROWS)
@@ -146,6 +147,7 @@ def test_a_worse_version_is_taken_back_by_recorded_rows(town: Recorded) -> None:
     town.record(range(FIRST_NEW_DAY, FIRST_NEW_DAY + 3))
     town.approve(2, town.package(9.0))
     wait_until(lambda: town.of(ModelRolledBack), "it was not taken back")
+    town.wait_for_verdict(2, "shadow", "failed")
     assert town.steps(2) == [("shadow", "started"), ("shadow", "failed")]
     assert f"over {3 * ROWS} labelled rows" in town.of(ModelRolledBack)[0].reason
     town.wait_for(1, None, 0.0)
@@ -191,6 +193,7 @@ def test_a_scorer_killed_in_a_replay_does_it_again(town: Recorded) -> None:
     town.wait_for(1, 2, 0.1)
     (found,) = town.once(ShadowReplayed)
     assert found.row_count == found.labelled_count == len(days) * ROWS
+    town.wait_for_verdict(2, "shadow", "passed")
     assert town.steps(2).count(("shadow", "passed")) == 1
 
 
@@ -207,6 +210,7 @@ def test_replicas_count_once(town: Recorded, home: Path) -> None:
     assert first.comparison == second.comparison
     town.measure(2, 1, 0.9)
     town.wait_for(1, 2, 0.1)
+    town.wait_for_verdict(2, "shadow", "passed")
     passed = next(
         e for e in town.of(RolloutAdvanced) if (e.version, e.verdict) == (2, "passed")
     )

@@ -155,6 +155,7 @@ def test_no_request_fails_whoever_is_killed(
     assert set(clients.versions) == {"1", "2"}
     assert set(clients.versions[-100:]) == {"2"}
     assert not town.of(ModelRolledBack)
+    town.wait_for_verdict(2, "watching", "passed")
     passed = [step for step, verdict in town.steps(2) if verdict == "passed"]
     assert list(dict.fromkeys(passed)) == [*STEPS[strategy], "full", "watching"]
 
@@ -172,6 +173,7 @@ def test_a_replica_that_is_gone_is_not_waited_for(
         wait_until(lambda: ("full", "passed") in town.steps(2), "it still waits")
     finally:
         place.scorers[1].start()
+    town.wait_for_verdict(2, "warming", "passed")
     told = {e.step: e.detail for e in town.of(RolloutAdvanced) if e.verdict == "passed"}
     assert told["warming"] == "in memory on every replica: a"
 

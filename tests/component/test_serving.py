@@ -102,6 +102,8 @@ def test_a_version_goes_all_the_way_and_a_worse_one_comes_back(town: Town) -> No
     ] == [(1, None), (1, None), (1, None), (1, 2), (2, None)]
     assert scored[4].rows.column("champion_prediction").to_pylist() == [12.0] * ROWS
     assert scored[4].rows.column("candidate_prediction").to_pylist() == [13.0] * ROWS
+    town.wait_for_verdict(3, "shadow", "failed")
+    wait_until(lambda: town.of(ModelRolledBack), "3 was not taken back")
     whole_way = ("shadow", "canary 10 %", "canary 50 %", "full", "watching")
     assert town.steps(2) == [
         (step, verdict) for step in whole_way for verdict in ("started", "passed")
@@ -153,6 +155,7 @@ def test_bad_versions_never_answer_and_rows_go_on(town: Town) -> None:
     assert "failed on 24 of 24 rows" in reasons[6]
     assert "failed on 24 of 24 rows" in reasons[7]
     assert [e.version for e in town.of(ModelDeployed)] == [1]
+    wait_until(lambda: len(town.of(AlertRaised)) >= len(bad), "not all were told")
     conditions = Counter(e.condition for e in town.of(AlertRaised))
     assert len(conditions) == len(bad)
     assert set(conditions.values()) == {1}
@@ -165,6 +168,7 @@ def test_a_person_takes_a_version_back(town: Town) -> None:
     request = RollbackRequested(pipeline=town.name, requested_by="bob", reason="odd")
     town.publish(request, "rollback", 2)
     town.wait_for(1, None, 0.0)
+    wait_until(lambda: town.of(ModelRolledBack), "it was not taken back")
     (back,) = town.of(ModelRolledBack)
     assert back.meta.chain.id == f"chain-{town.name}-approved-2"
     assert back.reason == "bob asked for it: odd"
@@ -233,6 +237,8 @@ def test_kills_at_any_moment_change_nothing(town: Town) -> None:
     wait_until(lambda: len(town.once(BatchScored)) == town.batches, "rows were lost")
     assert len({e.span.start for e in town.once(BatchScored)}) == town.batches
     told = [e for e in town.once(RolloutAdvanced) if e.version == 2]
+    town.wait_for_verdict(3, "shadow", "failed")
+    wait_until(lambda: town.of(ModelRolledBack), "3 was not taken back")
     whole_way = ("shadow", "canary 10 %", "canary 50 %", "full", "watching")
     assert [(e.step, e.verdict) for e in told] == [
         (step, verdict) for step in whole_way for verdict in ("started", "passed")
@@ -294,6 +300,7 @@ def test_requests_on_which_a_candidate_fails_take_it_back(town: Town) -> None:
         response = plain.post(url, json=body, headers=headers, timeout=100)
         assert response.json() == {"predictions": [-490.0]}
     town.wait_for(1, None, 0.0)
+    wait_until(lambda: town.of(ModelRolledBack), "it was not taken back")
     (back,) = town.of(ModelRolledBack)
     assert back.version == 2
     assert "it failed on" in back.reason

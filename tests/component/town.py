@@ -178,6 +178,13 @@ class Town:
         self.approve(1, self.package(1.0))
         wait_until(lambda: self.of(ModelDeployed), "no first version")
 
+    def wait_for_verdict(self, version: int, step: str, verdict: str) -> None:
+        """What else was decided with it is told on other topics, sooner or later."""
+        wait_until(
+            lambda: (step, verdict) in self.steps(version),
+            f"{step} of version {version} has not {verdict}",
+        )
+
     def steps(self, version: int) -> list[tuple[str, str]]:
         return [
             (e.step, e.verdict)
