@@ -236,9 +236,8 @@ def test_kills_at_any_moment_change_nothing(town: Town) -> None:
     town.wait_for(2, None, 0.0)
     wait_until(lambda: len(town.once(BatchScored)) == town.batches, "rows were lost")
     assert len({e.span.start for e in town.once(BatchScored)}) == town.batches
+    town.wait_for_verdict(2, "watching", "passed")
     told = [e for e in town.once(RolloutAdvanced) if e.version == 2]
-    town.wait_for_verdict(3, "shadow", "failed")
-    wait_until(lambda: town.of(ModelRolledBack), "3 was not taken back")
     whole_way = ("shadow", "canary 10 %", "canary 50 %", "full", "watching")
     assert [(e.step, e.verdict) for e in told] == [
         (step, verdict) for step in whole_way for verdict in ("started", "passed")
