@@ -6,19 +6,16 @@ from typing import Any
 
 import orjson
 from driftloop.runtime.identity.routing import GuardedRouter, admit, needs
+from driftloop.runtime.straight import Straight, StraightRoutes
 from driftloop.scorer.answering import ModelFailed, NotServed
 from driftloop.scorer.feeds import BadRequest
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.routing import APIRoute, APIRouter
-from starlette.routing import BaseRoute, Match
-from starlette.types import Receive, Scope, Send
 
 VERSION_HEADER = "x-driftloop-model-version"
 REQUEST_ID_HEADER = "x-request-id"
 TOO_LARGE = 413
 UNSUPPORTED = 415
-ANSWER = "driftloop.answer"
-"""In a request's scope: what answers it."""
 ENCODINGS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 """Names of ``Content-Encoding`` (RFC 9110) and zlib's window bits for each."""
 
@@ -56,44 +53,28 @@ class DoorRoute(APIRoute):
         return handle
 
 
-class DoorRoutes(BaseRoute):
-    """The doors' routes, found by their patterns before others are tried one by one.
-
-    The framework's own way to a route and into it takes as long as a small model's
-    answer. These routes stay in its list as well: for its document, and for requests
-    with another method.
-    """
+class DoorRoutes(StraightRoutes):
+    """The doors' routes, found by their few patterns."""
 
     def __init__(self, routers: Iterable[APIRouter]) -> None:
         routes = [route for router in routers for route in router.routes]
         self._doors = [
-            (route.methods or set(), route.path_regex, route, route.get_route_handler())
+            (route.methods or set(), route.path_regex, Straight.to(route))
             for route in routes
             if isinstance(route, DoorRoute)
         ]
 
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        if scope["type"] == "http":
-            method, path = scope["method"], scope["path"]
-            for methods, pattern, route, answer_to in self._doors:
-                found = pattern.match(path) if method in methods else None
-                if found is not None:
-                    return Match.FULL, {
-                        "endpoint": route.endpoint,
-                        "route": route,
-                        "path_params": found.groupdict(),
-                        ANSWER: answer_to,
-                    }
-        return Match.NONE, {}
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = await scope[ANSWER](Request(scope, receive, send))
-        await answer(scope, receive, send)
+    def find(self, method: str, path: str) -> tuple[Straight, dict[str, str]] | None:
+        for methods, pattern, door in self._doors:
+            found = pattern.match(path) if method in methods else None
+            if found is not None:
+                return door, found.groupdict()
+        return None
 
 
 def doors_first(app: FastAPI, routers: Iterable[APIRouter]) -> None:
     """Let an application look for the doors' routes before everything else."""
-    app.router.routes.insert(0, DoorRoutes(routers))
+    DoorRoutes(routers).come_first_in(app)
 
 
 def door_router(route: type[DoorRoute], **fields: Any) -> GuardedRouter:
