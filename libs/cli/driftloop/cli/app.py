@@ -382,10 +382,18 @@ def reject(
 
 
 def _decide(
-    decision: str, model: str, by: str | None, reason: str, home: Path, as_json: bool
+    decision: str,
+    model: str,
+    by: str | None,
+    reason: str,
+    home: Path,
+    as_json: bool,
+    otherwise: str | None = None,
 ) -> None:
+    """Say it, and show where the version is then; ``otherwise`` where nobody knows."""
     answer = models.decide(connect(home), decision, model, by, reason)
-    print_answer(answer, f"{model}: {models.standing(answer, decision)}", as_json)
+    standing = models.standing(answer, otherwise or decision)
+    print_answer(answer, f"{model}: {standing}", as_json)
 
 
 @app.command(rich_help_panel="Models")
@@ -397,7 +405,7 @@ def request_approval(
     as_json: Json = False,
 ) -> None:
     """Ask people again about a version whose request for approval has expired."""
-    answer = models.request_approval(connect(home), model, by, reason)
+    answer = models.ask_again(connect(home), "request-approval", model, by, reason)
     print_answer(answer, f"{model}: {models.standing(answer, 'asked again')}", as_json)
 
 
@@ -410,7 +418,8 @@ def promote(
     as_json: Json = False,
 ) -> None:
     """Let a version that waits go on to the next environment."""
-    _promote("promote", model, by, reason, home, as_json)
+    said = "promote said; see `driftloop watch`"
+    _decide("promote", model, by, reason, home, as_json, said)
 
 
 @app.command(rich_help_panel="Models")
@@ -422,7 +431,8 @@ def refuse_promotion(
     as_json: Json = False,
 ) -> None:
     """Keep a version that waits from the next environment; it is taken back."""
-    _promote("refuse-promotion", model, by, reason, home, as_json)
+    said = "refuse-promotion said; see `driftloop watch`"
+    _decide("refuse-promotion", model, by, reason, home, as_json, said)
 
 
 @app.command(rich_help_panel="Models")
@@ -434,15 +444,8 @@ def request_promotion(
     as_json: Json = False,
 ) -> None:
     """Ask people again whether a version may go on; the last request has expired."""
-    answer = models.request_promotion(connect(home), model, by, reason)
+    answer = models.ask_again(connect(home), "request-promotion", model, by, reason)
     print_answer(answer, f"{model}: asked again; see `driftloop watch`", as_json)
-
-
-def _promote(
-    word: str, model: str, by: str | None, reason: str, home: Path, as_json: bool
-) -> None:
-    answer = models.decide(connect(home), word, model, by, reason)
-    print_answer(answer, f"{model}: {word} said; see `driftloop watch`", as_json)
 
 
 @app.command(rich_help_panel="Models")

@@ -97,10 +97,14 @@ def decide(
     return answer
 
 
-def request_approval(
-    installation: Installation, model: str, by: str | None, reason: str
+def ask_again(
+    installation: Installation, route: str, model: str, by: str | None, reason: str
 ) -> dict[str, Any]:
-    """Ask people again about a version whose request for approval has expired.
+    """Ask people anew about a version whose request has expired.
+
+    Parameters
+    ----------
+    route : ``request-approval`` or ``request-promotion``.
 
     Raises
     ------
@@ -109,25 +113,7 @@ def request_approval(
     """
     answer: dict[str, Any] = installation.request(
         "POST",
-        f"{_path(model)}/request-approval",
-        json={"requested_by": installation.speaker(by), "reason": reason},
-    )
-    return answer
-
-
-def request_promotion(
-    installation: Installation, model: str, by: str | None, reason: str
-) -> dict[str, Any]:
-    """Ask people again whether a version may go to the next environment.
-
-    Raises
-    ------
-    UnknownModelError
-        When the version is not named.
-    """
-    answer: dict[str, Any] = installation.request(
-        "POST",
-        f"{_path(model)}/request-promotion",
+        f"{_path(model)}/{route}",
         json={"requested_by": installation.speaker(by), "reason": reason},
     )
     return answer

@@ -34,6 +34,19 @@ def open_seats(
     }
 
 
+def is_same_person(one: str, other: str) -> bool:
+    """Whether two names are one person's.
+
+    >>> is_same_person("Ann  Lee", "ann lee"), is_same_person("ann", "ben")
+    (True, False)
+    """
+    return _person(one) == _person(other)
+
+
+def _person(name: str) -> str:
+    return " ".join(name.split()).casefold()
+
+
 def _seat(
     person: int,
     seats: Mapping[str, int],

@@ -18,7 +18,7 @@ from driftloop.contracts.events import (
     RolloutVerdict,
 )
 from driftloop.contracts.pipeline import PRODUCTION, PipelineSpec
-from driftloop.contracts.quorum import open_seats
+from driftloop.contracts.quorum import is_same_person, open_seats
 from driftloop.deployer.core import Change, Rules, take_back
 from driftloop.deployer.state import Promotion, Release, Serving, rollout_id
 from driftloop.deployer.telling import superseded
@@ -276,9 +276,9 @@ def _objection(
 def _surplus(promotion: Promotion, event: PromotionSteered) -> str | None:
     """Return why one more yes is of no use; None: it is of use."""
     author = promotion.release.author
-    if _person(event.by) in map(_person, promotion.said_yes):
+    if any(is_same_person(event.by, name) for name in promotion.said_yes):
         return f"{event.by} has said yes already"
-    if author and _person(event.by) == _person(author):
+    if author and is_same_person(event.by, author):
         return f"{event.by} asked for the training; another must say yes"
     seats, spoke = seats_of(promotion), promotion.spoke
     missing = open_seats(seats, spoke)
@@ -316,7 +316,3 @@ def _told(
         verdict=verdict,
         detail=detail,
     ).following(release.origin)
-
-
-def _person(name: str) -> str:
-    return " ".join(name.split()).casefold()

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from driftloop.contracts.base import derived_id
 from driftloop.contracts.events import ErasureProposed, ErasureRequested, ErasureSide
+from driftloop.contracts.quorum import is_same_person
 from driftloop.contracts.roles import Rights
 from sqlmodel import JSON, Column, Field, Session, SQLModel, col, select
 
@@ -75,17 +76,13 @@ def objection(
             f"the proposal expired at {proposal.ends:%Y-%m-%d %H:%M} UTC; propose the "
             "erasure again: driftloop erase"
         )
-    if _person(by) == _person(proposal.proposed_by):
+    if is_same_person(by, proposal.proposed_by):
         return f"{by} has proposed it; another person has to confirm"
     if any(mine != theirs for mine in sides for theirs in proposal.sides):
         return None
     held = " and ".join(proposal.sides)
     other = " or ".join(side for side in SIDES if [side] != proposal.sides)
     return f"{proposal.proposed_by} proposed it as {held}; {other} has to confirm"
-
-
-def _person(name: str) -> str:
-    return " ".join(name.split()).casefold()
 
 
 def note(session: Session, event: ErasureProposed) -> None:

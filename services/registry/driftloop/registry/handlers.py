@@ -276,36 +276,35 @@ def _followed(row: RegistryVersion, before: State, deps: Deps) -> Iterator[Event
     yield from core.consequences(trained, row.fact().rule, before, after)
 
 
-def on_model_deployed(event: ModelDeployed, deps: Deps) -> Iterator[Event]:
-    deps.session.add(
-        RegistryServingChange(
-            event_id=event.meta.id,
-            pipeline=event.pipeline,
-            version=event.version,
-            at=event.meta.time,
-            generation=event.generation,
-            kind="deployed",
-            rollout_id=event.rollout_id,
-        )
+def _change(
+    event: ModelDeployed | ModelRolledBack | RolloutAdvanced, **fields: Any
+) -> RegistryServingChange:
+    """Return what an event changes in which versions serve, or may."""
+    return RegistryServingChange(
+        event_id=event.meta.id,
+        pipeline=event.pipeline,
+        version=event.version,
+        at=event.meta.time,
+        rollout_id=event.rollout_id,
+        **fields,
     )
+
+
+def on_model_deployed(event: ModelDeployed, deps: Deps) -> Iterator[Event]:
+    deps.session.add(_change(event, kind="deployed", generation=event.generation))
     show(deps.session, event.pipeline)
     return iter(())
 
 
 def on_model_rolled_back(event: ModelRolledBack, deps: Deps) -> Iterator[Event]:
-    deps.session.add(
-        RegistryServingChange(
-            event_id=event.meta.id,
-            pipeline=event.pipeline,
-            version=event.version,
-            at=event.meta.time,
-            generation=event.generation,
-            kind="rolled_back",
-            rollout_id=event.rollout_id,
-            restored=event.restored.version if event.restored else None,
-            reason=event.reason,
-        )
+    change = _change(
+        event,
+        kind="rolled_back",
+        generation=event.generation,
+        restored=event.restored.version if event.restored else None,
+        reason=event.reason,
     )
+    deps.session.add(change)
     show(deps.session, event.pipeline)
     yield from deps.reporter.rolled_back(event)
     yield from edges.take_rollback(event, deps.session, _owner(event.pipeline, deps))
@@ -333,18 +332,13 @@ def _note_stop(event: RolloutAdvanced, deps: Deps) -> None:
     """Remember that a version will not go into service, unless a newer one is first."""
     if event.step == SUPERSEDED_STEP:
         return
-    deps.session.add(
-        RegistryServingChange(
-            event_id=event.meta.id,
-            pipeline=event.pipeline,
-            version=event.version,
-            at=event.meta.time,
-            generation=0,  # it has no place among the changes of what answers
-            kind="stopped",
-            rollout_id=event.rollout_id,
-            reason=f"in {event.environment}: {event.detail}",
-        )
+    change = _change(
+        event,
+        kind="stopped",
+        generation=0,  # it has no place among the changes of what answers
+        reason=f"in {event.environment}: {event.detail}",
     )
+    deps.session.add(change)
     show(deps.session, event.pipeline)
 
 

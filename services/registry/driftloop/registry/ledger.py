@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Literal
 
 from driftloop.contracts.approval import in_words, seats_of
-from driftloop.contracts.quorum import open_seats
+from driftloop.contracts.quorum import is_same_person, open_seats
 
 State = Literal[
     "registered",
@@ -256,12 +256,12 @@ def objection(
     problem = _closed(name, standing, decision)
     if problem:
         return problem
-    person = _person(decision.by)
-    if person in map(_person, standing.decided_by):
+    if any(is_same_person(decision.by, name) for name in standing.decided_by):
         return f"{decision.by} has decided about {name} already"
     author = registration.author
-    if decision.decision == "approve" and author and person == _person(author):
-        return f"{decision.by} asked for the training of {name}; another must approve"
+    is_yes, by = decision.decision == "approve", decision.by
+    if is_yes and author and is_same_person(by, author):
+        return f"{by} asked for the training of {name}; another must approve"
     return _surplus(name, standing, decision)
 
 
@@ -351,19 +351,6 @@ def steering_objection(book: Ledger, action: str, version: int) -> str | None:
     if state == "approved" or (state == "deployed" and action != "promote"):
         return None
     return f"version {version} is {state}: there is no rollout to {action}"
-
-
-def is_same_person(one: str, other: str) -> bool:
-    """Whether two names are one person's.
-
-    >>> is_same_person("Ann  Lee", "ann lee"), is_same_person("ann", "ben")
-    (True, False)
-    """
-    return _person(one) == _person(other)
-
-
-def _person(name: str) -> str:
-    return " ".join(name.split()).casefold()
 
 
 class _Book:

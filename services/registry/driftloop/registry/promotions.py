@@ -8,8 +8,8 @@ from typing import Any
 
 from driftloop.contracts.events import PromotionAction, PromotionSteered
 from driftloop.contracts.pipeline import PipelineSpec
+from driftloop.contracts.quorum import is_same_person
 from driftloop.registry.core import asked_at
-from driftloop.registry.ledger import is_same_person
 from driftloop.registry.requests import id_of
 from driftloop.registry.rest import Accepted, ApiRouter, Context, Key, Name, Number
 from driftloop.registry.tables import RegistryVersion
