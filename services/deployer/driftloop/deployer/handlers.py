@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
+from typing import TypeVar
 
 from driftloop.contracts.base import Event
 from driftloop.contracts.events import (
@@ -35,6 +36,7 @@ Placed = (
     | RolloutSteered
 )
 """Events about one environment."""
+P = TypeVar("P", bound=Placed)
 Act = Callable[[Serving, PipelineSpec], core.Change]
 
 
@@ -62,37 +64,25 @@ def on_model_approved(event: ModelApproved, deps: DeployerDeps) -> Iterator[Even
 def on_performance_measured(
     event: PerformanceMeasured, deps: DeployerDeps
 ) -> Iterator[Event]:
-    yield from _in_place(event, deps, lambda old, spec: core.measure(old, event, spec))
+    yield from _in_place(event, deps, core.measure)
 
 
 def on_scorer_reported(event: ScorerReported, deps: DeployerDeps) -> Iterator[Event]:
-    def act(before: Serving, spec: PipelineSpec) -> core.Change:
-        if is_stale(before, event):
-            raise Skip("stale_generation")
-        return core.report(before, event, spec)
-
-    yield from _in_place(event, deps, act)
+    yield from _in_place(event, deps, core.report)
 
 
 def on_shadow_replayed(event: ShadowReplayed, deps: DeployerDeps) -> Iterator[Event]:
-    def act(before: Serving, spec: PipelineSpec) -> core.Change:
-        if is_stale(before, event):
-            raise Skip("stale_generation")
-        return core.replay(before, event, spec)
-
-    yield from _in_place(event, deps, act)
+    yield from _in_place(event, deps, core.replay)
 
 
 def on_rollback_requested(
     event: RollbackRequested, deps: DeployerDeps
 ) -> Iterator[Event]:
-    yield from _in_place(
-        event, deps, lambda old, spec: core.roll_back(old, event, spec)
-    )
+    yield from _in_place(event, deps, core.roll_back)
 
 
 def on_rollout_steered(event: RolloutSteered, deps: DeployerDeps) -> Iterator[Event]:
-    yield from _in_place(event, deps, lambda old, spec: core.steer(old, event, spec))
+    yield from _in_place(event, deps, core.steer)
 
 
 def on_promotion_steered(
@@ -131,12 +121,29 @@ def _arrive(release: Release, now: datetime) -> Act:
     return lambda before, spec: core.approve(before, release, spec, now)
 
 
-def _in_place(event: Placed, deps: DeployerDeps, act: Act) -> Iterator[Event]:
-    """Change the state of the environment that an event is about."""
+def _in_place(
+    event: P,
+    deps: DeployerDeps,
+    decide: Callable[[Serving, P, PipelineSpec], core.Change],
+) -> Iterator[Event]:
+    """Change the state of the environment that an event is about.
+
+    Raises
+    ------
+    Skip
+        When it has no such environment any more, or a report is about what was.
+    """
     line = stages(deps.pipeline(event.pipeline))
     stage = next((each for each in line if each.name == event.environment), None)
     if stage is None:
-        raise Skip("no_such_environment")  # any more: it was taken out of the file
+        raise Skip("no_such_environment")
+
+    def act(before: Serving, spec: PipelineSpec) -> core.Change:
+        match event:
+            case ScorerReported() | ShadowReplayed() if is_stale(before, event):
+                raise Skip("stale_generation")
+        return decide(before, event, spec)
+
     yield from _changed(act, line, stage, event.meta.time, deps)
 
 

@@ -99,7 +99,6 @@ class RollbackBody(RequestBody):
     """Which earlier version, and why."""
 
     environment: EnvironmentName = Field(default=PRODUCTION, description=PLACED)
-
     to_version: int | None = Field(
         default=None,
         ge=1,
