@@ -14,6 +14,7 @@ EVENT_NAMESPACE = UUID("6f2f3f55-2a6c-5f0e-9b3e-5d0c1a3f7e10")
 """Root of all derived event ids; changing it would rename every event."""
 
 NAME_PATTERN = r"^[a-z][a-z0-9-]{0,62}$"
+Ratio = Annotated[float, Field(ge=0, le=1)]
 PipelineName = Annotated[str, Field(pattern=NAME_PATTERN, examples=["bike-demand"])]
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 import yaml
 from driftloop.contracts.approval import Approval
 from driftloop.contracts.attachments import Attachment, check_attachments
-from driftloop.contracts.base import NAME_PATTERN, Section
+from driftloop.contracts.base import NAME_PATTERN, Ratio, Section
 from driftloop.contracts.checks import (
     CHECKS,
     AnyCheck,
@@ -24,6 +24,7 @@ from driftloop.contracts.checks import (
 from driftloop.contracts.freeze import FreezeWindow
 from driftloop.contracts.labelling import LabellingSection
 from driftloop.contracts.moments import check_timezone, fixed_moment, moment_text
+from driftloop.contracts.monitoring import MonitorSection
 from driftloop.contracts.networks import NetworksSection
 from driftloop.contracts.own_candidates import (
     OWN_KEYS,
@@ -54,7 +55,6 @@ from pydantic import (
 )
 
 Task = Literal["regression", "binary", "multiclass"]
-Ratio = Annotated[float, Field(ge=0, le=1)]
 AnswersLogged = Literal["all", "sample", "none"]
 DEFAULT_PROJECT = "default"
 RESERVED_COLUMNS = frozenset(
@@ -714,21 +714,6 @@ class ServingSection(Section):
         description="which answered requests are published, features and answers: "
         "[serving](serving.md#the-log-of-answers); sample: 500 rows a minute and "
         "version",
-    )
-
-
-class MonitorSection(Section):
-    """What is watched and who is told."""
-
-    window_rows: int = Field(default=168, ge=20, description="rows of one window")
-    feature_alpha: float = Field(
-        default=0.001, gt=0, lt=1, description="false alarms a feature test may raise"
-    )
-    error_sensitivity: float = Field(
-        default=1.0, gt=0, description="above 1: alarms earlier, and more often falsely"
-    )
-    fault_ratio: Ratio = Field(
-        default=0.2, description="share of bad rows in a window that is a fault"
     )
 
 

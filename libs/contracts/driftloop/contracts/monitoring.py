@@ -1,0 +1,19 @@
+"""What the monitor watches of a pipeline, and how closely."""
+
+from driftloop.contracts.base import Ratio, Section
+from pydantic import Field
+
+
+class MonitorSection(Section):
+    """What is watched and who is told."""
+
+    window_rows: int = Field(default=168, ge=20, description="rows of one window")
+    feature_alpha: float = Field(
+        default=0.001, gt=0, lt=1, description="false alarms a feature test may raise"
+    )
+    error_sensitivity: float = Field(
+        default=1.0, gt=0, description="above 1: alarms earlier, and more often falsely"
+    )
+    fault_ratio: Ratio = Field(
+        default=0.2, description="share of bad rows in a window that is a fault"
+    )
