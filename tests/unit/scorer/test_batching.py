@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from driftloop.contracts.profile import BatchCost, VersionProfile
 from driftloop.models.onnx_model import Predictions
 from driftloop.scorer.batching import Batching, Callee, Line, Request, joint
 from driftloop.scorer.feeds import Feeds
@@ -211,3 +212,25 @@ def test_joining_pays_where_a_call_costs_more_than_a_row() -> None:
     assert Pace(0.010, 0.0).joint_rows(0.001) == MOST_JOINT_ROWS
     assert Pace(0.010, 0.001).joint_rows(0.0) == 1  # turned off
     assert Pace(0.010, 0.001).joint_rows(10.0) == MOST_JOINT_ROWS
+
+
+def test_a_pace_is_what_the_trial_measured() -> None:
+    def profile(**p50_seconds: float) -> VersionProfile:
+        return VersionProfile(
+            machine="any",
+            onnx_runtime="1",
+            batches=[
+                BatchCost(rows=int(r[1:]), p50_seconds=s, p99_seconds=9, memory_bytes=0)
+                for r, s in p50_seconds.items()
+            ],
+        )
+
+    pace = Pace.of(profile(r1=0.011, r10=0.020, r100=0.110, r1000=9.0))
+    assert (pace.call_seconds, pace.row_seconds) == pytest.approx((0.010, 0.001))
+    assert pace.seconds(1) == pytest.approx(0.011)
+    # Quicker with more rows, as noise has it: rows cost nothing, never less.
+    assert Pace.of(profile(r1=0.011, r100=0.010)) == Pace(0.011, 0.0)
+    # Too slow to be tried with more rows: nothing is gained by joining them.
+    slow = Pace.of(profile(r1=0.6))
+    assert slow.seconds(10) == pytest.approx(6.0)
+    assert slow.joint_rows(10.0) == 1

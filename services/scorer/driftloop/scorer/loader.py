@@ -6,7 +6,6 @@ loaded and tried; then one assignment switches.
 
 import hashlib
 import json
-import math
 import queue
 import threading
 import time
@@ -15,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from uuid import uuid4
 
-import pyarrow as pa
 from driftloop.contracts.events import (
     Role,
     ScorerReported,
@@ -48,7 +46,6 @@ from driftloop.scorer.tables import ScorerAnnounced
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-PACE_ROWS, PACE_CALLS = 100, 5
 POLL_S = 0.1
 MAX_WAIT_S = 30.0
 logger = log(__name__)
@@ -76,31 +73,15 @@ def model_opener(
             )
         )
         onnx = OnnxModel.from_package(package)
-        rows = check_samples(onnx, manifest.inputs, package.files[SAMPLES_FILE])
+        check_samples(onnx, manifest.inputs, package.files[SAMPLES_FILE])
         if kept is None:
             keep_profile(engine, digest, profile)
         return Loaded(
-            model.version, model.package, manifest, onnx, _pace(onnx, rows),
+            model.version, model.package, manifest, onnx, Pace.of(profile),
             explainer_of(onnx, manifest, package.files.get(REFERENCE_FILE)), profile,
         )  # fmt: skip
 
     return open_model
-
-
-def _pace(model: OnnxModel, rows: pa.RecordBatch) -> Pace:
-    """Call a model a few times, which also warms it up; the quickest call counts."""
-    many = pa.Table.from_batches([rows] * math.ceil(PACE_ROWS / rows.num_rows))
-
-    def quickest(table: pa.RecordBatch | pa.Table) -> float:
-        found = []
-        for _ in range(PACE_CALLS):
-            started = time.perf_counter()
-            model.predict(table)
-            found.append(time.perf_counter() - started)
-        return min(found)
-
-    one = quickest(rows.slice(0, 1))
-    return Pace.measured(one, quickest(many), many.num_rows)
 
 
 def announcer(outbox: OutboxRelay, replica: str, lease_seconds: float) -> Announce:

@@ -20,26 +20,35 @@ from driftloop.scorer.unfamiliar import Familiar
 
 logger = log(__name__)
 MOST_JOINT_ROWS = 100
-"""As far as a pace is measured."""
+"""A trial's profile has a call of as many."""
 NO_EXPLAINER = Unexplained("this version was loaded without rows to compare with")
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How long calls of a version take: one part by itself, one for each row."""
+    """How long calls of a version take: one part by itself, one for each row.
+
+    Processor time: that a machine was busy while a version was tried makes none slow.
+    """
 
     call_seconds: float
     row_seconds: float
 
     @classmethod
-    def measured(cls, one: float, many: float, rows: int) -> "Pace":
-        """Return the pace from the seconds of a call with one row and with ``rows``.
+    def of(cls, profile: VersionProfile) -> "Pace":
+        """Return the pace by the medians of a trial, for as many rows as are joined.
 
-        >>> Pace.measured(0.001, 0.010, 10).seconds(19)
-        0.019
+        A version whose second number of rows would have taken too long to try is one
+        whose rows each cost what the first did.
         """
-        row_seconds = max(0.0, many - one) / (rows - 1)
-        return cls(max(0.0, one - row_seconds), row_seconds)
+        tried = [cost for cost in profile.batches if cost.rows <= MOST_JOINT_ROWS]
+        one, many = tried[0], tried[-1]
+        if one is many:
+            return cls(0.0, one.p50_seconds / one.rows)
+        row_seconds = max(0.0, many.p50_seconds - one.p50_seconds) / (
+            many.rows - one.rows
+        )
+        return cls(max(0.0, one.p50_seconds - one.rows * row_seconds), row_seconds)
 
     def seconds(self, rows: int) -> float:
         """Return about how long a call with so many rows takes."""
@@ -69,7 +78,7 @@ class Loaded:
 
     Attributes
     ----------
-    pace : measured when it was loaded.
+    pace : by its trial.
     explainer : explains its answers; or why it has none.
     profile : what it cost in its trial on this machine.
     """
