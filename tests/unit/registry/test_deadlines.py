@@ -214,7 +214,7 @@ def test_the_log_gives_the_same(make: Make, reverse: bool) -> None:
 
 
 def test_a_yes_to_a_version_that_was_overtaken_is_told(make: Make) -> None:
-    """A newer one went into service meanwhile: the deployer says that it is too late."""
+    """A newer one went into service meanwhile: the deployer says it comes too late."""
     world = make()
     world.train("old")
     old = world.digest
@@ -233,6 +233,26 @@ def test_a_yes_to_a_version_that_was_overtaken_is_told(make: Make) -> None:
     world.deliver()
     assert [e.version for e in world.told(ModelApproved)] == [2, 1]
     assert world.standing().state == "superseded"
+
+
+@pytest.mark.parametrize("what", ["approve", "reject"])
+def test_a_registry_that_is_built_anew_tells_no_outcome_twice(
+    make: Make, what: str
+) -> None:
+    """Decisions may be read before the version: another cause, so another id."""
+    world = make()
+    world.train()
+    world.answer("bob", what)
+    world.deliver()
+    world.kill()
+    world.database.unlink()
+    world.start()
+    world.deliver("approval-given")
+    world.deliver()
+    told = [*world.told(ModelApproved), *world.told(ModelRejected)]
+    assert len(told) == 1
+    state = "approved" if what == "approve" else "rejected"
+    assert world.standing().state == state
 
 
 def given(version: int, digest: str) -> ApprovalGiven:
