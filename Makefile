@@ -29,7 +29,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
   --no-header --no-emit-index-url --no-annotate \
   $(foreach d,$(DISTRIBUTIONS),--no-emit-package driftloop-$(notdir $(d)))
 
-.PHONY: help setup setup-broker setup-torch setup-ray setup-mlflow setup-triton mlflow-answers protocol demo test fuzz test-gpu chaos lint isolated contracts migration secrets bench up down lock clean
+.PHONY: help setup setup-broker setup-torch setup-ray setup-mlflow setup-triton mlflow-answers protocol demo test fuzz simulate test-gpu chaos lint isolated contracts migration secrets bench up down lock clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{sub(/:.*/, "", $$1); printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}'
@@ -99,6 +99,9 @@ chaos: setup-torch  ## A minute of torch, killed a dozen times at random moments
 
 fuzz: setup setup-torch  ## Property tests with new examples at random; FUZZ=20 times as many
 	DRIFTLOOP_FUZZ=$(or $(FUZZ),20) $(BIN)/python -m pytest $$(grep -rl --include='*.py' '@given' tests/unit) tests/component/test_api.py
+
+simulate: setup  ## Histories at random with kills and outages (docs/reliability.md); SEEDS=2000 WORLD=chain FIRST=7
+	$(BIN)/python -m tests.simulation $(or $(SEEDS),2000) $(if $(WORLD),--world $(WORLD)) $(if $(FIRST),--first $(FIRST))
 
 test-gpu: setup-torch  ## Networks' tests on the GPU that is here; then its figures
 	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available() and "torch finds no GPU")'

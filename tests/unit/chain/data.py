@@ -6,9 +6,8 @@ there after a kill is what a new process would find.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from driftloop.ingest import handlers as ingest
 from driftloop.ingest.tables import TABLES as INGEST_TABLES
 from driftloop.runtime.artifacts import FolderStore
 from driftloop.runtime.database import open_database
-from driftloop.runtime.drivers.memory import MemoryBroker, MemoryPublisher
+from driftloop.runtime.drivers.memory import MemoryBroker
 from driftloop.runtime.envelope import decode
 from driftloop.runtime.handlers import Deps, handler_table
 from driftloop.runtime.outbox import OutboxRelay
@@ -43,6 +42,7 @@ from opentelemetry.trace import NoOpTracer
 from sqlalchemy import event as sql_events
 from sqlmodel import Session
 
+from tests.support.kills import Fuse, FusedPublisher
 from tests.unit.ingest.door import KEYS
 
 PARTITIONS = 2
@@ -50,38 +50,6 @@ DOORS: dict[RowKind, str] = {
     "observations": "observation-arrived",
     "labels": "label-arrived",
 }
-
-
-class Killed(BaseException):
-    """The process is gone: nothing after this line happens."""
-
-
-@dataclass
-class Fuse:
-    """Kills after a number of steps; a step is a place where a kill matters."""
-
-    steps_left: int | None = None
-    burnt_at: list[str] = field(default_factory=list)
-
-    def step(self, name: str) -> None:
-        if self.steps_left is None:
-            return
-        self.steps_left -= 1
-        if self.steps_left < 0:
-            self.steps_left = None
-            self.burnt_at.append(name)
-            raise Killed(name)
-
-
-class FusedPublisher(MemoryPublisher):
-    def __init__(self, broker: MemoryBroker, fuse: Fuse) -> None:
-        super().__init__(broker)
-        self._fuse = fuse
-
-    def publish(self, records: Sequence[Record], timeout_s: float = 30) -> None:
-        self._fuse.step("before publishing")
-        super().publish(records, timeout_s)
-        self._fuse.step("after publishing")
 
 
 class FusedStore(FolderStore):

@@ -15,7 +15,8 @@ from driftloop.monitor.turn import kinds_of
 from driftloop.trainer.dataset import read_rows
 from driftloop.trainer.encoding import features_of
 
-from tests.unit.chain.data import PARTITIONS, DataChain, Killed
+from tests.support.kills import Killed
+from tests.unit.chain.data import PARTITIONS, DataChain
 from tests.unit.payloads import SEEN_AS, SPEC, data_uri, digest, png, row
 
 PICTURES = [png(bytes([65 + number])) for number in range(3)]

@@ -12,7 +12,8 @@ from driftloop.contracts.pipeline import parse_pipeline
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.chain.data import PARTITIONS, DataChain, Killed
+from tests.support.kills import Killed
+from tests.unit.chain.data import PARTITIONS, DataChain
 from tests.unit.support import examples
 
 SPEC = parse_pipeline(

@@ -13,12 +13,22 @@ import pytest
 from driftloop.contracts.base import Chain, Meta
 from driftloop.contracts.identity import AuditNoted
 from driftloop.registry import audit
-from driftloop.registry.audit import Finding, Logged, LogUnreadError, RegistryAudit
+from driftloop.registry.audit import (
+    Anchoring,
+    Finding,
+    Logged,
+    LogUnreadError,
+    RegistryAudit,
+)
 from driftloop.runtime import database
+from driftloop.runtime.artifacts import FolderStore
 from driftloop.runtime.database import open_database
+from driftloop.runtime.outbox import OutboxRelay
+from opentelemetry.trace import NoOpTracer
 from sqlalchemy import Engine
 from sqlmodel import Session, delete
 
+from tests.unit.runtime.bench import RecordingPublisher
 from tests.unit.support import wait_until
 
 TOPIC = AuditNoted.topic()
@@ -105,3 +115,20 @@ def test_what_was_written_and_is_gone_is_found_at_once(
         session.commit()
     (found,) = trail.verify().breaks
     assert (found.position, found.kind) == (3, "removed")
+
+
+def test_a_head_is_anchored_once_whoever_is_started_again(tmp_path: Path) -> None:
+    """A second time would be the same event with other bytes: another time is in it."""
+    engine = open_database(f"sqlite:///{tmp_path}/r.db", [RegistryAudit])
+    publisher = RecordingPublisher()
+    outbox = OutboxRelay(
+        "registry", engine, publisher, FolderStore(tmp_path), NoOpTracer()
+    )
+    for number in range(2):
+        with Session(engine) as session:
+            audit.append(session, NOTES[number])
+            session.commit()
+        for _ in range(2):
+            Anchoring(engine, outbox).anchor()
+        assert len(publisher.sent) == number + 1
+    engine.dispose()

@@ -10,16 +10,18 @@ import pytest
 from driftloop.contracts.events import (
     AlertRaised,
     ApprovalExpired,
+    ApprovalGiven,
     ApprovalReminded,
     ApprovalRequested,
     ModelApproved,
+    ModelDeployed,
     ModelRegistered,
     ModelRejected,
 )
 from driftloop.registry.rebuild.state import snapshot_of
 
 from tests.unit.registry.approvals import HOUR, TABLE, Installation, Killed
-from tests.unit.registry.story import START
+from tests.unit.registry.story import NAME, START
 from tests.unit.scorer.packages import Factory
 
 Make = Callable[..., Installation]
@@ -209,3 +211,52 @@ def test_the_log_gives_the_same(make: Make, reverse: bool) -> None:
     assert rows() == before
     assert world.wait(0) == 0
     assert len({e.meta.id for e in world.told(ApprovalExpired)}) == 1
+
+
+def test_a_yes_to_a_version_that_was_overtaken_is_told(make: Make) -> None:
+    """A newer one went into service meanwhile: the deployer says it comes too late."""
+    world = make()
+    world.train("old")
+    old = world.digest
+    world.train("new")
+    world.say(given(2, world.digest), "yes-2")
+    world.deliver()
+    assert [e.version for e in world.told(ModelApproved)] == [2]
+    [first] = world.told(ModelApproved)
+    deployed = ModelDeployed(
+        pipeline=NAME, rollout_id="r", version=2, package=first.package, generation=1
+    )
+    world.say(deployed, "deployed-2")
+    world.deliver()
+    assert world.standing().state == "awaiting_approval"
+    world.say(given(1, old), "yes-1")
+    world.deliver()
+    assert [e.version for e in world.told(ModelApproved)] == [2, 1]
+    assert world.standing().state == "superseded"
+
+
+@pytest.mark.parametrize("what", ["approve", "reject"])
+def test_a_registry_that_is_built_anew_tells_no_outcome_twice(
+    make: Make, what: str
+) -> None:
+    """Decisions may be read before the version: another cause, so another id."""
+    world = make()
+    world.train()
+    world.answer("bob", what)
+    world.deliver()
+    world.kill()
+    world.database.unlink()
+    world.start()
+    world.deliver("approval-given")
+    world.deliver()
+    told = [*world.told(ModelApproved), *world.told(ModelRejected)]
+    assert len(told) == 1
+    state = "approved" if what == "approve" else "rejected"
+    assert world.standing().state == state
+
+
+def given(version: int, digest: str) -> ApprovalGiven:
+    return ApprovalGiven(
+        pipeline=NAME, version=version, decision="approve", by="bob", reason="better",
+        package_digest=digest,
+    )  # fmt: skip

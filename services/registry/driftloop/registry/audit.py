@@ -33,6 +33,8 @@ CATCH_UP_S = 20.0
 """For which a check waits until the trail has what the log has."""
 POLL_S = 0.1
 MAX_LOOKED_AT = 10_000
+ANCHORS = "/driftloop/registry/anchors"
+"""In place of a source, for anchors that were published."""
 
 
 class RegistryAudit(SQLModel, table=True):
@@ -146,10 +148,13 @@ class Anchoring:
             head = last_entry(session)
         if head is None or head.position == self._anchored:
             return
-        name = f"audit/{head.position}/{head.hash}"  # again after a start: the same id
+        name = f"audit/{head.position}/{head.hash}"
         cause_id = derived_id(name, AuditAnchored.topic(), 0)
-        with self._outbox.unit(Cause.none(cause_id)) as (_, events):
-            events.append(anchor_of(head))
+        with self._outbox.unit(Cause.none(cause_id)) as (session, events):
+            # Said once, also after a restart or beside a replica: a second time would
+            # be the same event with another time in it.
+            if database.remember(session.connection(), ANCHORS, cause_id):
+                events.append(anchor_of(head))
         self._anchored = head.position
 
 

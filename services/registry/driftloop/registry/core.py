@@ -150,7 +150,9 @@ def consequences(
             rejected_by=EXPIRY if after.state == "expired" else decided_by,
             comparison=compared_in_words(trained.evaluation),
         )
-    elif after.state == "approved":
+    elif after.state in {"approved", "superseded"}:
+        # Superseded: a newer version went into service while people decided. Their
+        # decision stands, and the deployer says that the version comes too late.
         yield ModelApproved(
             pipeline=pipeline,
             version=version,

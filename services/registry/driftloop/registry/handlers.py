@@ -273,7 +273,9 @@ def _followed(row: RegistryVersion, before: State, deps: Deps) -> Iterator[Event
     schedule(session, name, after)
     show(session, name)
     trained = ModelTrained.model_validate(row.trained)
-    yield from core.consequences(trained, row.fact().rule, before, after)
+    for event in core.consequences(trained, row.fact().rule, before, after):
+        if not deps.recorded.has_told(event):
+            yield event
 
 
 def _change(

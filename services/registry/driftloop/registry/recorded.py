@@ -2,11 +2,13 @@
 
 A gate's verdict depends on the pipeline file of its day and on a measured latency.
 A registry with an empty database therefore first reads what it once said, so that
-reading the log anew gives the same versions with the same verdicts.
+reading the log anew gives the same versions with the same verdicts. What became of a
+version is said once: read anew, the last fact about it may be another one, and the event
+would have another id, by which a deployer would take it for news.
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
 from driftloop.contracts.base import Event
@@ -14,7 +16,9 @@ from driftloop.contracts.events import (
     ApprovalRequested,
     ErasureCompleted,
     GateCheck,
+    ModelApproved,
     ModelRegistered,
+    ModelRejected,
     SettlementRequested,
 )
 from driftloop.registry.core import rule_in
@@ -27,6 +31,8 @@ from driftloop.runtime.transport import Message
 
 TOPICS = (
     ModelRegistered.topic(),
+    ModelApproved.topic(),
+    ModelRejected.topic(),
     ApprovalRequested.topic(),
     SettlementRequested.topic(),
     ErasureCompleted.topic(),
@@ -52,6 +58,7 @@ class RecordedVerdicts:
         self._newest: dict[str, int] = {}
         self._asked: dict[str, set[int]] = {}
         self._completed: dict[str, ErasureCompleted] = {}
+        self._outcomes: set[tuple[Hashable, ...]] = set()
 
     def add(self, event: Event) -> None:
         """Take one event of the topics."""
@@ -63,6 +70,8 @@ class RecordedVerdicts:
             rule = rule_in(event)
             if event.request == 1:  # later ones are in the log themselves
                 self._rules[event.pipeline, event.version] = rule
+        elif isinstance(event, ModelApproved | ModelRejected):
+            self._outcomes.add(_outcome(event))
         elif isinstance(event, SettlementRequested):
             self._asked.setdefault(event.erasure_id, set()).update(event.versions)
         elif isinstance(event, ErasureCompleted):
@@ -100,6 +109,19 @@ class RecordedVerdicts:
         wanted = (e for e in known if (e.pipeline, e.version) == (pipeline, version))
         return next(wanted, None)
 
+    def has_told(self, event: Event) -> bool:
+        """Whether the log says already that a version was approved, or rejected so.
+
+        Raises
+        ------
+        Retry
+            While the log is still being read.
+        """
+        if not isinstance(event, ModelApproved | ModelRejected):
+            return False
+        self._wait()
+        return _outcome(event) in self._outcomes
+
     def asked_erasure(self, erasure_id: str) -> frozenset[int]:
         """Return the versions that people were asked about."""
         self._wait()
@@ -113,6 +135,13 @@ class RecordedVerdicts:
     def _wait(self) -> None:
         if not self.complete.is_set():
             raise Retry("reading the verdicts that the log holds")
+
+
+def _outcome(event: ModelApproved | ModelRejected) -> tuple[Hashable, ...]:
+    """Return what an event says: a version is approved once, and may expire twice."""
+    if isinstance(event, ModelApproved):
+        return (event.pipeline, event.version)
+    return (event.pipeline, event.version, event.rejected_by, *event.reasons)
 
 
 def read_recorded(

@@ -1,0 +1,43 @@
+"""Thousands of histories of the product's own code keep its promises.
+
+``--seed N`` plays one again; ``make simulate`` plays others at random.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.playing import failure_of, play, scenario_of
+
+BLOCK = 50
+COUNTS = {"relay": 900, "policy": 60, "chain": 12}
+"""Of histories in the suite, by world: about a minute of a processor, all together."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "first_seed" not in metafunc.fixturenames:
+        return
+    seed = metafunc.config.getoption("seed", None)
+    cases = [
+        (world, first, min(BLOCK, count))
+        for world, count in COUNTS.items()
+        for first in range(0, count, BLOCK)
+    ]
+    if seed is not None:
+        cases = [(world, seed, 1) for world in COUNTS]
+    names = [f"{world}-{first}" for world, first, _ in cases]
+    metafunc.parametrize(("world", "first_seed", "count"), cases, ids=names)
+
+
+def test_invariants_hold(world: str, first_seed: int, count: int) -> None:
+    for seed in range(first_seed, first_seed + count):
+        failure = failure_of(world, seed)
+        assert failure is None, f"{world} {seed}:\n{failure}"
+
+
+@pytest.mark.parametrize("world", COUNTS)
+def test_a_seed_gives_the_same_history_again(world: str) -> None:
+    for seed in (3, 4):
+        one, other = (play(scenario_of(world, seed)) for _ in range(2))
+        assert one.told == other.told
+        assert one.records == other.records
