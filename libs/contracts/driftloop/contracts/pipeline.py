@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
+from driftloop.contracts.alerting import AlertsSection, keys_at
 from driftloop.contracts.approval import Approval
 from driftloop.contracts.attachments import Attachment, check_attachments
 from driftloop.contracts.base import NAME_PATTERN, Ratio, Section
@@ -751,6 +752,7 @@ class PipelineSpec(Section):
     rollout: RolloutSection = RolloutSection()
     serving: ServingSection = ServingSection()
     monitor: MonitorSection = MonitorSection()
+    alerts: AlertsSection = AlertsSection()
     retrain: RetrainSection = RetrainSection()
     labelling: LabellingSection = LabellingSection()
     automation: Literal["full", "approve", "advise"] = Field(
@@ -917,6 +919,8 @@ _CHECKS = {kind_of(check): check for check in CHECKS}
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     model: Any = PipelineSpec
+    if location[:1] == ("alerts",):
+        return keys_at(location[1:])
     if location[:1] == ("checks",):
         return sorted(_CHECKS[str(location[2])].model_fields)
     for part in location:

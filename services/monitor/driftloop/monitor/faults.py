@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from driftloop.contracts.alerts import AlertResolved
 from driftloop.contracts.base import Event
 from driftloop.contracts.events import (
     AlertRaised,
@@ -220,6 +221,7 @@ def _fault_begun(
                 title=f"Wrong values of {fault.column} ({fault.check})",
                 detail=f"{told.detail}. {explanation}",
                 owner=spec.owner,
+                can_end=True,
             )
             for fault, told in zip(new, evidence, strict=True)
         ),
@@ -237,13 +239,13 @@ def _fault_over(
             since=fault.since,
             until=until,
         ),
-        AlertRaised(
+        AlertResolved(
             pipeline=watch.pipeline,
-            condition=f"{fault.condition}:over",
-            severity="info",
-            title=f"Values of {fault.column} are right again",
-            detail=f"The fault ({fault.check}) lasted from {fault.since:%Y-%m-%d %H:%M}"
-            f" to about {until:%Y-%m-%d %H:%M}.",
+            condition=fault.condition,
+            at=until,
+            why=f"Values of {fault.column} are right again. The fault ({fault.check}) "
+            f"lasted from {fault.since:%Y-%m-%d %H:%M} to about "
+            f"{until:%Y-%m-%d %H:%M}.",
             owner=spec.owner,
         ),
     ]

@@ -20,7 +20,7 @@ from driftloop.contracts.events import (
 from driftloop.contracts.pipeline import PRODUCTION, PipelineSpec
 from driftloop.models import pairing
 from driftloop.models.pairing import Pair
-from driftloop.monitor import core, doors, faults, joining, metrics, skew, store
+from driftloop.monitor import core, doors, ending, faults, joining, metrics, skew, store
 from driftloop.monitor.error_drift import MAX_BLOCK_ROWS, MAX_BLOCKS, block_rows
 from driftloop.monitor.feature_drift import MIN_ROWS, Kind, Movement, movements
 from driftloop.monitor.labelled import with_labelled
@@ -104,23 +104,25 @@ def on_requests_answered(event: RequestsAnswered, deps: MonitorDeps) -> Iterator
 
 def on_model_deployed(event: ModelDeployed, deps: MonitorDeps) -> Iterator[Event]:
     turn = turn_of(event, deps)
+    owner = turn.spec.owner
+    yield from ending.over(turn.watch, event.version, event.meta.time, owner)
     _judge_from_now(turn, event.version, event.package)
     turn.save()
-    yield from ()
 
 
 def on_model_rolled_back(event: ModelRolledBack, deps: MonitorDeps) -> Iterator[Event]:
     turn = turn_of(event, deps)
     restored, judged = event.restored, turn.watch.reference
+    if restored and judged and judged.version == restored.version:
+        raise Skip("champion_unchanged")
+    number = restored.version if restored else None
+    yield from ending.over(turn.watch, number, event.meta.time, turn.spec.owner)
     if restored is None:
         turn.watch = core.withdrawn(turn.watch)
         store.drop_sample(deps.session, event.pipeline)
-    elif judged is not None and judged.version == restored.version:
-        raise Skip("champion_unchanged")
     else:
         _judge_from_now(turn, restored.version, restored.package)
     turn.save()
-    yield from ()
 
 
 def _judge_from_now(turn: Turn, version: int, package: PackageRef) -> None:

@@ -126,6 +126,7 @@ class Watch(Frozen):
     bad_spans : stretches of past jumps; blocks in them are not judged.
     told_columns : columns whose movement was told for the version in service.
     told_skew : checks and columns of serving skew that were told for it.
+    open_alerts : conditions that were told about it and that end with its service.
     asked_rows : rows asked at doors since their distribution was looked at.
     asked_minute : newest one of requests, with the rows kept of it (``minute_rows``)
         and the versions that gave them (``minute_versions``).
@@ -149,6 +150,7 @@ class Watch(Frozen):
     bad_spans: tuple[Span, ...] = ()
     told_columns: tuple[str, ...] = ()
     told_skew: tuple[str, ...] = ()
+    open_alerts: tuple[str, ...] = ()
     asked_rows: int = 0
     asked_minute: datetime | None = None
     minute_rows: int = 0
