@@ -897,7 +897,9 @@ def load_pipeline(path: Path) -> PipelineSpec:
 def _explain(problem: Any) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        known = _known_keys(problem["loc"][:-1])
+        inside = problem["loc"][:-1]
+        is_alert = inside[:1] == ("alerts",)
+        known = keys_at(inside[1:]) if is_alert else _known_keys(inside)
         near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         return f"{where}: unknown key; {hint}"
@@ -919,8 +921,6 @@ _CHECKS = {kind_of(check): check for check in CHECKS}
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     model: Any = PipelineSpec
-    if location[:1] == ("alerts",):
-        return keys_at(location[1:])
     if location[:1] == ("checks",):
         return sorted(_CHECKS[str(location[2])].model_fields)
     for part in location:
