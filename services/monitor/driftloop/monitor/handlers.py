@@ -13,6 +13,7 @@ from driftloop.contracts.events import (
     ModelRolledBack,
     PackageRef,
     RequestsAnswered,
+    RowKind,
     RowsEvent,
     Span,
     place_of,
@@ -20,7 +21,17 @@ from driftloop.contracts.events import (
 from driftloop.contracts.pipeline import PRODUCTION, PipelineSpec
 from driftloop.models import pairing
 from driftloop.models.pairing import Pair
-from driftloop.monitor import core, doors, ending, faults, joining, metrics, skew, store
+from driftloop.monitor import (
+    adaptive,
+    core,
+    doors,
+    ending,
+    faults,
+    joining,
+    metrics,
+    skew,
+    store,
+)
 from driftloop.monitor.error_drift import MAX_BLOCK_ROWS, MAX_BLOCKS, block_rows
 from driftloop.monitor.feature_drift import MIN_ROWS, Kind, Movement, movements
 from driftloop.monitor.labelled import with_labelled
@@ -146,8 +157,32 @@ def _quality(turn: Turn, event: BatchValidated | BatchRejected) -> Iterator[Even
         window = store.newest_batches(
             session, spec.name, event.kind, spec.monitor.window_rows
         )
-        yield from turn.told(faults.judge_quality(turn.watch, window, spec, event.kind))
+        limit_of = _usual(turn, event.kind)
+        yield from turn.told(
+            faults.judge_quality(turn.watch, window, spec, event.kind, limit_of)
+        )
     _prune(turn, event.span.end)
+
+
+def _usual(turn: Turn, kind: RowKind) -> faults.LimitOf | None:
+    """Return the limits that follow from the past; None: the file says one."""
+    session, monitor = turn.deps.session, turn.spec.monitor
+    rate = monitor.fault_false_alarms
+    if rate is None:
+        return None
+    rows = monitor.window_rows * (adaptive.wanted(rate) + 1)
+    batches = store.newest_batches(session, turn.spec.name, kind, rows)
+    *past, _ = adaptive.windows_of(batches, monitor.window_rows) or [[]]
+    spans = [span for span in turn.watch.faulty_spans if span.kind == kind]
+    begun = {f.column: f.since for f in turn.watch.faults if f.kind == kind}
+
+    def limit_of(column: str) -> float:
+        since = begun.get(column)
+        usual = [w for w in past if since is None or w[-1].end < since]
+        shares = faults.shares_of(usual, column, spans)
+        return adaptive.share_limit(shares, rate, monitor.fault_ratio)
+
+    return limit_of
 
 
 def _horizon(spec: PipelineSpec) -> timedelta:
