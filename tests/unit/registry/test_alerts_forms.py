@@ -9,6 +9,7 @@ import json
 import socket
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -187,7 +188,7 @@ def test_what_an_alert_says_chooses_no_receiver() -> None:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes, Any]]:
     """What leaves; names have the address that they say."""
     found: list[tuple[str, bytes, Any]] = []
-    known = {"hooks.example.org": "93.184.215.14", "inside.example.org": "10.0.0.7"}
+    known = {"hooks.example.org": "93.184.215.14", "inside.example.org": "192.0.2.7"}
     real = socket.getaddrinfo
 
     def look_up(host: str, port: int, **kind: Any) -> list[Any]:
@@ -235,6 +236,26 @@ def test_a_webhook_is_signed_as_the_standard_says(calls: Any) -> None:
     assert headers["webhook-signature"] != f"v1,{base64.b64encode(other).decode()}"
 
 
+def test_the_page_tells_how_to_check_it(
+    calls: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The function of docs/alerts.md takes ours, and no other body, secret or time."""
+    page = (Path(__file__).parents[3] / "docs/alerts.md").read_text("utf-8")
+    names: dict[str, Any] = {}
+    exec(page.split("```python\n")[1].split("```")[0], names)  # noqa: S102 - our page
+    monkeypatch.setattr("time.time", lambda: 1_700_000_010.0)
+    secret = "whsec_" + base64.b64encode(b"k" * 32).decode()
+    channel = WebhookChannel(kind="webhook", url=HOOK, secret="p")
+    sender(p={"value": secret}).send(channel, content(), "default")
+    ((_, body, headers),) = calls
+    genuine = names["is_genuine"]
+    assert genuine(secret, headers, body)
+    assert not genuine(secret, headers, body + b" ")
+    assert not genuine("whsec_eA==", headers, body)
+    monkeypatch.setattr("time.time", lambda: 1_700_001_000.0)
+    assert not genuine(secret, headers, body)
+
+
 def test_the_standards_own_example() -> None:
     """Source: the reference libraries' test vector of Standard Webhooks."""
     key = key_of("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
@@ -247,7 +268,7 @@ def test_the_standards_own_example() -> None:
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
-        ("https://inside.example.org/x", "is at 10.0.0.7, which is not public"),
+        ("https://inside.example.org/x", "is at 192.0.2.7, which is not public"),
         ("https://127.0.0.1/x", "'127.0.0.1' is no host that alerts may call"),
         ("https://169.254.169.254/latest/meta-data", "is no host that alerts"),
         ("http://hooks.example.org/x", "DRIFTLOOP_REGISTRY_ALERT_SCHEMES"),

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from datetime import time
 from fnmatch import fnmatchcase
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from driftloop.contracts.base import NAME_PATTERN, Section
 from driftloop.contracts.moments import check_timezone
@@ -88,7 +88,7 @@ class WebhookChannel(Section):
     """JSON, signed as Standard Webhooks says."""
 
     kind: Literal["webhook"]
-    url: str
+    url: str = Field(description="its host is one of the operator's list")
     secret: SecretName
 
     _url = field_validator("url")(_checked_url)
@@ -102,13 +102,17 @@ class TemplateChannel(Section):
     """
 
     kind: Literal["template"]
-    method: Literal["POST", "PUT", "PATCH", "GET"] = "POST"
-    url: str
-    headers: dict[str, str] = Field(default={})
+    method: Literal["POST", "PUT", "PATCH", "GET"] = Field(
+        default="POST", description="of HTTP"
+    )
+    url: str = Field(description="placeholders stand in its path and query")
+    headers: dict[str, str] = Field(default={}, description="such as Authorization")
     content: Literal["json", "form", "text"] = Field(
         default="json", description="what the body is, and how values are put into it"
     )
-    body: str = Field(default="", max_length=MAX_TEMPLATE)
+    body: str = Field(
+        default="", max_length=MAX_TEMPLATE, description="with placeholders"
+    )
 
     _url = field_validator("url")(_checked_url)
 
@@ -156,17 +160,24 @@ class TemplateChannel(Section):
         return sorted(set(names))
 
 
+def _without_discriminator(schema: dict[str, Any]) -> None:
+    """Take out what AsyncAPI writes in another way; `kind` says it all."""
+    schema.pop("discriminator", None)
+
+
 Channel = Annotated[
     EmailChannel | SlackChannel | TeamsChannel | WebhookChannel | TemplateChannel,
-    Field(discriminator="kind"),
+    Field(discriminator="kind", json_schema_extra=_without_discriminator),
 ]
 
 
 class Route(Section):
     """Which alerts go to which channels; all routes that fit count."""
 
-    channels: list[ChannelName] = Field(min_length=1)
-    severities: list[Severity] = Field(default=["warning", "critical"], min_length=1)
+    channels: list[ChannelName] = Field(min_length=1, description="where they go")
+    severities: list[Severity] = Field(
+        default=["warning", "critical"], min_length=1, description="of the alerts"
+    )
     condition: str = Field(
         default="*", description="of the alert, `*` for any text: `sensor_fault:*`"
     )
@@ -190,8 +201,12 @@ class Escalation(Section):
     """More people, when nobody has acknowledged an alert in time."""
 
     after_minutes: float = Field(gt=0, description="since the alert was first due")
-    channels: list[ChannelName] = Field(min_length=1)
-    severities: list[Severity] = Field(default=["critical"], min_length=1)
+    channels: list[ChannelName] = Field(
+        min_length=1, description="those that do not have it yet are called"
+    )
+    severities: list[Severity] = Field(
+        default=["critical"], min_length=1, description="of the alerts"
+    )
 
 
 class QuietHours(Section):
@@ -252,7 +267,10 @@ class AlertsSection(Section):
         description="it is over when it stays away so long; what comes back sooner is "
         "the same alert",
     )
-    quiet_hours: QuietHours | None = None
+    quiet_hours: QuietHours | None = Field(
+        default=None,
+        description="when notices wait: [below](#channels-routes-escalation)",
+    )
     resolved: bool = Field(default=True, description="tell when it is over, too")
 
     @model_validator(mode="after")
