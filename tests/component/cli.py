@@ -10,11 +10,14 @@ from pathlib import Path
 from tests.component.processes import TOKEN
 
 
-def run_cli(home: Path, bootstrap: str, *command: str, **urls: str) -> str:
-    """Run a command that has to succeed; return what it printed.
+def run_cli(
+    home: Path, bootstrap: str, *command: str, code: int = 0, **urls: str
+) -> str:
+    """Run a command; return what it printed.
 
     Parameters
     ----------
+    code : with which it has to end; unless 0, its complaint is returned.
     urls : ``REGISTRY_URL`` and the like.
     """
     done = subprocess.run(
@@ -32,5 +35,5 @@ def run_cli(home: Path, bootstrap: str, *command: str, **urls: str) -> str:
         },
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert done.returncode == code, done.stderr
+    return done.stderr if code else done.stdout

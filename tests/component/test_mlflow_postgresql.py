@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from driftloop.contracts.events import TrackingChanged
+from driftloop.registry.egress import Egress
 from driftloop.registry.mlflow import experiments, logged, runs
 from driftloop.registry.mlflow.apply import take
 from driftloop.registry.mlflow.errors import Refusal
@@ -18,7 +19,6 @@ from driftloop.registry.mlflow.registered import models, versions
 from driftloop.registry.mlflow.tables import TABLES
 from driftloop.registry.mlflow.webhooks.calls import Webhooks
 from driftloop.registry.mlflow.webhooks.delivery import Deliverer
-from driftloop.registry.mlflow.webhooks.egress import Egress
 from driftloop.registry.mlflow.webhooks.sealing import Sealer
 from driftloop.runtime.database import open_database
 from driftloop.runtime.drivers.memory import MemoryBroker

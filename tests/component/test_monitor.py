@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytest
+from driftloop.contracts.alerts import AlertResolved
 from driftloop.contracts.base import Event
 from driftloop.contracts.events import (
     AlertRaised,
@@ -42,7 +43,13 @@ E = TypeVar("E", bound=Event)
 DAYS = 45
 FAULTY = range(10, 14)
 CHANGED = 25
-KINDS = (PerformanceMeasured, DriftDetected, DriftEnded, AlertRaised)
+KINDS = (
+    PerformanceMeasured,
+    DriftDetected,
+    DriftEnded,
+    AlertRaised,
+    AlertResolved,
+)
 
 
 def doubled(number: int, size: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

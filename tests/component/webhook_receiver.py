@@ -9,12 +9,13 @@ from typing import Any, Self
 
 
 class Receiver:
-    """Takes what is posted; answers what it is told to."""
+    """Takes what is posted; answers what it is told to, and when ``hold`` is set."""
 
     def __init__(self) -> None:
         self.taken: list[tuple[dict[str, str], bytes]] = []
         self.paths: list[str] = []
         self.status = 200
+        self.hold: threading.Event | None = None
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -22,6 +23,8 @@ class Receiver:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.taken.append((dict(self.headers.items()), body))
                 receiver.paths.append(self.path)
+                if receiver.hold is not None:
+                    receiver.hold.wait(120)
                 self.send_response(receiver.status)
                 if receiver.status == 302:
                     self.send_header("Location", f"{receiver.url}/elsewhere")

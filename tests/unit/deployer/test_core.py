@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from driftloop.contracts.alerts import AlertResolved
 from driftloop.contracts.events import (
     AlertRaised,
     ModelDeployed,
@@ -127,6 +128,20 @@ def test_a_candidate_that_fails_on_rows_is_taken_back(second):
     events = second.report(2, row_count=24, error_count=3)
     (back,) = of(events, ModelRolledBack)
     assert "failed on 3 of 24 rows" in back.reason
+
+
+def test_what_fails_is_over_when_something_else_is_served():
+    """Told once while it is served; the end names the same condition."""
+    story = Story(spec(strategy="immediate"))
+    story.deploy(1)
+    (alert,) = of(story.report(1, state="failed"), AlertRaised)
+    assert alert.can_end
+    assert alert.condition.startswith("version-fails/")
+    assert not of(story.report(1, state="failed"), AlertRaised)
+    events = story.approve(2)
+    (over,) = of(events, AlertResolved)
+    assert over.condition == alert.condition
+    assert not of(story.report(2), AlertResolved)
 
 
 def test_a_worse_new_champion_is_taken_back_while_it_is_watched(second):

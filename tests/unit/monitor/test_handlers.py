@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from driftloop.contracts.alerts import AlertResolved
 from driftloop.contracts.base import Event
 from driftloop.contracts.events import (
     AlertRaised,
@@ -199,6 +200,15 @@ def test_moved_inputs_alone_are_told_and_no_reason_to_train(
     assert monitor.of(DriftDetected) == []
     alerts = [e.condition for e in monitor.of(AlertRaised)]
     assert alerts == ["feature_drift:v1:weight"]
+    assert monitor.of(AlertResolved) == []
+    monitor.take(calm.deployed(2))
+    (over,) = monitor.of(AlertResolved)
+    assert (over.condition, over.why[-28:]) == (
+        "feature_drift:v1:weight",
+        "version 2 is in service now.",
+    )
+    monitor.take(calm.deployed(3))  # what is over is over
+    assert len(monitor.of(AlertResolved)) == 1
 
 
 def test_repeats_wait_longer_each_time(monitor: InProcess, shop: Shop) -> None:
@@ -267,9 +277,11 @@ def test_quarantined_rows_are_a_fault_once_and_over_once(
     (end,) = monitor.of(DriftEnded)
     assert (end.cause, end.features, end.since) == ("sensor_fault", ["size"], day(10))
     assert end.until == day(15)
-    severities = [(e.severity, e.owner) for e in monitor.of(AlertRaised)]
-    assert severities == [("critical", "ada"), ("info", "ada")]
-    assert "to about 2024-01-16 00:00" in monitor.of(AlertRaised)[1].detail
+    (alert,) = monitor.of(AlertRaised)
+    assert (alert.severity, alert.owner, alert.can_end) == ("critical", "ada", True)
+    (over,) = monitor.of(AlertResolved)
+    assert (over.condition, over.at, over.owner) == (alert.condition, day(15), "ada")
+    assert "to about 2024-01-16 00:00" in over.why
     assert retrains(monitor) == []
 
 
@@ -339,7 +351,9 @@ def test_values_in_another_unit_are_a_fault_and_silence_the_error(
     (end,) = monitor.of(DriftEnded)
     assert (end.features, end.since, end.until) == (["weight"], day(20), day(27))
     assert retrains(monitor) == []
-    assert [e.severity for e in monitor.of(AlertRaised)] == ["critical", "info"]
+    (alert,) = monitor.of(AlertRaised)
+    assert alert.severity == "critical"
+    assert [e.condition for e in monitor.of(AlertResolved)] == [alert.condition]
 
 
 def test_after_a_roll_back_the_restored_version_is_judged(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from driftloop.contracts.alerts import AlertResolved
 from driftloop.contracts.events import (
     AlertRaised,
     ApprovalExpired,
@@ -74,6 +75,10 @@ def test_nobody_decides_in_time(make: Make) -> None:
     assert "ask again: driftloop request-approval bike-demand/1" in alert.detail
     assert world.standing().state == "expired"
     assert world.due() == []
+    assert world.told(AlertResolved) == []
+    world.ask_again("ann")
+    [over] = world.told(AlertResolved)
+    assert over.condition == alert.condition
 
 
 def test_what_is_said_after_the_end_does_not_count(make: Make) -> None:

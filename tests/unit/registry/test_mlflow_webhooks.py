@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 from driftloop.contracts.webhooks import WebhookDelivered
+from driftloop.registry.egress import Egress, RefusedError
 from driftloop.registry.mlflow import experiments, logged_models
 from driftloop.registry.mlflow.apply import take
 from driftloop.registry.mlflow.errors import Refusal
 from driftloop.registry.mlflow.registered import aliases, models, versions
 from driftloop.registry.mlflow.tables import TABLES
 from driftloop.registry.mlflow.webhooks.calls import Webhooks
-from driftloop.registry.mlflow.webhooks.egress import Egress, RefusedError
 from driftloop.registry.mlflow.webhooks.notices import EXAMPLES, headers_of
 from driftloop.registry.mlflow.webhooks.sealing import (
     Sealer,

@@ -54,6 +54,7 @@ TABLE = {
     "govern": "ml_infra_engineer",
     "approve": "approver",
     "operate": "ml_infra_engineer",
+    "attend": "data_engineer data_scientist ml_infra_engineer",
     "comment": "data_engineer data_scientist ml_infra_engineer approver auditor",
     "erase": "data_engineer approver",
     "settle": "approver",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
+from driftloop.contracts.alerts import AlertResolved
 from driftloop.contracts.base import Chain, Event, Meta
 from driftloop.contracts.events import (
     AlertRaised,
@@ -203,7 +204,11 @@ def test_a_missing_column_is_told_once_until_it_comes_again(desk: Desk) -> None:
     (detail,) = alerts(20, **full)
     assert "hum does not come any more; it may be null, so the rows go on" in detail
     assert alerts(20, **full) == []
-    assert alerts(20, **full, hum=[0.1]) == []
+    events = desk.send(20, **full, hum=[0.1])
+    assert not [e for e in events if isinstance(e, AlertRaised)]
+    (over,) = [e for e in events if isinstance(e, AlertResolved)]
+    assert over.condition.startswith("missing_column/hum/")
+    assert not [e for e in desk.send(9, **full) if isinstance(e, AlertResolved)]
     assert len(alerts(20, **full)) == 1
     without = {"count": [1], "sky": ["mist"], "hum": [0.1]}
     (detail,) = alerts(1, **without)

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from driftloop.cli import data, gc, letters, lineage, models, personal, stack
 from driftloop.cli.access import command as access
+from driftloop.cli.alerts.command import alerts_app
 from driftloop.cli.context import CommandError, connect
 from driftloop.cli.datasets.command import datasets_app
 from driftloop.cli.demo.command import DEFAULT_FOLDER, demo_command
@@ -74,6 +75,7 @@ letters_app = typer.Typer(
     help="Messages that could not be handled.", no_args_is_help=True
 )
 app.add_typer(letters_app, name="dead-letters", rich_help_panel="Pipelines and data")
+app.add_typer(alerts_app, name="alerts", rich_help_panel="Pipelines and data")
 app.add_typer(datasets_app, name="datasets", rich_help_panel="Pipelines and data")
 app.add_typer(erasures_app, name="erasures", rich_help_panel="Personal data")
 app.add_typer(federated_app, name="federated", rich_help_panel="Models")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
+from driftloop.contracts import alerts as a
 from driftloop.contracts import events as e
 from driftloop.contracts import scoring as s
 from driftloop.contracts.approval import in_words, seats_of
@@ -266,6 +267,20 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
     e.DriftEnded: _drift_ended,
     e.PerformanceMeasured: _performance,
     e.AlertRaised: lambda x: f"{x.severity}: {x.title}",
+    a.AlertResolved: lambda x: f"{x.condition}: {x.why}",
+    a.AlertAcknowledged: lambda x: (
+        f"{x.condition} by {x.by}" + (f": {x.note}" if x.note else "")
+    ),
+    a.AlertsSilenced: lambda x: (
+        f"{x.condition} until {x.until:%Y-%m-%d %H:%M} UTC by {x.by}: {x.reason}"
+        if x.change == "begun"
+        else f"{x.condition}: no longer, by {x.by}: {x.reason}"
+    ),
+    a.AlertDelivered: lambda x: (
+        f"{x.condition} {x.outcome.replace('_', ' ')}"
+        + (f" by {x.channel}" if x.channel else "")
+        + (f": {x.detail}" if x.detail else "")
+    ),
     e.LabelsWanted: _labels_wanted,
     e.RetrainRequested: lambda x: f"by {x.requested_by}: {x.reason}",
     e.TrainingStarted: lambda x: (

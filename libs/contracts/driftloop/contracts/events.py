@@ -563,6 +563,9 @@ class AlertRaised(Event):
     title: str
     detail: str
     owner: str | None = None
+    can_end: bool = Field(
+        default=False, description="`alert-resolved` says when it is over"
+    )
 
 
 class WantedLabel(Value):

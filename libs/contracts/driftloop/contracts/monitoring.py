@@ -17,3 +17,10 @@ class MonitorSection(Section):
     fault_ratio: Ratio = Field(
         default=0.2, description="share of bad rows in a window that is a fault"
     )
+    fault_false_alarms: float | None = Field(
+        default=None,
+        ge=0.005,
+        le=0.2,
+        description="in place of `fault_ratio`: a share that, by what was usual of the "
+        "column, so many of all windows exceed ([alerts.md](alerts.md#thresholds))",
+    )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
+from driftloop.contracts.alerting import AlertsSection, keys_at
 from driftloop.contracts.approval import Approval
 from driftloop.contracts.attachments import Attachment, check_attachments
 from driftloop.contracts.base import NAME_PATTERN, Ratio, Section
@@ -751,6 +752,7 @@ class PipelineSpec(Section):
     rollout: RolloutSection = RolloutSection()
     serving: ServingSection = ServingSection()
     monitor: MonitorSection = MonitorSection()
+    alerts: AlertsSection = AlertsSection()
     retrain: RetrainSection = RetrainSection()
     labelling: LabellingSection = LabellingSection()
     automation: Literal["full", "approve", "advise"] = Field(
@@ -895,7 +897,9 @@ def load_pipeline(path: Path) -> PipelineSpec:
 def _explain(problem: Any) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        known = _known_keys(problem["loc"][:-1])
+        inside = problem["loc"][:-1]
+        is_alert = inside[:1] == ("alerts",)
+        known = keys_at(inside[1:]) if is_alert else _known_keys(inside)
         near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         return f"{where}: unknown key; {hint}"

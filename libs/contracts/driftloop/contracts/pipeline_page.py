@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
+from driftloop.contracts.alerting import CHANNELS, Escalation, QuietHours, Route
 from driftloop.contracts.attachments import Attachment
 from driftloop.contracts.base import Section
 from driftloop.contracts.checks import CHECKS, Check, kind_of
@@ -178,6 +179,27 @@ kind; the others run where they are listed. All look at observations.
 """
 
 
+ALERTS_EXAMPLE = """\
+`alerts` says who is told of what ([alerts.md](alerts.md)):
+
+```yaml
+alerts:
+  channels:
+    team: {kind: slack, url_secret: slack-bikes}
+    mail: {kind: email, to: [owner, bikes@example.org]}
+    phone: {kind: webhook, url: "https://pager.example.org/in", secret: pager}
+  routes:
+    - {channels: [team]}
+    - {channels: [mail], severities: [critical], condition: "sensor_fault:*"}
+  escalation:
+    - {after_minutes: 30, channels: [phone]}
+  quiet_hours: {start: "22:00", end: "07:00", timezone: Europe/Berlin}
+```
+
+What a channel takes depends on its `kind`:
+"""
+
+
 def pipeline_page() -> str:
     """Return the whole page as Markdown."""
     lines = [OPENING, "## Top level", "", *_table(PipelineSpec)]
@@ -196,6 +218,9 @@ def pipeline_page() -> str:
             lines += _table(PrivacyRule)
             lines += ["", "### data.sources", "", SOURCES_EXAMPLE]
             lines += [*_table(PullSource), *_lines(SqlTable, "sources", "sql.")]
+        if name == "alerts":
+            lines += ["", "### Channels, routes, escalation", "", ALERTS_EXAMPLE]
+            lines += _alerts()
         if name == "rollout":
             lines += ["", "### rollout.freeze", "", FREEZE_EXAMPLE]
             lines += _table(FreezeWindow)
@@ -206,6 +231,24 @@ def pipeline_page() -> str:
             lines += ["", "### train.preprocessing", "", PREPROCESSING_EXAMPLE]
             lines += [*_table(Steps), *_own_lines(Cross, Steps)]
     return "\n".join([*lines, ""])
+
+
+def _alerts() -> Iterator[str]:
+    """One table over all kinds of channels, and what else a list or mapping holds."""
+    yield "| key | takes | default | meaning |"
+    yield "|---|---|---|---|"
+    for kind, channel in CHANNELS.items():
+        promise = (channel.__doc__ or "").strip().splitlines()[0]
+        yield f"| `{kind}` | channel | | {promise} |"
+        for line in _lines(channel, "alerts", f"{kind}."):
+            if not line.startswith(f"| `{kind}.kind`"):
+                yield line
+    for inner, section in (
+        ("routes.", Route),
+        ("escalation.", Escalation),
+        ("quiet_hours.", QuietHours),
+    ):
+        yield from _lines(section, "alerts", inner)
 
 
 def _new_lines(section: type[Section], parent: type[Section]) -> Iterator[str]:

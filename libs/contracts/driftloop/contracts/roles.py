@@ -13,19 +13,22 @@ from driftloop.contracts.base import NAME_PATTERN
 
 Action = Literal[
     "read", "send", "score", "train", "promote", "apply", "govern", "approve",
-    "operate", "comment", "erase", "settle", "reveal", "audit", "manage_access",
+    "operate", "attend", "comment", "erase", "settle", "reveal", "audit",
+    "manage_access",
 ]  # fmt: skip
 """What a route does; each declares one."""
 ACTIONS: tuple[Action, ...] = get_args(Action)
 
 EVERYWHERE = "*"
 GRANTS: dict[str, frozenset[Action]] = {
-    "data_engineer": frozenset({"read", "send", "erase", "reveal", "comment"}),
+    "data_engineer": frozenset(
+        {"read", "send", "erase", "reveal", "attend", "comment"}
+    ),
     "data_scientist": frozenset(
-        {"read", "score", "train", "promote", "apply", "comment"}
+        {"read", "score", "train", "promote", "apply", "attend", "comment"}
     ),
     "ml_infra_engineer": frozenset(
-        {"read", "score", "promote", "apply", "govern", "operate", "comment"}
+        {"read", "score", "promote", "apply", "govern", "operate", "attend", "comment"}
     ),
     "approver": frozenset({"read", "approve", "erase", "settle", "comment"}),
     "auditor": frozenset({"read", "audit", "comment"}),

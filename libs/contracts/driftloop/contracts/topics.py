@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
+from driftloop.contracts import alerts as a
 from driftloop.contracts import events as e
 from driftloop.contracts import identity as i
 from driftloop.contracts import scoring as s
@@ -96,8 +97,18 @@ TOPICS: tuple[Topic, ...] = (
     Topic(e.DriftEnded, ("monitor",), (), readers=("scorer",)),
     Topic(e.PerformanceMeasured, ("monitor",), ("trainer", "deployer")),
     Topic(
-        e.AlertRaised, ("validator", "monitor", "trainer", "registry", "deployer"), ()
+        e.AlertRaised,
+        ("validator", "monitor", "trainer", "registry", "deployer"),
+        ("registry",),
     ),
+    Topic(
+        a.AlertResolved,
+        ("validator", "monitor", "registry", "deployer"),
+        ("registry",),
+    ),
+    Topic(a.AlertAcknowledged, ("registry",), ("registry",)),
+    Topic(a.AlertsSilenced, ("registry",), ("registry",)),
+    Topic(a.AlertDelivered, ("registry",), ("registry",)),
     Topic(e.LabelsWanted, ("monitor",), ()),
     # training
     Topic(

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from driftloop.console.datasets import Versions
 from driftloop.console.quality import Quality
+from driftloop.contracts import alerts as a
 from driftloop.contracts import events as e
 from driftloop.contracts import scoring as s
 from driftloop.contracts.base import Event
@@ -20,6 +21,10 @@ DECISIONS: dict[type[Event], str] = {
     e.DriftDetected: "warn",
     e.DriftEnded: "quiet",
     e.AlertRaised: "warn",
+    a.AlertResolved: "good",
+    a.AlertAcknowledged: "person",
+    a.AlertsSilenced: "person",
+    a.AlertDelivered: "quiet",
     e.LabelsWanted: "person",
     e.RetrainRequested: "person",
     e.TrainingCancelRequested: "person",

@@ -46,6 +46,7 @@ from driftloop.deployer.state import (
 from driftloop.deployer.telling import (
     aim,
     alert_of_failing,
+    failure_over,
     impossible,
     not_steered,
     step_told,
@@ -413,6 +414,7 @@ def _settled(
     if wanted(after) != wanted(before):
         champion, candidate, share, recorded, ahead = wanted(after)
         after = after.model_copy(update={"generation": before.generation + 1})
+        told += [each.following(origin) for each in failure_over(before, origin.time)]
         told.append(
             ServingDesired(
                 pipeline=after.pipeline,

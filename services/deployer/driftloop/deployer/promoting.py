@@ -7,6 +7,7 @@ the world is told of it, and what follows when a version's rollout there has end
 from datetime import datetime
 from typing import Literal, NamedTuple
 
+from driftloop.contracts.alerts import AlertResolved
 from driftloop.contracts.approval import in_words, seats_of
 from driftloop.contracts.base import Event
 from driftloop.contracts.events import (
@@ -77,6 +78,10 @@ def placed(change: Change, environment: str) -> Change:
 def _placed(event: Event, environment: str) -> Event | None:
     if isinstance(event, ModelDeployed | ModelRolledBack):
         return None
+    if isinstance(event, AlertResolved):
+        return event.model_copy(
+            update={"condition": f"{environment}/{event.condition}"}
+        )
     if not isinstance(event, AlertRaised):
         return event.model_copy(update={"environment": environment})
     return event.model_copy(

@@ -1,5 +1,8 @@
 """What the deployer tells of a rollout, as events."""
 
+from datetime import datetime
+
+from driftloop.contracts.alerts import AlertResolved
 from driftloop.contracts.base import Event
 from driftloop.contracts.events import (
     AlertRaised,
@@ -71,7 +74,7 @@ def alert_of_failing(
         return serving, []
     alert = AlertRaised(
         pipeline=serving.pipeline,
-        condition=f"version-fails/{serving.generation}",
+        condition=_failing(serving),
         severity="critical",
         title=f"A version of {serving.pipeline} in service fails",
         detail="; ".join(
@@ -80,9 +83,28 @@ def alert_of_failing(
             for said in failing
         ),
         owner=spec.owner,
+        can_end=True,
     )
     update = {"alerted_generation": serving.generation}
     return serving.model_copy(update=update), [alert]
+
+
+def failure_over(serving: Serving, at: datetime) -> list[AlertResolved]:
+    """End the alert about what was served, when something else is to be."""
+    if not serving.generation or serving.alerted_generation != serving.generation:
+        return []
+    return [
+        AlertResolved(
+            pipeline=serving.pipeline,
+            condition=_failing(serving),
+            at=at,
+            why="What is served has changed; if it still fails, that is told anew.",
+        )
+    ]
+
+
+def _failing(serving: Serving) -> str:
+    return f"version-fails/{serving.generation}"
 
 
 def impossible(

@@ -35,6 +35,7 @@ MAX_DOUBLINGS = 3
 _NOTHING_TOLD: dict[str, tuple[str, ...]] = {
     "told_columns": (),
     "told_skew": (),
+    "open_alerts": (),
     "minute_versions": (),
 }
 
@@ -107,6 +108,7 @@ def judge_inputs(
         detail=f"{listed}, in rows from {span.start:%Y-%m-%d} to "
         f"{span.end:%Y-%m-%d}. The error decides whether to train.",
         owner=spec.owner,
+        can_end=True,
     )
     return watch.model_copy(update={"told_columns": told}), [alert]
 

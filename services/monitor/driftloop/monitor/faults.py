@@ -3,10 +3,11 @@
 A fault is told once when it begins and once when it is over.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from driftloop.contracts.alerts import AlertResolved
 from driftloop.contracts.base import Event
 from driftloop.contracts.events import (
     AlertRaised,
@@ -19,9 +20,11 @@ from driftloop.contracts.events import (
 )
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.monitor.sensors import Jump
-from driftloop.monitor.state import Fault, Watch
+from driftloop.monitor.state import ColumnSpan, Fault, Watch
 
 Conclusion = tuple[Watch, list[Event]]
+LimitOf = Callable[[str], float]
+MAX_FAULTY_SPANS = 100
 
 CLOSING_RATIO = 0.5
 """Of ``fault_ratio``: below it a fault is over. The gap keeps it from flickering."""
@@ -49,7 +52,11 @@ class Checked:
 
 
 def judge_quality(
-    watch: Watch, window: Sequence[Checked], spec: PipelineSpec, kind: RowKind
+    watch: Watch,
+    window: Sequence[Checked],
+    spec: PipelineSpec,
+    kind: RowKind,
+    limit_of: LimitOf | None = None,
 ) -> Conclusion:
     """Open and close faults by the share of quarantined rows.
 
@@ -57,23 +64,28 @@ def judge_quality(
     ----------
     window : newest batches of one ``kind``, oldest first. Below ``window_rows`` rows
         nothing is said.
+    limit_of : share that is a fault, by column; None: ``fault_ratio``.
     """
     total = sum(batch.row_count for batch in window)
     if total < spec.monitor.window_rows:
         return watch, []
     worst = _worst_checks(window)
-    limit = spec.monitor.fault_ratio
+    limit_of = limit_of or (lambda _: spec.monitor.fault_ratio)
     mine = [f for f in watch.faults if f.kind == kind and not f.is_jump]
     over = {
         fault: _last_bad(window, fault)
         for fault in mine
-        if _share(worst, fault, total) < limit * CLOSING_RATIO
+        if _share(worst, fault, total) < limit_of(fault.column) * CLOSING_RATIO
     }
+    watch = _with_spans(watch, kind, over)
     known = {fault.column for fault in watch.faults}
     new, evidence = [], []
     for column, found in worst.items():
         share = found.row_count / total
-        if share < limit or column in known:
+        if column in known:
+            continue
+        limit = limit_of(column)
+        if share < limit:
             continue
         since = min(
             b.start for b in window if any(r.field == column for r in b.reasons)
@@ -95,6 +107,38 @@ def judge_quality(
             )
         )
     return _with_faults(watch, new, over, evidence, window[-1].end, spec)
+
+
+def shares_of(
+    windows: Sequence[Sequence[Checked]],
+    column: str,
+    left_out: Sequence[ColumnSpan] = (),
+) -> list[float]:
+    """Return the share of bad rows of a column in each window, without faulty times."""
+    spans = [each.span for each in left_out if each.column == column]
+    found = []
+    for window in windows:
+        start, end = window[0].start, window[-1].end
+        if any(span.start <= end and start <= span.end for span in spans):
+            continue
+        worst = _worst_checks(window).get(column)
+        total = sum(batch.row_count for batch in window)
+        found.append(worst.row_count / total if worst else 0.0)
+    return found
+
+
+def _with_spans(watch: Watch, kind: RowKind, over: Mapping[Fault, datetime]) -> Watch:
+    """Remember when columns were wrong: what was then is not what is usual."""
+    new = [
+        ColumnSpan(
+            column=fault.column, kind=kind, span=Span(start=fault.since, end=until)
+        )
+        for fault, until in over.items()
+    ]
+    if not new:
+        return watch
+    spans = (*watch.faulty_spans, *new)[-MAX_FAULTY_SPANS:]
+    return watch.model_copy(update={"faulty_spans": spans})
 
 
 def _worst_checks(window: Sequence[Checked]) -> dict[str, RejectReason]:
@@ -220,6 +264,7 @@ def _fault_begun(
                 title=f"Wrong values of {fault.column} ({fault.check})",
                 detail=f"{told.detail}. {explanation}",
                 owner=spec.owner,
+                can_end=True,
             )
             for fault, told in zip(new, evidence, strict=True)
         ),
@@ -237,13 +282,13 @@ def _fault_over(
             since=fault.since,
             until=until,
         ),
-        AlertRaised(
+        AlertResolved(
             pipeline=watch.pipeline,
-            condition=f"{fault.condition}:over",
-            severity="info",
-            title=f"Values of {fault.column} are right again",
-            detail=f"The fault ({fault.check}) lasted from {fault.since:%Y-%m-%d %H:%M}"
-            f" to about {until:%Y-%m-%d %H:%M}.",
+            condition=fault.condition,
+            at=until,
+            why=f"Values of {fault.column} are right again. The fault ({fault.check}) "
+            f"lasted from {fault.since:%Y-%m-%d %H:%M} to about "
+            f"{until:%Y-%m-%d %H:%M}.",
             owner=spec.owner,
         ),
     ]

@@ -13,6 +13,7 @@ from driftloop.contracts.events import (
     ModelRolledBack,
     PackageRef,
     RequestsAnswered,
+    RowKind,
     RowsEvent,
     Span,
     place_of,
@@ -20,7 +21,17 @@ from driftloop.contracts.events import (
 from driftloop.contracts.pipeline import PRODUCTION, PipelineSpec
 from driftloop.models import pairing
 from driftloop.models.pairing import Pair
-from driftloop.monitor import core, doors, faults, joining, metrics, skew, store
+from driftloop.monitor import (
+    adaptive,
+    core,
+    doors,
+    ending,
+    faults,
+    joining,
+    metrics,
+    skew,
+    store,
+)
 from driftloop.monitor.error_drift import MAX_BLOCK_ROWS, MAX_BLOCKS, block_rows
 from driftloop.monitor.feature_drift import MIN_ROWS, Kind, Movement, movements
 from driftloop.monitor.labelled import with_labelled
@@ -104,23 +115,25 @@ def on_requests_answered(event: RequestsAnswered, deps: MonitorDeps) -> Iterator
 
 def on_model_deployed(event: ModelDeployed, deps: MonitorDeps) -> Iterator[Event]:
     turn = turn_of(event, deps)
+    owner = turn.spec.owner
+    yield from ending.over(turn.watch, event.version, event.meta.time, owner)
     _judge_from_now(turn, event.version, event.package)
     turn.save()
-    yield from ()
 
 
 def on_model_rolled_back(event: ModelRolledBack, deps: MonitorDeps) -> Iterator[Event]:
     turn = turn_of(event, deps)
     restored, judged = event.restored, turn.watch.reference
+    if restored and judged and judged.version == restored.version:
+        raise Skip("champion_unchanged")
+    number = restored.version if restored else None
+    yield from ending.over(turn.watch, number, event.meta.time, turn.spec.owner)
     if restored is None:
         turn.watch = core.withdrawn(turn.watch)
         store.drop_sample(deps.session, event.pipeline)
-    elif judged is not None and judged.version == restored.version:
-        raise Skip("champion_unchanged")
     else:
         _judge_from_now(turn, restored.version, restored.package)
     turn.save()
-    yield from ()
 
 
 def _judge_from_now(turn: Turn, version: int, package: PackageRef) -> None:
@@ -144,8 +157,32 @@ def _quality(turn: Turn, event: BatchValidated | BatchRejected) -> Iterator[Even
         window = store.newest_batches(
             session, spec.name, event.kind, spec.monitor.window_rows
         )
-        yield from turn.told(faults.judge_quality(turn.watch, window, spec, event.kind))
+        limit_of = _usual(turn, event.kind)
+        yield from turn.told(
+            faults.judge_quality(turn.watch, window, spec, event.kind, limit_of)
+        )
     _prune(turn, event.span.end)
+
+
+def _usual(turn: Turn, kind: RowKind) -> faults.LimitOf | None:
+    """Return the limits that follow from the past; None: the file says one."""
+    session, monitor = turn.deps.session, turn.spec.monitor
+    rate = monitor.fault_false_alarms
+    if rate is None:
+        return None
+    rows = monitor.window_rows * (adaptive.wanted(rate) + 1)
+    batches = store.newest_batches(session, turn.spec.name, kind, rows)
+    *past, _ = adaptive.windows_of(batches, monitor.window_rows) or [[]]
+    spans = [span for span in turn.watch.faulty_spans if span.kind == kind]
+    begun = {f.column: f.since for f in turn.watch.faults if f.kind == kind}
+
+    def limit_of(column: str) -> float:
+        since = begun.get(column)
+        usual = [w for w in past if since is None or w[-1].end < since]
+        shares = faults.shares_of(usual, column, spans)
+        return adaptive.share_limit(shares, rate, monitor.fault_ratio)
+
+    return limit_of
 
 
 def _horizon(spec: PipelineSpec) -> timedelta:

@@ -193,6 +193,7 @@ def judge_skew(
             detail=f"{difference.detail}. Size {difference.size:.2f}. Training cannot "
             "cure it: make the callers send, or the door read, what is learned from.",
             owner=spec.owner,
+            can_end=True,
         )
         for key, difference in sorted(new.items())
     ]

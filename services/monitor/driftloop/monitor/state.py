@@ -35,6 +35,14 @@ class Fault(Frozen):
         return f"sensor_fault:{self.column}:{self.since:%Y-%m-%dT%H:%M}"
 
 
+class ColumnSpan(Frozen):
+    """A time in which a column of one kind of rows was wrong."""
+
+    column: str
+    kind: RowKind
+    span: Span
+
+
 class Reference(Frozen):
     """How good a version was before it went into service, on its hold-out.
 
@@ -124,8 +132,10 @@ class Watch(Frozen):
     next_block : number of the next closed block.
     targets : of the newest labelled rows; how hard the present is to guess.
     bad_spans : stretches of past jumps; blocks in them are not judged.
+    faulty_spans : the newest past faults that the checks found.
     told_columns : columns whose movement was told for the version in service.
     told_skew : checks and columns of serving skew that were told for it.
+    open_alerts : conditions that were told about it and that end with its service.
     asked_rows : rows asked at doors since their distribution was looked at.
     asked_minute : newest one of requests, with the rows kept of it (``minute_rows``)
         and the versions that gave them (``minute_versions``).
@@ -147,8 +157,10 @@ class Watch(Frozen):
     verdict: Verdict | None = None
     faults: tuple[Fault, ...] = ()
     bad_spans: tuple[Span, ...] = ()
+    faulty_spans: tuple[ColumnSpan, ...] = ()
     told_columns: tuple[str, ...] = ()
     told_skew: tuple[str, ...] = ()
+    open_alerts: tuple[str, ...] = ()
     asked_rows: int = 0
     asked_minute: datetime | None = None
     minute_rows: int = 0

@@ -7,7 +7,7 @@ import pyarrow as pa
 from driftloop.contracts.base import Event
 from driftloop.contracts.events import DriftDetected, Evaluation, PackageRef
 from driftloop.contracts.pipeline import PipelineSpec
-from driftloop.monitor import faults, metrics, store
+from driftloop.monitor import ending, faults, metrics, store
 from driftloop.monitor.feature_drift import Kind
 from driftloop.monitor.state import Watch
 from driftloop.runtime.handlers import Deps
@@ -49,6 +49,7 @@ class Turn:
 
     def told(self, conclusion: faults.Conclusion) -> Iterator[Event]:
         self.watch, events = conclusion
+        self.watch = ending.noted(self.watch, events)
         for event in events:
             if isinstance(event, DriftDetected):
                 metrics.VERDICTS.labels(event.pipeline, event.cause).inc()

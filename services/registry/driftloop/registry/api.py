@@ -2,6 +2,7 @@
 
 from driftloop.contracts.identity import TokenChanged
 from driftloop.registry.access import access_routes
+from driftloop.registry.alerting.rest import Alerting, alert_routes
 from driftloop.registry.audit_api import audit_routes
 from driftloop.registry.changes.rest import Streams, change_routes
 from driftloop.registry.comments.rest import comment_routes
@@ -35,7 +36,10 @@ RESOURCES = (
 
 
 def api_router(
-    context: Context, tokens: StateView[TokenChanged], streams: Streams
+    context: Context,
+    tokens: StateView[TokenChanged],
+    streams: Streams,
+    alerting: Alerting,
 ) -> GuardedRouter:
     """Return every route; each says which right it takes."""
     router = GuardedRouter(
@@ -53,6 +57,7 @@ def api_router(
     for routes in RESOURCES:
         router.include_router(routes(context))
     router.include_router(change_routes(context, streams))
+    router.include_router(alert_routes(context, alerting))
     router.include_router(lineage_routes(context))
     router.include_router(erasure_routes(context))
     router.include_router(access_routes(context, tokens))

@@ -1,19 +1,27 @@
 """The registry: versions, gate, approvals, and the REST interface."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
 from driftloop.contracts.base import Meta
 from driftloop.contracts.identity import TokenChanged
+from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.contracts.topics import BY_NAME
 from driftloop.registry.access import first_admin
+from driftloop.registry.alerting import tables as alert_tables
+from driftloop.registry.alerting.alone import Alone
+from driftloop.registry.alerting.delivery import Deliverer as AlertDeliverer
+from driftloop.registry.alerting.rest import Alerting
+from driftloop.registry.alerting.seeing import Sight
+from driftloop.registry.alerting.sending import sender_of
 from driftloop.registry.api import api_router
 from driftloop.registry.audit import Anchoring
 from driftloop.registry.changes.rest import Streams
 from driftloop.registry.deadlines import TOPICS as APPROVAL_TOPICS
 from driftloop.registry.deadlines import Deadlines
+from driftloop.registry.egress import Egress
 from driftloop.registry.every_table import EVERY_TABLE
 from driftloop.registry.handlers import HANDLERS, Deps
 from driftloop.registry.inspection import Inspection
@@ -33,7 +41,6 @@ from driftloop.registry.mlflow.sweep import Sweep
 from driftloop.registry.mlflow.tracking import Tracking
 from driftloop.registry.mlflow.webhooks.calls import Webhooks
 from driftloop.registry.mlflow.webhooks.delivery import Deliverer
-from driftloop.registry.mlflow.webhooks.egress import Egress
 from driftloop.registry.mlflow.webhooks.sealing import open_sealer
 from driftloop.registry.recorded import RecordedVerdicts, read_recorded
 from driftloop.registry.requests import Requests
@@ -74,7 +81,9 @@ def build(runtime: Runtime[RegistrySettings]) -> Iterator[Parts[Deps]]:
         runtime.stopping,
     )
     tracking = Tracking(runtime)
-    deadlines = Deadlines(runtime.engine, runtime.outbox, partial(_ends, settings))
+    deadlines = Deadlines(
+        runtime.engine, runtime.outbox, partial(_ends, settings, APPROVAL_TOPICS)
+    )
     anchoring = Anchoring(runtime.engine, runtime.outbox)
     depot = Depot(
         tracking.journal,
@@ -106,6 +115,22 @@ def build(runtime: Runtime[RegistrySettings]) -> Iterator[Parts[Deps]]:
         settings.webhook_give_up_seconds,
         tracking.is_current,
     )
+    alerting = Alerting(
+        Sight(reader, partial(_specs, runtime), settings.alerts),
+        sender_of(settings),
+        settings.alert_console_url,
+    )
+    telling = AlertDeliverer(
+        runtime.engine,
+        runtime.outbox,
+        Alone(runtime.engine),
+        alerting.sight,
+        alerting.sender,
+        runtime.pipelines.caught_up.is_set,
+        settings.alert_console_url,
+        settings.alert_give_up_seconds,
+        partial(_ends, settings, alert_tables.TOPICS),
+    )
     streams = Streams(threading.Semaphore(settings.change_streams), runtime.stopping)
     reporter = Reporter(settings.openlineage_namespace, settings.broker)
     background: list[Background] = [
@@ -113,6 +138,7 @@ def build(runtime: Runtime[RegistrySettings]) -> Iterator[Parts[Deps]]:
         tracking.begin,
         tracking.publish,
         partial(deliverer.run, runtime.stopping),
+        partial(telling.run, runtime.stopping),
         partial(sweep.run, runtime.stopping),
         partial(anchoring.run, runtime.stopping),
         partial(deadlines.run, runtime.stopping),
@@ -139,7 +165,7 @@ def build(runtime: Runtime[RegistrySettings]) -> Iterator[Parts[Deps]]:
                 reporter,
                 tracking.journal.has,
             ),
-            routers=[api_router(context, tokens, streams), mlflow],
+            routers=[api_router(context, tokens, streams, alerting), mlflow],
             mount=lambda app: calls_first(app, mlflow),
             background=background,
             ready={
@@ -153,10 +179,15 @@ def build(runtime: Runtime[RegistrySettings]) -> Iterator[Parts[Deps]]:
         reader.dispose()
 
 
-def _ends(settings: RegistrySettings) -> dict[Partition, int]:
-    """Return where the topics about approvals end."""
-    found = bounds_of(settings.broker, APPROVAL_TOPICS, settings.kafka_config)
+def _ends(settings: RegistrySettings, topics: Sequence[str]) -> dict[Partition, int]:
+    """Return where topics end; those that are empty are left out."""
+    found = bounds_of(settings.broker, topics, settings.kafka_config)
     return {place: end for place, (start, end) in found.items() if start < end}
+
+
+def _specs(runtime: Runtime[RegistrySettings]) -> list[PipelineSpec]:
+    names = sorted(runtime.pipelines)
+    return [runtime.pipelines[name].spec for name in names]
 
 
 def _read_at(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from driftloop.contracts.alerts import AlertResolved
 from driftloop.contracts.approval import Approval, in_words, seats_of
 from driftloop.contracts.base import Event
 from driftloop.contracts.describe import compared_in_words
@@ -106,14 +107,30 @@ def expiry_alert(event: ApprovalExpired, owner: str | None) -> AlertRaised:
     said = ", ".join(event.said_yes) or "nobody"
     return AlertRaised(
         pipeline=event.pipeline,
-        condition=f"approval-expired/{event.version}/{event.request}",
+        condition=_expired(event.version, event.request),
         severity="warning",
         title=f"the approval of v{event.version} expired",
         detail=f"until {event.expires_at:%Y-%m-%d %H:%M} UTC {said} said yes, "
         f"{in_words(seats_of(event))} had to; ask again: driftloop request-approval "
         f"{event.pipeline}/{event.version}",
         owner=owner,
+        can_end=True,
     )
+
+
+def expiry_over(event: ApprovalRenewed, owner: str | None) -> AlertResolved:
+    """Return what people are told when the question is asked again."""
+    return AlertResolved(
+        pipeline=event.pipeline,
+        condition=_expired(event.version, event.request - 1),
+        at=event.meta.time,
+        why=f"{event.requested_by} has asked again: {event.reason}",
+        owner=owner,
+    )
+
+
+def _expired(version: int, request: int) -> str:
+    return f"approval-expired/{version}/{request}"
 
 
 def consequences(

@@ -1,5 +1,6 @@
 """Every table of the registry's database."""
 
+from driftloop.registry.alerting.tables import TABLES as ALERT_TABLES
 from driftloop.registry.audit import RegistryAudit
 from driftloop.registry.comments.tables import TABLES as COMMENT_TABLES
 from driftloop.registry.deadlines import RegistryDue
@@ -21,4 +22,5 @@ EVERY_TABLE: list[type[SQLModel]] = [
     *ERASURE_TABLES,
     *COMMENT_TABLES,
     *EDGE_TABLES,
+    *ALERT_TABLES,
 ]

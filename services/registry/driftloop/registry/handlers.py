@@ -36,6 +36,13 @@ from driftloop.contracts.identity import AuditNoted
 from driftloop.contracts.pipeline import PRODUCTION
 from driftloop.contracts.registered import VersionCreated
 from driftloop.registry import audit, core, tables
+from driftloop.registry.alerting.taking import (
+    on_alert_acknowledged,
+    on_alert_delivered,
+    on_alert_raised,
+    on_alert_resolved,
+    on_alerts_silenced,
+)
 from driftloop.registry.comments import tables as comments
 from driftloop.registry.deadlines import schedule
 from driftloop.registry.edges import following as edges
@@ -235,6 +242,7 @@ def on_approval_renewed(event: ApprovalRenewed, deps: Deps) -> Iterator[Event]:
         )
     )
     session.flush()
+    yield core.expiry_over(event, _owner(name, deps))
     yield from _changed(name, before, event.version, deps)
 
 
@@ -499,5 +507,10 @@ HANDLERS: list[runtime.EventHandler | runtime.Chunk] = [
     on_erasure_settled,
     on_comment_changed,
     on_audit_noted,
+    on_alert_raised,
+    on_alert_resolved,
+    on_alert_acknowledged,
+    on_alerts_silenced,
+    on_alert_delivered,
     runtime.Chunk(TrackingChanged.topic(), take_tracking, is_known),
 ]

@@ -3,7 +3,10 @@
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
+from driftloop.contracts.alerting import ADDRESS, AlertsSection
 from driftloop.models.settings import PackageSettings
+from driftloop.registry.alerting.secrets import AlertSecret
+from driftloop.registry.alerting.smtp import Security
 from pydantic import Field, SecretStr, model_validator
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -53,6 +56,52 @@ class RegistrySettings(PackageSettings):
     webhook_give_up_seconds: float = Field(
         default=86_400, gt=0, description="a delivery that still fails then is over"
     )
+    alerts: AlertsSection = Field(
+        default=AlertsSection(),
+        description="of pipelines whose file names no channel, JSON: as `alerts` there",
+    )
+    alert_secrets: dict[str, AlertSecret] = Field(
+        default_factory=dict,
+        description="that channels name, JSON: {name: {value, hosts, projects}}",
+    )
+    alert_hosts: list[str] = Field(
+        default_factory=list,
+        description="that alerts may call, JSON; *.example.org: those below; *: all",
+    )
+    alert_schemes: list[Literal["https", "http"]] = Field(
+        default=["https"], description="of addresses that alerts may call, JSON"
+    )
+    alert_private_addresses: bool = Field(
+        default=False, description="alerts may call private and loopback addresses"
+    )
+    alert_give_up_seconds: float = Field(
+        default=86_400, gt=0, description="a notice that still fails then is over"
+    )
+    alert_console_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s]+$",
+        description="where people reach the console; for links in notices",
+    )
+    alert_smtp_host: str | None = Field(
+        default=None, description="mail server; default: no mail is sent"
+    )
+    alert_smtp_port: int = Field(default=587, ge=1, le=65535)
+    alert_smtp_security: Security = Field(
+        default="starttls", description="tls: from the first byte, usually port 465"
+    )
+    alert_smtp_username: str = Field(default="", description="empty: no login")
+    alert_smtp_password: SecretStr | None = None
+    alert_smtp_trust: str | None = Field(
+        default=None,
+        description="file with the certificates that the mail server is checked by; "
+        "default: the system's",
+    )
+    alert_email_from: str = Field(
+        default="driftloop@localhost", description="sender of mails"
+    )
+    alert_email_domains: list[str] = Field(
+        default=["*"], description="that mails may go to, JSON; *: all"
+    )
     openlineage_namespace: str = Field(
         default="driftloop",
         min_length=1,
@@ -70,6 +119,22 @@ class RegistrySettings(PackageSettings):
     openlineage_token: SecretStr | None = Field(
         default=None, description="bearer token of the collector"
     )
+
+    @model_validator(mode="after")
+    def _check_mail(self) -> Self:
+        is_near = self.alert_smtp_host in LOOPBACK
+        is_open = self.alert_smtp_security == "none"
+        if self.alert_smtp_username and is_open and not is_near:
+            raise ValueError(
+                "DRIFTLOOP_REGISTRY_ALERT_SMTP_SECURITY: a password is not sent in the "
+                "open; use starttls or tls"
+            )
+        if not ADDRESS.fullmatch(self.alert_email_from):
+            raise ValueError(
+                "DRIFTLOOP_REGISTRY_ALERT_EMAIL_FROM: no address; write "
+                "driftloop@example.org"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_collector(self) -> Self:

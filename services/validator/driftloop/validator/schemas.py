@@ -11,6 +11,7 @@ from hashlib import blake2b
 
 import polars as pl
 import pyarrow as pa
+from driftloop.contracts.alerts import AlertResolved
 from driftloop.contracts.base import Event
 from driftloop.contracts.events import (
     AlertRaised,
@@ -126,14 +127,20 @@ class Review:
         ]
         if batch.is_learning and not self._has_schema:
             changes = [c for c in changes if c.told.kind == "missing_column"]
-        before = set(json.loads(self._row.told))
+        conditions = _conditions(self._row.told)
+        before = set(conditions)
         known = before - present(rows, features)
         fresh = [change for change in changes if change.keys - known]
         told = known.union(*(change.keys for change in changes))
+        alerts = [(c, self._alert(c)) for c in fresh if c.feature is None]
         if told != before:
-            self._row.told = json.dumps(sorted(told))
+            over = [conditions.pop(key) for key in sorted(before - told)]
+            self._events += [self._over(condition) for condition in over if condition]
+            now = {key: alert.condition for c, alert in alerts for key in c.keys}
+            kept = {key: now.get(key, conditions.get(key, "")) for key in sorted(told)}
+            self._row.told = json.dumps(kept)
             self._session.add(self._row)
-        self._events += [self._alert(c) for c in fresh if c.feature is None]
+        self._events += [alert for _, alert in alerts]
         if any(c.feature for c in fresh):
             self._propose_changes(changes, features)
 
@@ -145,6 +152,17 @@ class Review:
             severity="warning",
             title=f"{told.column} does not come any more",
             detail=f"{told.column} {told.detail}",
+            owner=self._batch.spec.owner,
+            can_end=True,
+        )
+
+    def _over(self, condition: str) -> AlertResolved:
+        event = self._batch.event
+        return AlertResolved(
+            pipeline=event.pipeline,
+            condition=condition,
+            at=event.span.start,
+            why=f"It comes again, in rows from {event.span.start:%Y-%m-%d %H:%M}.",
             owner=self._batch.spec.owner,
         )
 
@@ -263,3 +281,9 @@ def _merged(
 def _digest(features: Mapping[str, Feature]) -> str:
     text = json.dumps({n: f.model_dump(mode="json") for n, f in features.items()})
     return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _conditions(told: str) -> dict[str, str]:
+    """Return what was told, with the condition of the alert about it; empty: none."""
+    found = json.loads(told)
+    return found if isinstance(found, dict) else dict.fromkeys(found, "")

@@ -67,7 +67,7 @@ class SchemaRow(SQLModel, table=True):
     ----------
     proposed, accepted : columns as JSON; accepted: only without a person.
     base : digest of the schema in force that ``proposed`` builds on.
-    told : what was told already, a JSON list.
+    told : what was told already, JSON: to the condition of an alert, or nothing.
     """
 
     __tablename__ = "validator_schema"

@@ -455,6 +455,28 @@ def upgrade() -> None:
         batch_op.create_index("mlflow_webhook_told_of", ["webhook_id"], unique=False)
 
     op.create_table(
+        "registry_alert_fact",
+        sa.Column("event_id", sa.String(), nullable=False),
+        sa.Column("topic", sa.String(), nullable=False),
+        sa.Column("pipeline", sa.String(), nullable=False),
+        sa.Column("alert_id", sa.String(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("content", sa.JSON(), nullable=False),
+        sa.Column("origin", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("event_id"),
+    )
+    with op.batch_alter_table("registry_alert_fact", schema=None) as batch_op:
+        batch_op.create_index(
+            batch_op.f("ix_registry_alert_fact_alert_id"), ["alert_id"], unique=False
+        )
+        batch_op.create_index(
+            batch_op.f("ix_registry_alert_fact_at"), ["at"], unique=False
+        )
+        batch_op.create_index(
+            batch_op.f("ix_registry_alert_fact_pipeline"), ["pipeline"], unique=False
+        )
+
+    op.create_table(
         "registry_audit",
         sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("content", sa.String(), nullable=False),

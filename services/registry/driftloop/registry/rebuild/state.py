@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from driftloop.registry.alerting.tables import RegistryAlertFact
 from driftloop.registry.comments.tables import RegistryComment
 from driftloop.registry.deadlines import RegistryDue
 from driftloop.registry.digests import digests, table_of
@@ -51,6 +52,7 @@ FACTS: tuple[type[SQLModel], ...] = (
     RegistryRolloutStep,
     RegistryComment,
     RegistryEdge,
+    RegistryAlertFact,
     *ERASURE_TABLES,
 )
 OF_THE_MACHINE = {"registry_version": {"latency_p99_ms"}}

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from driftloop.contracts import webhooks as w
-from driftloop.registry.mlflow import limits
-from driftloop.registry.mlflow.call import Call, Json, missing, object_of, page
-from driftloop.registry.mlflow.errors import Refusal, absent, invalid
-from driftloop.registry.mlflow.webhooks.egress import (
+from driftloop.registry.egress import (
     Egress,
     RefusedError,
     UnreachableError,
 )
+from driftloop.registry.mlflow import limits
+from driftloop.registry.mlflow.call import Call, Json, missing, object_of, page
+from driftloop.registry.mlflow.errors import Refusal, absent, invalid
 from driftloop.registry.mlflow.webhooks.notices import EXAMPLES, body_of, headers_of
 from driftloop.registry.mlflow.webhooks.sealing import Sealer, WebhookKeyError
 from sqlalchemy import Connection, Row, text

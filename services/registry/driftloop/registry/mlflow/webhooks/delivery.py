@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from driftloop.contracts.webhooks import WebhookDelivered
+from driftloop.registry.egress import RefusedError, UnreachableError
 from driftloop.registry.mlflow.errors import Refusal
 from driftloop.registry.mlflow.journal import Journal
 from driftloop.registry.mlflow.webhooks.calls import AnyRow, Webhooks
-from driftloop.registry.mlflow.webhooks.egress import RefusedError, UnreachableError
 from driftloop.registry.mlflow.webhooks.notices import (
     VERSION_CREATED,
     body_of,

@@ -4,9 +4,6 @@ Source: ``mlflow/webhooks/types.py`` and the calls of ``deliver_webhook`` in
 ``mlflow/server/handlers.py``.
 """
 
-import base64
-import hashlib
-import hmac
 import json
 import uuid
 from datetime import UTC, datetime
@@ -14,6 +11,7 @@ from typing import Any, NamedTuple
 
 from driftloop.contracts import registered as r
 from driftloop.contracts.base import EVENT_NAMESPACE
+from driftloop.registry import signing
 
 Data = dict[str, Any]
 EXAMPLES: dict[str, Data] = {
@@ -50,7 +48,6 @@ EXAMPLES: dict[str, Data] = {
 }
 """Each event that there is, with what a test sends; the fields are the real ones'."""
 VERSION_CREATED = "model_version.created"
-SIGNATURE_VERSION = "v1"
 
 
 class News(NamedTuple):
@@ -157,6 +154,4 @@ def headers_of(
 
 def signature(secret: str, delivery: str, now_s: int, body: bytes) -> str:
     """Return ``v1,`` and the HMAC-SHA256 of ``id.time.body`` in base64."""
-    signed = f"{delivery}.{now_s}.".encode() + body
-    digest = hmac.new(secret.encode(), signed, hashlib.sha256).digest()
-    return f"{SIGNATURE_VERSION},{base64.b64encode(digest).decode()}"
+    return signing.signature(secret.encode(), delivery, now_s, body)

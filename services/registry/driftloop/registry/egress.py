@@ -82,11 +82,15 @@ class Egress:
     schemes : ``https``, or also ``http``.
     with_private : whether addresses of this machine and of private networks are
         receivers, too.
+    whose : what calls, for the text of a refusal.
+    setting : beginning of the names of the settings that allow more.
     """
 
     hosts: Sequence[str]
     schemes: Sequence[str]
     with_private: bool = False
+    whose: str = "webhooks"
+    setting: str = "DRIFTLOOP_REGISTRY_WEBHOOK"
 
     def target_of(self, url: str) -> Target:
         """Take an address apart.
@@ -108,15 +112,15 @@ class Egress:
         if parts.scheme not in self.schemes:
             raise RefusedError(
                 f"the scheme is {parts.scheme!r}, and may be "
-                f"{' or '.join(self.schemes)} (DRIFTLOOP_REGISTRY_WEBHOOK_SCHEMES)"
+                f"{' or '.join(self.schemes)} ({self.setting}_SCHEMES)"
             )
         if "@" in parts.netloc or parts.fragment:
             raise RefusedError("a URL with a user or a fragment is not sent to")
         host = (parts.hostname or "").rstrip(".")
         if not host or not self._is_listed(host):
             raise RefusedError(
-                f"{host!r} is no host that webhooks may call; the operator lists them "
-                "in DRIFTLOOP_REGISTRY_WEBHOOK_HOSTS"
+                f"{host!r} is no host that {self.whose} may call; the operator lists "
+                f"them in {self.setting}_HOSTS"
             )
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         return Target(parts.scheme, host, port or PORTS[parts.scheme], path)
@@ -150,7 +154,7 @@ class Egress:
             if not (self.with_private or is_public(address)):
                 raise RefusedError(
                     f"{target.host} is at {address}, which is not public; "
-                    "DRIFTLOOP_REGISTRY_WEBHOOK_PRIVATE_ADDRESSES=true allows it"
+                    f"{self.setting}_PRIVATE_ADDRESSES=true allows it"
                 )
         return [str(address) for address in addresses]
 
@@ -162,7 +166,13 @@ class Egress:
             raise RefusedError(str(error)) from error
 
     def post(self, url: str, body: bytes, headers: dict[str, str]) -> Answer:
-        """Send a body; return what was answered, whatever it was.
+        """Send a body; return what was answered; see :meth:`request`."""
+        return self.request("POST", url, body, headers)
+
+    def request(
+        self, method: str, url: str, body: bytes, headers: dict[str, str]
+    ) -> Answer:
+        """Send a request; return what was answered, whatever it was.
 
         Raises
         ------
@@ -175,7 +185,7 @@ class Egress:
         problem: httpx.HTTPError | None = None
         for address in self.addresses_of(target):
             try:
-                return _post(target, address, body, headers)
+                return _send(method, target, address, body, headers)
             except httpx.ConnectError as error:  # nothing was sent: try the next one
                 problem = error
             except httpx.HTTPError as error:
@@ -185,7 +195,9 @@ class Egress:
         raise UnreachableError(f"{target.host}: {said}") from problem
 
 
-def _post(target: Target, address: str, body: bytes, headers: dict[str, str]) -> Answer:
+def _send(
+    method: str, target: Target, address: str, body: bytes, headers: dict[str, str]
+) -> Answer:
     place = f"[{address}]" if ":" in address else address
     host = f"[{target.host}]" if ":" in target.host else target.host
     if target.port != PORTS[target.scheme]:
@@ -195,7 +207,7 @@ def _post(target: Target, address: str, body: bytes, headers: dict[str, str]) ->
     with (
         httpx.Client(trust_env=False, timeout=timeout) as client,
         client.stream(
-            "POST",
+            method,
             f"{target.scheme}://{place}:{target.port}{target.path}",
             content=body,
             headers={**headers, "Host": host},

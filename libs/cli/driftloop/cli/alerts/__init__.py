@@ -1,0 +1,1 @@
+"""Alerts: what goes on, who looks after it, what is silenced."""
