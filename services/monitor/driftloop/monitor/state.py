@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from driftloop.contracts.events import RowKind, Span
+from driftloop.contracts.events import Cause, RowKind, Span
 from driftloop.models.losses import Target
 from pydantic import BaseModel, ConfigDict
 
@@ -21,6 +21,8 @@ class Fault(Frozen):
     check : the validator's check, or how the values jumped (``scale``, ``shift``,
         ``stuck``).
     is_jump : found in rows that passed validation: their errors do not count.
+    is_weighed : found by a verdict that weighed all causes, over a whole window.
+    cause : what it is a fault of.
     """
 
     column: str
@@ -28,11 +30,13 @@ class Fault(Frozen):
     check: str
     is_jump: bool
     since: datetime
+    is_weighed: bool = False
+    cause: Cause = "sensor_fault"
 
     @property
     def condition(self) -> str:
         """Name of this episode; another one of the same column has another."""
-        return f"sensor_fault:{self.column}:{self.since:%Y-%m-%dT%H:%M}"
+        return f"{self.cause}:{self.column}:{self.since:%Y-%m-%dT%H:%M}"
 
 
 class Reference(Frozen):
@@ -88,6 +92,7 @@ class Verdict(Frozen):
     ----------
     block : number of the last block that it rests on.
     level : the level before the rise, which stays the reference.
+    cause, features : what it said; None: it was said before verdicts were weighed.
     repeats : verdicts on this version before, each told later than the last.
     """
 
@@ -96,6 +101,8 @@ class Verdict(Frozen):
     block: int
     level: float
     repeats: int = 0
+    cause: Cause | None = None
+    features: tuple[str, ...] = ()
 
 
 class Asking(Frozen):
@@ -134,6 +141,7 @@ class Watch(Frozen):
     window_rows : rows in slices since then.
     judged_end : end of the newest block, in event time.
     pruned_at : event time at which rows behind the horizon were dropped last.
+    doubted_since : start of a rise whose cause was told to be open.
     labelling : on the way to the next rows that people should label.
     """
 
@@ -158,4 +166,5 @@ class Watch(Frozen):
     window_rows: int = 0
     judged_end: datetime | None = None
     pruned_at: datetime | None = None
+    doubted_since: datetime | None = None
     labelling: Asking = Asking()
