@@ -77,11 +77,11 @@ def bike() -> World:
     for name in ("hum", "windspeed"):
         features[name]["nullable"] = True
     features["sky"] = {"type": "category"}
-    del features["weathersit"], features["month"], features["season"]
+    del features["weathersit"]
     spec = PipelineSpec.model_validate(said)
     rows = example.rows.to_pandas()
     rows["sky"] = rows["weathersit"].map({1: "clear", 2: "mist", 3: "wet", 4: "wet"})
-    rows = rows.drop(columns=["weathersit", "month", "season"])
+    rows = rows.drop(columns=["weathersit"])
     rows = rows[(rows.event_time >= "2012-03-15") & (rows.event_time < "2012-11-15")]
     days = [day for _, day in rows.groupby(rows.event_time.dt.date) if len(day) == 24]
     return World(
@@ -129,7 +129,9 @@ def learn(world: World, rows: pd.DataFrame, folder: Path) -> Learned:
     signer = generate_key(folder / "key", folder / "key.pub")
     trusted = TrustedKeys.from_pems([signer.public_pem])
     using = Environment(FolderStore(folder / "artifacts"), trusted, None, 1, folder)
-    write_deltalake(str(folder / "rows"), pa.Table.from_pandas(rows, preserve_index=False))
+    write_deltalake(
+        str(folder / "rows"), pa.Table.from_pandas(rows, preserve_index=False)
+    )
     train = world.spec.train.model_copy(update={"window_days": None})
     spec = world.spec.model_copy(update={"train": train})
     span = Span(start=rows.event_time.iloc[0], end=rows.event_time.iloc[-1])
@@ -228,9 +230,11 @@ def stuck(draft: Draft) -> None:
     source = str(draft.dice.choice(SOURCES))
     for day in draft.sent:
         hit = (day.source == source) if draft.strength == 0 else day.source != ""
-        day.loc[hit, name] = draft.before[name].dropna().iloc[
-            (draft.before[name].dropna() - value).abs().argmin()
-        ]
+        day.loc[hit, name] = (
+            draft.before[name]
+            .dropna()
+            .iloc[(draft.before[name].dropna() - value).abs().argmin()]
+        )
 
 
 def scaled(draft: Draft) -> None:
@@ -350,17 +354,18 @@ def concept_gradual(draft: Draft) -> None:
 
 
 def concept_level(draft: Draft) -> None:
-    """All is more (or rainier) than it was, for the same inputs."""
+    """All is more (it rains in drier air) than it was, for the same inputs."""
     factor = draft.pick(1.3, 1.6, 2.2)
-    for labels in draft.labels:
-        target = draft.world.target
+    target = draft.world.target
+    for at, labels in enumerate(draft.labels):
         if draft.world.spec.task == "regression":
             labels[target] = np.round(labels[target] * factor)
         else:
-            dry = (labels[target] == "dry") & (
-                draft.dice.random(len(labels)) < 1 - 1 / factor
-            )
-            labels.loc[dry, target] = "wet"
+            rows = draft.sent[at]
+            damp = (rows["dew_point"] - rows["temperature"]).to_numpy()
+            usual = draft.before["dew_point"] - draft.before["temperature"]
+            is_damp = damp > np.quantile(usual, draft.pick(0.6, 0.45, 0.3))
+            labels.loc[is_damp, target] = "wet"
 
 
 def concept_hours(draft: Draft) -> None:
@@ -461,7 +466,9 @@ CASES: tuple[Case, ...] = (
     Case("schema_change", "removed", removed),
     Case("schema_change", "retyped", retyped),
     Case("schema_change", "recoded", recoded, worlds=("bike-demand",)),
-    Case("seasonality", "known season", days="season", also=("none",), worlds=("rain",)),
+    Case(
+        "seasonality", "known season", days="season", also=("none",), worlds=("rain",)
+    ),
     Case("population_shift", "unseen region", days="region"),
     Case("population_shift", "seen region", days="seen", also=("none",)),
     Case("concept_drift", "abrupt", concept_abrupt),
@@ -602,13 +609,14 @@ def _mixed(
         if number >= onset:
             w = day.source.map(weight).to_numpy()
             at = np.sort(dice.choice(len(day), len(day), p=w / w.sum()))
-            times, ids = day.event_time.to_numpy(), day.id.to_numpy()
-            day = day.iloc[at].reset_index(drop=True)
-            day["event_time"] = pd.to_datetime(times, utc=True).astype(
-                "datetime64[us, UTC]"
-            )
-            day["id"] = ids
-        mixed.append(day)
+            drawn = day.iloc[at].reset_index(drop=True)
+            for name in ("event_time", "id"):
+                drawn[name] = day[name].to_numpy()
+            times = pd.to_datetime(drawn["event_time"], utc=True)
+            drawn["event_time"] = times.astype("datetime64[us, UTC]")
+            mixed.append(drawn)
+        else:
+            mixed.append(day)
     return mixed
 
 

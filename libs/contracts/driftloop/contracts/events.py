@@ -6,7 +6,7 @@ says otherwise; ratios are 0 to 1.
 """
 
 from statistics import NormalDist
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from driftloop.contracts.base import Event, PipelineName, UtcTime, Value
 from driftloop.contracts.edge import EdgeReport
@@ -40,6 +40,7 @@ Cause = Literal[
     "traffic_mix",  # other shares of the same slices
     "not_enough_data",
 ]
+CAUSES: tuple[Cause, ...] = get_args(Cause)
 CURED_BY_TRAINING: frozenset[Cause] = frozenset({"concept_drift", "population_shift"})
 
 
@@ -500,7 +501,8 @@ class DriftDetected(Event):
         default=None, ge=0, le=1, description="that it is this cause; None: not weighed"
     )
     alternatives: dict[Cause, float] = Field(
-        default_factory=dict, description="confidence of other causes, the largest first"
+        default_factory=dict,
+        description="confidence of other causes, the largest first",
     )
     shares: dict[str, float] = Field(
         default_factory=dict, description="what each of the features carries of it"

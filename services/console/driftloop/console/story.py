@@ -18,6 +18,7 @@ DECISIONS: dict[type[Event], str] = {
     e.SchemaProposed: "person",
     e.SchemaAccepted: "plain",
     e.DriftDetected: "warn",
+    e.VerdictOverruled: "person",
     e.DriftEnded: "quiet",
     e.AlertRaised: "warn",
     e.LabelsWanted: "person",

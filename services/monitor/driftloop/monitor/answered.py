@@ -13,14 +13,18 @@ from driftloop.models.pairing import Pair, labelled
 Columns = dict[str, pa.Array]
 
 
-def answered(pairs: Sequence[Pair], metric: str, labeller: str | None) -> pa.RecordBatch:
+def answered(
+    pairs: Sequence[Pair], metric: str, labeller: str | None
+) -> pa.RecordBatch:
     """Return a row for each answer of the champion that has met its label.
 
     Columns: ``id``, ``event_time``, ``version``, ``labeller`` (null: whoever sent the
     row), ``loss``, and for regression ``target`` and ``said``; else ``target`` as text
     and ``said`` as shares in JSON.
     """
-    return pa.Table.from_batches(list(_by_version(pairs, metric, labeller))).combine_chunks().to_batches()[0]  # fmt: skip
+    found = pa.Table.from_batches(list(_by_version(pairs, metric, labeller)))
+    (rows,) = found.combine_chunks().to_batches()
+    return rows
 
 
 def _by_version(
@@ -33,7 +37,9 @@ def _by_version(
         return version(pair), pair[0].time_us, pair[0].row_id
 
     for number, group in groupby(sorted(pairs, key=place), key=version):
-        alone = [(said._replace(candidate_version=None), label) for said, label in group]
+        alone = [
+            (said._replace(candidate_version=None), label) for said, label in group
+        ]
         (rows,) = labelled(alone, metric)
         is_text = alone[0][1].text is not None
         yield pa.RecordBatch.from_pydict(
@@ -59,7 +65,8 @@ def outcomes(rows: pa.Table) -> tuple[Floats, Floats]:
     each class.
     """
     if not pa.types.is_string(rows.schema.field("target").type):
-        return numbers(rows.column("target"))[:, None], numbers(rows.column("said"))[:, None]  # fmt: skip
+        there, here = (numbers(rows.column(name)) for name in ("target", "said"))
+        return there[:, None], here[:, None]
     said = [json.loads(text) for text in rows.column("said").to_pylist()]
     classes = list(dict.fromkeys(name for shares in said[:1] for name in shares))
     return _shares(rows.column("target").to_pylist(), said, classes)
@@ -85,7 +92,10 @@ def outcomes_of_sample(
     if target not in names or "prediction" not in names:
         return None
     if "score" not in names:
-        truth, said = numbers(sample.column(target)), numbers(sample.column("prediction"))
+        truth, said = (
+            numbers(sample.column(target)),
+            numbers(sample.column("prediction")),
+        )
         return squared_or_absolute(metric, truth, said), truth[:, None], said[:, None]
     if not classes:
         return None

@@ -1,19 +1,23 @@
 """The stretches of rows that a verdict compares, from what the monitor keeps."""
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from driftloop.contracts.events import Span
 from driftloop.models.pairing import EPOCH
 from driftloop.monitor import answered, skew, store
 from driftloop.monitor.causes.stretch import NO_SOURCE, Stretch, stretches
 from driftloop.monitor.causes.weighing import MIN_ROWS
 from driftloop.monitor.turn import Turn, kinds_of, newest_rows
+from driftloop.monitor.verdicts import LabelledShares
 
 MAX_BEFORE_ROWS = 2000
 MAX_NOW_ROWS = 2000
+LAG_RATIO = 2.0
+"""Labels count as missing after so many times the longest that they took."""
 
 
 def labelled_stretches(
@@ -49,7 +53,10 @@ def labelled_stretches(
     since_us = (since - EPOCH) // np.timedelta64(1, "us").item()
     is_now, is_bad = times >= since_us, np.zeros(len(times), dtype=np.bool_)
     for span in turn.watch.bad_spans:
-        start, end = ((t - EPOCH) // np.timedelta64(1, "us").item() for t in (span.start, span.end))
+        start, end = (
+            (t - EPOCH) // np.timedelta64(1, "us").item()
+            for t in (span.start, span.end)
+        )
         is_bad |= (times >= start) & (times < end)
     now = whole.where(is_now & ~is_bad).newest(MAX_NOW_ROWS)
     before = whole.where(~is_now & ~is_bad).newest(MAX_BEFORE_ROWS)
@@ -84,7 +91,9 @@ def _kept(turn: Turn, kind: str) -> pa.Table | None:
 
 def _joined(said: pa.Table, inputs: pa.Table) -> pa.Table | None:
     """Return answered rows with their inputs, in order of event time."""
-    places = {row_id: at for at, row_id in enumerate(inputs.column(skew.ID).to_pylist())}
+    places = {
+        row_id: at for at, row_id in enumerate(inputs.column(skew.ID).to_pylist())
+    }
     pairs = [
         (at, places[row_id])
         for at, row_id in enumerate(said.column(skew.ID).to_pylist())
@@ -111,7 +120,9 @@ def _with_answers(rows: Stretch, table: pa.Table) -> Stretch:
         labeller=np.array(
             [
                 source if labeller is None else labeller
-                for labeller, source in zip(labellers, rows.source.tolist(), strict=True)
+                for labeller, source in zip(
+                    labellers, rows.source.tolist(), strict=True
+                )
             ],
             dtype=object,
         ),
@@ -128,3 +139,34 @@ def _with_sample(known: Stretch, sample: pa.Table, turn: Turn) -> Stretch:
     loss, target, said = found
     labeller = np.full(len(known), NO_SOURCE, dtype=object)
     return replace(known, loss=loss, target=target, said=said, labeller=labeller)
+
+
+def labelled_shares(turn: Turn, inputs: list[store.Slice]) -> LabelledShares | None:
+    """Return how many rows have their label, by the newest window and those before it.
+
+    Rows younger than labels take to come are left out.
+    """
+    spec, lag = turn.spec, turn.watch.label_lag_s
+    until = turn.watch.seen_until
+    if until is None or not inputs:
+        return None
+    lag_s = LAG_RATIO * (lag or 0.0)
+    due = until - timedelta(seconds=lag_s)
+    rows = store.rows_of(inputs)
+    times = rows.column("event_time").cast(pa.timestamp("us", "UTC"))
+    rows = rows.filter(pc.less_equal(times, pa.scalar(due, times.type)))
+    window_rows = spec.monitor.window_rows
+    if rows.num_rows < window_rows:
+        return None
+    rows = rows.sort_by([("event_time", "ascending")])
+    said = _kept(turn, store.LABELLED)
+    known = set() if said is None else set(said.column(skew.ID).to_pylist())
+    has = np.array([row_id in known for row_id in rows.column(skew.ID).to_pylist()])
+    now, before = has[-window_rows:], has[:-window_rows]
+    start, end = (
+        rows.column("event_time")[at].as_py() for at in (len(rows) - window_rows, -1)
+    )
+    share = float(before.mean()) if len(before) >= window_rows // 2 else None
+    return LabelledShares(
+        share, float(now.mean()), window_rows, Span(start=start, end=end)
+    )

@@ -66,9 +66,7 @@ def judge_quality(
     worst = _worst_checks(window)
     limit = spec.monitor.fault_ratio
     mine = [
-        f
-        for f in watch.faults
-        if f.kind == kind and not (f.is_jump or f.is_weighed)
+        f for f in watch.faults if f.kind == kind and not (f.is_jump or f.is_weighed)
     ]
     over = {
         fault: _last_bad(window, fault)
@@ -188,9 +186,7 @@ def _with_faults(
     for fault, until in over.items():
         events += fault_over(watch, fault, until, spec)
     for cause in dict.fromkeys(fault.cause for fault in new):
-        found = [
-            (f, e) for f, e in zip(new, evidence, strict=True) if f.cause == cause
-        ]
+        found = [(f, e) for f, e in zip(new, evidence, strict=True) if f.cause == cause]
         events += _fault_begun(watch, found, at, spec)
     return watch, events
 

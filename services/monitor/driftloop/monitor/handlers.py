@@ -15,8 +15,10 @@ from driftloop.contracts.events import (
     RequestsAnswered,
     RowsEvent,
     Span,
+    VerdictOverruled,
     place_of,
 )
+from driftloop.contracts.overruling import prior
 from driftloop.contracts.pipeline import PRODUCTION, PipelineSpec
 from driftloop.models import pairing
 from driftloop.models.pairing import Pair
@@ -27,6 +29,7 @@ from driftloop.monitor import (
     faults,
     joining,
     metrics,
+    overruled,
     skew,
     store,
     verdicts,
@@ -139,6 +142,12 @@ def on_model_rolled_back(event: ModelRolledBack, deps: MonitorDeps) -> Iterator[
     yield from ()
 
 
+def on_verdict_overruled(event: VerdictOverruled, deps: MonitorDeps) -> Iterator[Event]:
+    turn = turn_of(event, deps)
+    yield from turn.told(overruled.overruled(turn.watch, event, turn.spec))
+    turn.save()
+
+
 def _judge_from_now(turn: Turn, version: int, package: PackageRef) -> None:
     session, pipeline = turn.deps.session, turn.watch.pipeline
     packaged = turn.deps.open_package(package)
@@ -178,7 +187,8 @@ def _prune(turn: Turn, now: datetime) -> None:
     for name in (PRODUCTION, *_before_production(turn.spec)):
         joining.forget(session, place_of(pipeline, name), now - horizon)
     queue.forget(session, pipeline, now - horizon)
-    store.forget_batches(session, pipeline, now - horizon)
+    window_rows = turn.spec.monitor.window_rows
+    store.forget_batches(session, pipeline, now - horizon, window_rows)
     turn.watch = turn.watch.model_copy(update={"pruned_at": now})
 
 
@@ -189,8 +199,8 @@ def _inputs(turn: Turn, event: BatchValidated) -> Iterator[Event]:
     session, pipeline = turn.deps.session, event.pipeline
     kinds = kinds_of(turn.spec, event.rows)
     names = [name for name in kinds if name in event.rows.schema.names]
-    kept = [name for name in (skew.ID, "event_time", "source", *names)]
-    rows = event.rows.select([n for n in kept if n in event.rows.schema.names])
+    there = [n for n in ("event_time", "source") if n in event.rows.schema.names]
+    rows = event.rows.select([skew.ID, *there, *names])
     store.add_slice(session, pipeline, store.INPUTS, event.span, rows)
     seen_before = turn.watch.seen_until
     turn.watch = turn.watch.model_copy(
@@ -264,6 +274,7 @@ def _moved_inputs(turn: Turn, kinds: dict[str, Kind]) -> Iterator[Event]:
     )
     store.forget_slices(session, pipeline, window_rows)
     yield from _wrong_inputs(turn, before, slices)
+    yield from _missing_labels(turn, kept)
     sample = store.load_sample(session, pipeline)
     if sample is None:
         return
@@ -287,17 +298,22 @@ def _wrong_inputs(
     )
     if any(fault.is_weighed for fault in turn.watch.faults):
         found = moved_columns(before, now, known)
-        yield from turn.told(
-            verdicts.faults_over(turn.watch, found, span.start, spec)
-        )
+        yield from turn.told(verdicts.faults_over(turn.watch, found, span.start, spec))
     else:
         signals = weighing.gather(before, now, known, None, spec.monitor.window_rows)
-        weighed = weighing.weigh(signals)
+        weighed = weighing.weigh(signals, prior(turn.watch.overrulings))
         yield from turn.told(
             verdicts.input_fault(turn.watch, weighed, signals, span, spec)
         )
     if any(f.is_weighed and f.kind == "observations" for f in turn.watch.faults):
         store.mark_faulty(session, slices)
+
+
+def _missing_labels(turn: Turn, inputs: list[store.Slice]) -> Iterator[Event]:
+    """Ask of full windows whether their labels came as they used to."""
+    shares = compared.labelled_shares(turn, inputs)
+    if shares is not None and turn.watch.reference is not None:
+        yield from turn.told(verdicts.labels_missing(turn.watch, shares, turn.spec))
 
 
 def _keep_predictions(turn: Turn, event: BatchScored) -> None:
@@ -361,6 +377,7 @@ def _labelled(
     times = sorted(said.time_us for said, _ in pairs)
     span = Span(start=pairing.as_time(times[0]), end=pairing.as_time(times[-1]))
     store.add_slice(session, spec.name, store.LABELLED, span, rows)
+    turn.watch = verdicts.with_label_lag(turn.watch, span.end)
     has_closed = False
     for rows in pairing.labelled(pairs, spec.metric):
         performance = core.performance(spec.name, spec.metric, rows)
@@ -395,7 +412,7 @@ def _error(turn: Turn) -> Iterator[Event]:
         return
     since = blocks[rise.since].start
     signals = _signals(turn, since, rise, blocks)
-    weighed = weighing.weigh(signals)
+    weighed = weighing.weigh(signals, prior(watch.overrulings))
     said = _predictions_since(turn, since)
     yield from turn.told(
         verdicts.error_verdict(watch, blocks, rise, weighed, signals, said, spec)
@@ -463,4 +480,5 @@ HANDLERS: list[EventHandler] = [
     on_requests_answered,
     on_model_deployed,
     on_model_rolled_back,
+    on_verdict_overruled,
 ]

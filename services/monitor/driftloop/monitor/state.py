@@ -142,6 +142,9 @@ class Watch(Frozen):
     judged_end : end of the newest block, in event time.
     pruned_at : event time at which rows behind the horizon were dropped last.
     doubted_since : start of a rise whose cause was told to be open.
+    label_lag_s : the longest that labels came behind their rows, in event time.
+    told_unlabelled : version of which it was told that no label has come.
+    overrulings : causes of verdicts, with what people said instead; the newest.
     labelling : on the way to the next rows that people should label.
     """
 
@@ -167,4 +170,7 @@ class Watch(Frozen):
     judged_end: datetime | None = None
     pruned_at: datetime | None = None
     doubted_since: datetime | None = None
+    label_lag_s: float | None = None
+    told_unlabelled: int | None = None
+    overrulings: tuple[tuple[Cause, Cause], ...] = ()
     labelling: Asking = Asking()

@@ -99,7 +99,9 @@ _NEWEST_BATCHES = (
     .order_by(_BATCH.c.end.desc(), _BATCH.c.batch_id)
 )
 _FORGET_BATCHES = delete(_BATCH).where(
-    _BATCH.c.pipeline == _PIPELINE, _BATCH.c.end < bindparam("before")
+    _BATCH.c.pipeline == _PIPELINE,
+    _BATCH.c.kind == _KIND,
+    _BATCH.c.end < bindparam("before"),
 )
 _NEWEST_SLICES = (
     select(_SLICE)
@@ -244,10 +246,16 @@ def newest_batches(
     return found[::-1]
 
 
-def forget_batches(session: Session, pipeline: str, before: datetime) -> None:
-    session.connection().execute(
-        _FORGET_BATCHES, {"of_pipeline": pipeline, "before": before}
-    )
+def forget_batches(
+    session: Session, pipeline: str, before: datetime, window_rows: int
+) -> None:
+    """Drop what is behind ``before``, but for the newest window of either kind."""
+    kinds: tuple[RowKind, ...] = ("observations", "labels")
+    for kind in kinds:
+        window = newest_batches(session, pipeline, kind, window_rows)
+        first = min([before, *(batch.start for batch in window)])
+        values = {"of_pipeline": pipeline, "of_kind": kind, "before": first}
+        session.connection().execute(_FORGET_BATCHES, values)
 
 
 # ── windows ─────────────────────────────────────────────────────────────────

@@ -5,6 +5,7 @@ it is over; only a concept drift and a population shift may lead to a training.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from driftloop.contracts.events import (
@@ -32,6 +33,10 @@ SURE_FAULT = 0.6
 """Confidence from which a fault is told by the inputs alone, without any label."""
 MIN_FAULT_WEIGHT = 0.4
 """What has to speak for it, however little speaks for anything else."""
+MISSING, MISSING_RATIO = "labels missing", 0.3
+"""Labels stay away when so small a part of those that used to come comes."""
+MIN_LABELLED = 0.1
+"""Share of rows that used to get a label; where fewer do, none is missed."""
 OVER_RATIO = 1.15
 """Labels are right again when the error is at most so many times its usual level."""
 NAMES: Mapping[Cause, str] = {
@@ -162,7 +167,11 @@ def labels_over(
     spec: PipelineSpec,
 ) -> Conclusion:
     """Close a fault of labels once the error is what it usually is."""
-    mine = [f for f in watch.faults if f.is_weighed and f.kind == "labels"]
+    mine = [
+        f
+        for f in watch.faults
+        if f.is_weighed and f.kind == "labels" and f.check != MISSING
+    ]
     verdict = watch.verdict
     if not mine or verdict is None or len(blocks) < BLOCKS_PER_WINDOW:
         return watch, []
@@ -262,19 +271,18 @@ def _why(weighed: Weighed, spec: PipelineSpec) -> str:
 
 def evidence_of(signals: Signals) -> list[Evidence]:
     """Return the measurements behind a verdict."""
-    found = []
     moved = [m for m in signals.moved if not m.source and m.strength >= MIN_MOVED]
-    for m in sorted(moved, key=lambda m: -m.strength)[:MAX_CARRIERS]:
-        found.append(
-            Evidence(
-                signal=f"feature:{m.column}",
-                detector="KS" if m.is_amount else "total variation",
-                statistic=m.distance,
-                threshold=m.usual + MIN_MOVED * FULL_DISTANCE,
-                row_count=m.row_count,
-                detail=f"beside the rows just before; usual: {m.usual:.2f}",
-            )
+    found = [
+        Evidence(
+            signal=f"feature:{m.column}",
+            detector="KS" if m.is_amount else "total variation",
+            statistic=m.distance,
+            threshold=m.usual + MIN_MOVED * FULL_DISTANCE,
+            row_count=m.row_count,
+            detail=f"beside the rows just before; usual: {m.usual:.2f}",
         )
+        for m in sorted(moved, key=lambda m: -m.strength)[:MAX_CARRIERS]
+    ]
     split, can = signals.split, signals.learnable
     if split is not None:
         found.append(
@@ -330,4 +338,90 @@ def _prediction(movement: Movement) -> Evidence:
         threshold=MIN_EFFECT,
         p_value=movement.p_value,
         row_count=movement.row_count,
+    )
+
+
+# ── labels that stay away ───────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class LabelledShares:
+    """Shares of rows whose label has come; ``before`` None: none was due then.
+
+    Attributes
+    ----------
+    row_count : rows of now, whose labels should be there.
+    """
+
+    before: float | None
+    now: float
+    row_count: int
+    span: Span
+
+
+def with_label_lag(watch: Watch, labelled_until: datetime) -> Watch:
+    """Remember the longest that labels came behind their rows."""
+    if watch.seen_until is None:
+        return watch
+    lag = max(0.0, (watch.seen_until - labelled_until).total_seconds())
+    return watch.model_copy(update={"label_lag_s": max(lag, watch.label_lag_s or 0.0)})
+
+
+def labels_missing(
+    watch: Watch, shares: LabelledShares, spec: PipelineSpec
+) -> Conclusion:
+    """Say that labels stay away, that they come again, or that none has come yet."""
+    mine = [f for f in watch.faults if f.check == MISSING]
+    version = watch.reference.version if watch.reference else None
+    if shares.before is None or watch.label_lag_s is None:
+        if shares.now > 0 or watch.told_unlabelled == version:
+            return watch, []
+        why = f"None of the newest {shares.row_count} rows has its label yet."
+        watch = watch.model_copy(update={"told_unlabelled": version})
+        return watch, [_about_labels(watch, "not_enough_data", why, shares, spec)]
+    is_missing = shares.now < MISSING_RATIO * shares.before
+    if mine:
+        return (
+            (watch, []) if is_missing else _closed(watch, mine, shares.span.end, spec)
+        )
+    if not is_missing or watch.faults or shares.before < MIN_LABELLED:
+        return watch, []
+    why = f"Labels came for {shares.before:.0%} of rows, and now for {shares.now:.0%}."
+    told = _about_labels(watch, "label_fault", why, shares, spec)
+    watch, events = _with_fault(watch, told, spec)
+    faults = tuple(
+        f.model_copy(update={"check": MISSING}) if f.since == told.since else f
+        for f in watch.faults
+    )
+    return watch.model_copy(update={"faults": faults}), events
+
+
+def _about_labels(
+    watch: Watch,
+    cause: Cause,
+    why: str,
+    shares: LabelledShares,
+    spec: PipelineSpec,
+) -> DriftDetected:
+    owner = spec.owner or "the owner of the data"
+    return DriftDetected(
+        pipeline=watch.pipeline,
+        model_version=watch.reference.version if watch.reference else None,
+        cause=cause,
+        retrain_advised=False,
+        since=shares.span.start,
+        detected_at=shares.span.end,
+        features=[spec.data.target] if cause == "label_fault" else [],
+        evidence=[
+            Evidence(
+                signal="labels:share",
+                detector="share with a label",
+                statistic=shares.now,
+                threshold=MISSING_RATIO * (shares.before or 0.0),
+                row_count=shares.row_count,
+                detail=why,
+            )
+        ],
+        explanation=f"{why} {ENDINGS[cause].format(owner=owner)}",
+        confidence=1.0,
     )

@@ -20,6 +20,7 @@ from driftloop.contracts.events import (
     ModelApproved,
     ModelRejected,
     ModelTrained,
+    VerdictOverruled,
 )
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.registry.gate import passes
@@ -112,6 +113,26 @@ def expiry_alert(event: ApprovalExpired, owner: str | None) -> AlertRaised:
         detail=f"until {event.expires_at:%Y-%m-%d %H:%M} UTC {said} said yes, "
         f"{in_words(seats_of(event))} had to; ask again: driftloop request-approval "
         f"{event.pipeline}/{event.version}",
+        owner=owner,
+    )
+
+
+def overruled_alert(
+    event: VerdictOverruled, version: int, state: State, owner: str | None
+) -> AlertRaised:
+    """Return what people are told of a model whose reason was overruled."""
+    how = {
+        "deployed": f"driftloop rollback {event.pipeline} takes it out",
+        "awaiting_approval": f"driftloop reject {event.pipeline}/{version} refuses it",
+    }.get(state, f"driftloop rollback {event.pipeline} ends its rollout")
+    return AlertRaised(
+        pipeline=event.pipeline,
+        condition=f"verdict-overruled/{event.verdict_id}/{version}",
+        severity="warning",
+        title=f"v{version} was trained because of a verdict that did not hold",
+        detail=f"{event.overruled_by} says {event.cause.replace('_', ' ')}, not "
+        f"{event.verdict_cause.replace('_', ' ')}: {event.reason}. The version is "
+        f"{state.replace('_', ' ')}; {how}",
         owner=owner,
     )
 

@@ -9,6 +9,7 @@ from driftloop.registry.lineage.tables import TABLES as LINEAGE_TABLES
 from driftloop.registry.mlflow.registered.shown import SHOWN_TABLES
 from driftloop.registry.mlflow.tables import TABLES as TRACKING_TABLES
 from driftloop.registry.tables import TABLES
+from driftloop.registry.verdicts.tables import TABLES as VERDICT_TABLES
 from sqlmodel import SQLModel
 
 EVERY_TABLE: list[type[SQLModel]] = [
@@ -21,4 +22,5 @@ EVERY_TABLE: list[type[SQLModel]] = [
     *ERASURE_TABLES,
     *COMMENT_TABLES,
     *EDGE_TABLES,
+    *VERDICT_TABLES,
 ]

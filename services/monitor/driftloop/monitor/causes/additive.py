@@ -1,4 +1,4 @@
-"""Small models that a verdict asks: which stretch is a row of, and what follows from it.
+"""Small models that a verdict asks: of which stretch is a row, what follows from it.
 
 All are additive over binned columns and solved in closed form or by a few Newton steps,
 so that a verdict takes milliseconds and depends on no drawn number.
@@ -16,7 +16,7 @@ BINS = 8
 MAX_LISTED_CODES = 31
 RIDGES = (1.0, 4.0, 16.0, 64.0)
 """Penalties tried; that with the least leave-one-out error is taken."""
-CLASSIFIER_RIDGE = 4.0
+CLASSIFIER_RIDGE = 0.5
 NEWTON_STEPS = 8
 FOLDS = 4
 MAX_LOG_ODDS = 8.0
@@ -56,7 +56,7 @@ def _one_hot(at: npt.NDArray[np.int64], width: int) -> Floats:
 
 
 def design_of(rows: Stretch, leave_out: Collection[str] = ()) -> Design:
-    """Return the bins of a stretch's columns: quantiles, and its most frequent codes."""
+    """Return the bins of a stretch's columns: quantiles, the most frequent codes."""
     edges = {}
     for name, values in rows.amounts.items():
         known = values[np.isfinite(values)]

@@ -82,7 +82,7 @@ def _mean(values: Floats, weights: Floats) -> float:
 
 
 def _noise(values: Floats, weights: Floats) -> float:
-    """Standard error of a weighted mean of rows that resemble their neighbours."""
+    """Return the standard error of a weighted mean of rows like their neighbours."""
     runs = min(RUNS, len(values) // 4)
     if runs < 2:
         return float("inf")
@@ -148,7 +148,9 @@ def _mix(before: Stretch, now: Stretch, name: str) -> Mix | None:
     return Mix(name, max(0.0, moved - chance / 2), mix, rate, tuple(order))
 
 
-def is_unmoved_within(before: Stretch, now: Stretch, mix: Mix, leave_out: set[str]) -> float:
+def is_unmoved_within(
+    before: Stretch, now: Stretch, mix: Mix, leave_out: set[str]
+) -> float:
     """Return how far inputs are as before once the slices' shares are made equal, 0..1.
 
     Of the earlier rows so many are taken from each slice as there are now; what still
@@ -157,9 +159,7 @@ def is_unmoved_within(before: Stretch, now: Stretch, mix: Mix, leave_out: set[st
     there, here = codes_of(before, mix.column), codes_of(now, mix.column)
     taken = np.zeros(len(before), dtype=np.bool_)
     shares = {v: float((here == v).mean()) for v in set(here.tolist())}
-    sizes = [
-        (there == v).sum() / s for v, s in shares.items() if s >= MIN_SLICE_SHARE
-    ]
+    sizes = [(there == v).sum() / s for v, s in shares.items() if s >= MIN_SLICE_SHARE]
     count = min(sizes) if sizes else 0
     for value, share in shares.items():
         places = np.flatnonzero(there == value)
@@ -175,24 +175,35 @@ def is_unmoved_within(before: Stretch, now: Stretch, mix: Mix, leave_out: set[st
     return float(np.clip(1.6 - 2 * ranks, 0, 1))
 
 
-def works_without(before: Stretch, now: Stretch, moved: Moved, leave_out: set[str]) -> float:
-    """Return whether the rest of the inputs still tells the target, without a column.
+def works_without(
+    before: Stretch, now: Stretch, moved: Moved, leave_out: set[str]
+) -> float:
+    """Return whether a moved column moved the answers and left the target alone, 0..1.
 
-    A small model of the target without the column, made from the earlier rows, is no
-    worse on the rows of now if the world is as it was and only the column's values
-    are wrong. 1: no worse; 0: as much worse as the version in service.
+    Both are looked at beside what all other columns say of them. Wrong values of a
+    column move the answers of a model that uses it; the target follows only if the
+    world moved. 1: answers alone; 0: the target as far as the answers, or neither.
     """
     design = design_of(before, leave_out | {moved.column})
-    matrix = design.matrix(before)
-    fitted = regressed(matrix, before.target)
-    usual = np.abs(fitted.residuals).mean()
-    here = np.abs(now.target - design.matrix(now) @ fitted.weights).mean()
-    grown = float(now.loss.mean() / max(before.loss.mean(), 1e-12)) - 1
-    rest = float(here / max(usual, 1e-12)) - 1
-    return float(np.clip(1 - max(rest, 0) / max(grown, 0.1), 0, 1))
+    matrix, here = design.matrix(before), design.matrix(now)
+    runs = max(2, min(RUNS, len(before) // max(len(now), 1)))
+    steps = []
+    for there, seen in ((before.said, now.said), (before.target, now.target)):
+        fitted = regressed(matrix, there)
+        step = (seen - here @ fitted.weights).mean(axis=0)
+        parts = [p.mean(axis=0) for p in np.array_split(fitted.residuals, runs)]
+        steps.append((step, np.max(np.abs(parts), axis=0)))
+    (said, usual), (target, _) = steps
+    output = int(np.argmax(np.abs(said)))
+    if abs(said[output]) <= usual[output]:
+        return 0.0
+    follows = float(np.sign(said[output]) * target[output]) / abs(said[output])
+    return float(np.clip(1.4 - 2 * max(follows, 0.0), 0, 1))
 
 
-def unexplained(before: Stretch, now: Stretch, column: str, leave_out: set[str]) -> float:
+def unexplained(
+    before: Stretch, now: Stretch, column: str, leave_out: set[str]
+) -> float:
     """Return how far an amount left what the other columns say of it.
 
     In interquartile ranges of the column, beyond what runs of the earlier rows show by

@@ -42,7 +42,9 @@ class Moved:
     nulls : share of null now, less that of before.
     one_value : rows in the longest run of one value now, as a share of the rows, where
         before never had a run of a third of it; 0: not stuck.
-    unseen : share of values that never came before, less what is usual.
+    unseen : share of values that never came before, of those between the least and the
+        most that came, less what is usual: values of another scale fall between the
+        steps in which a sensor counts, another population's do not.
     outside : share of values beyond all that came before.
     gone : share of null in the newest quarter of the rows.
     apart : of one source's amounts: by how many interquartile ranges it moved away from
@@ -166,7 +168,7 @@ def _amount(
         usual=_usual(there, len(here)),
         nulls=nulls,
         one_value=_stuck(there, here) if is_sensor else 0.0,
-        unseen=_unseen(ever, there, here) if is_sensor and len(here) else 0.0,
+        unseen=_unseen(ever, here) if is_sensor and len(here) else 0.0,
         outside=float(((here < ever.min()) | (here > ever.max())).mean())
         if len(here)
         else 0.0,
@@ -190,7 +192,7 @@ def _usual(values: Floats, length: int) -> float:
         if moved is not None:
             found.append(moved.effect)
     chance = 0.87 * (1 / max(length, 1) + 1 / len(values)) ** 0.5
-    return max([chance, *found])
+    return float(max([chance, *found]))
 
 
 def _runs(values: Floats) -> int:
@@ -212,7 +214,7 @@ def _stuck(before: Floats, now: Floats) -> float:
     return share if _runs(now) >= LONG_RUNS * _runs(before) else 0.0
 
 
-def _unseen(ever: Floats, before: Floats, now: Floats) -> float:
+def _unseen(ever: Floats, now: Floats) -> float:
     """Return the share of values that are new, less how often a value comes once.
 
     The share of what comes once estimates that of what has never come: Good (1953),
@@ -220,7 +222,10 @@ def _unseen(ever: Floats, before: Floats, now: Floats) -> float:
     """
     _, counts = np.unique(ever, return_counts=True)
     usual = float((counts == 1).sum() / len(ever))
-    new = float((~np.isin(now, ever)).mean())
+    within = now[(now >= ever.min()) & (now <= ever.max())]
+    if len(within) < MIN_ROWS:
+        return 0.0
+    new = float((~np.isin(within, ever)).mean())
     # A column that is measured more finely than it is written shows new values anyway.
     return max(0.0, new - 2 * usual)
 
@@ -245,7 +250,9 @@ def _code(
         usual=max(usual, _usual_codes(there, len(here))),
         nulls=nulls,
         one_value=0.0,
-        unseen=float(np.mean([c not in ever for c in here.tolist()])) if len(here) else 0,
+        unseen=float(np.mean([c not in ever for c in here.tolist()]))
+        if len(here)
+        else 0,
         outside=0.0,
         row_count=len(now),
         gone=_gone(now == NO_VALUE),

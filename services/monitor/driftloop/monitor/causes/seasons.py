@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
-from driftloop.monitor.causes.stretch import Stretch
+import numpy.typing as npt
+from driftloop.monitor.causes.stretch import Mask, Stretch
 from driftloop.monitor.state import Block
 
 YEAR = timedelta(days=365.25)
@@ -85,24 +86,27 @@ def of_sample(known: Stretch, before: Stretch, now: Stretch) -> Season | None:
     return Season("the same season in the rows that the version learned from", grown)
 
 
-def _days(rows: Stretch) -> np.ndarray:
+def _days(rows: Stretch) -> npt.NDArray[np.int64]:
     """Return the days of the year of rows, 0 to 365."""
     times = rows.times_us.astype("datetime64[us]")
     year = times.astype("datetime64[Y]")
-    return (times - year).astype("timedelta64[D]").astype(np.int64)
+    found: npt.NDArray[np.int64] = (
+        (times - year).astype("timedelta64[D]").astype(np.int64)
+    )
+    return found
 
 
-def _covered(days: np.ndarray) -> int:
+def _covered(days: npt.NDArray[np.int64]) -> int:
     seen = np.zeros(366, dtype=np.bool_)
     for day in np.unique(days):
         seen[np.arange(day - NEAR_DAYS, day + NEAR_DAYS + 1) % 366] = True
     return int(seen.sum())
 
 
-def _near(days: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def _near(days: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> Mask:
     """Whether each day of the year is one of those wanted, or beside one."""
     near = np.zeros(366, dtype=np.bool_)
     for day in np.unique(wanted):
         near[np.arange(day - NEAR_DAYS, day + NEAR_DAYS + 1) % 366] = True
-    found: np.ndarray = near[days]
+    found: Mask = near[days]
     return found

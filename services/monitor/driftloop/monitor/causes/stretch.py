@@ -76,9 +76,7 @@ class Stretch:
         return self.where(np.arange(len(self)) >= len(self) - count)
 
 
-def stretches(
-    tables: Sequence[pa.Table], kinds: Mapping[str, Kind]
-) -> list[Stretch]:
+def stretches(tables: Sequence[pa.Table], kinds: Mapping[str, Kind]) -> list[Stretch]:
     """Return the features of several tables; what is a code is so in all of them.
 
     Parameters
@@ -86,7 +84,9 @@ def stretches(
     tables : with ``event_time`` and, where it is known, ``source``.
     """
     names = [n for n in kinds if any(n in t.schema.names for t in tables)]
-    raw = [{name: _values(table, name, kinds[name]) for name in names} for table in tables]
+    raw = [
+        {name: _values(table, name, kinds[name]) for name in names} for table in tables
+    ]
     codes = set()
     for name in names:
         found = [each[name] for each in raw]
@@ -100,7 +100,9 @@ def stretches(
         Stretch(
             times_us=_times(table),
             source=_sources(table),
-            amounts={n: v for n, v in each.items() if n not in codes},
+            amounts={
+                n: v.astype(np.float64) for n, v in each.items() if n not in codes
+            },
             codes={n: _coded(v) for n, v in each.items() if n in codes},
         )
         for table, each in zip(tables, raw, strict=True)

@@ -98,7 +98,10 @@ class Weighed:
 
 
 def gather(
-    before: Stretch, now: Stretch, known: Stretch, season: Season | None = None,
+    before: Stretch,
+    now: Stretch,
+    known: Stretch,
+    season: Season | None = None,
     window_rows: int = 168,
 ) -> Signals:
     """Measure all signals of two stretches.
@@ -108,6 +111,7 @@ def gather(
     before, now : labelled, where the error rose; else their inputs alone are weighed.
     known : rows that the version in service learned from.
     """
+    now = _told_alike(now)
     now = now.newest(max(MIN_RECENT_ROWS, round(RECENT_RATIO * len(now))))
     found = moved.moved_columns(before, now, known)
     slow = moved.slow_columns(before, window_rows)
@@ -137,6 +141,16 @@ def gather(
         season=season or seasons.of_sample(known, before, now),
         grown=float(now.loss.mean() / max(before.loss.mean(), 1e-12)),
     )  # fmt: skip
+
+
+def _told_alike(now: Stretch) -> Stretch:
+    """Leave out the newest rows that only some of the sources have sent yet."""
+    late = now.times_us >= np.median(now.times_us)
+    newest = [
+        now.times_us[now.source == source].max()
+        for source in set(now.source[late].tolist())
+    ]
+    return now.where(now.times_us <= min(newest)) if newest else now
 
 
 def weigh(signals: Signals, prior: Mapping[Cause, float] | None = None) -> Weighed:
@@ -229,11 +243,11 @@ def _sensor(signals: Signals) -> Speaking:
 
 def _wrong_values(signals: Signals, m: Moved) -> Speaking:
     """Weigh a column that moved by itself: a unit, an offset, one broken source."""
-    news = max(_ramp(m.unseen, 0.05, 0.5), _ramp(m.outside, 0.02, 0.3))
+    news = _ramp(m.unseen, 0.05, 0.4)
     own = signals.unexplained.get(m.column, 0.0)
     others = [u for name, u in signals.unexplained.items() if name != m.column]
     alone = _ramp(own, 0.1, 0.4) * _ramp(own - max(others, default=0.0), 0.0, 0.25)
-    works = _ramp(signals.works_without.get(m.column, 0.0), 0.2, 0.6)
+    works = signals.works_without.get(m.column, 0.0)
     if m.source:
         lone = _ramp(m.apart, 0.15, 0.5)
         weight = lone * (0.7 + 0.3 * max(news, works, alone))
@@ -243,8 +257,8 @@ def _wrong_values(signals: Signals, m: Moved) -> Speaking:
     elif signals.is_labelled:
         weight = alone * (0.4 * news + 0.6 * works)
         why = (
-            f"{m.column} alone moved (distance {m.distance:.2f}), and without it the "
-            "other inputs tell the target as well as before."
+            f"{m.column} alone moved (distance {m.distance:.2f}), and with it the "
+            "answers, while the target is as the other inputs say."
         )
     else:
         weight = 0.8 * alone * news
@@ -275,9 +289,7 @@ def _label(signals: Signals) -> Speaking:
     if signals.split is None:
         return Speaking()
     calm = 1 - _ramp(signals.split.shift, 0.4, 0.9)
-    found = [
-        s for of in signals.labellers for s in _of_labels(of)
-    ]
+    found = [s for of in signals.labellers for s in _of_labels(of)]
     can = signals.learnable
     if can is not None and can.before >= 0.12:
         weight = calm * _ramp(can.before - can.now, 0.4 * can.before, 0.8 * can.before)
@@ -300,8 +312,9 @@ def _of_labels(of: OfLabeller) -> Iterable[Speaking]:
     )  # fmt: skip
     there, here = of.agreement
     if there >= labels.MIN_AGREEMENT:
+        sure = _ramp(-here * of.row_count**0.5, 1.5, 3.5)
         yield Speaking(
-            _ramp(-here, 0.0, 0.3), {}, sources,
+            sure * _ramp(-here, 0.05, 0.25), {}, sources,
             f"Labels{whose} say the contrary of the answers that they agreed with.",
         )  # fmt: skip
     factor = max(of.factor, 1 / of.factor)
@@ -406,7 +419,9 @@ def _concept(signals: Signals, fault: float) -> Speaking:
     share = split.relation / split.total if split.total > 0 else 0.0
     weight = _ramp(share, 0.25, 0.7) * (0.3 + 0.7 * _sure(split)) * (1 - fault)
     grown = {
-        of.source: (of.grown - 1) * of.row_count for of in signals.labellers if of.source
+        of.source: (of.grown - 1) * of.row_count
+        for of in signals.labellers
+        if of.source
     }
     total = sum(max(g, 0.0) for g in grown.values()) or 1.0
     sources = {s: max(g, 0.0) / total for s, g in grown.items()}
