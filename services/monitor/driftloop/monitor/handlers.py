@@ -433,6 +433,9 @@ def _signals(
 ) -> weighing.Signals:
     """Measure what speaks for each cause of a rise."""
     watch, spec = turn.watch, turn.spec
+    said = watch.verdict
+    if said and said.since and said.version == blocks[-1].version:
+        since = min(since, said.since)
     found = compared.labelled_stretches(turn, since, rise.before)
     if found is None:
         return weighing.Signals([], set(), 0)

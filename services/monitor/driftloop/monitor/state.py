@@ -92,7 +92,8 @@ class Verdict(Frozen):
     ----------
     block : number of the last block that it rests on.
     level : the level before the rise, which stays the reference.
-    cause, features : what it said; None: it was said before verdicts were weighed.
+    cause, features, since : what it said, since when; a repeat is compared with the
+        rows from before that. None: it was said before verdicts were weighed.
     repeats : verdicts on this version before, each told later than the last.
     """
 
@@ -103,6 +104,7 @@ class Verdict(Frozen):
     repeats: int = 0
     cause: Cause | None = None
     features: tuple[str, ...] = ()
+    since: datetime | None = None
 
 
 class Asking(Frozen):

@@ -117,6 +117,7 @@ def error_verdict(
         repeats=before.repeats + 1 if before and is_repeat else 0,
         cause=cause,
         features=tuple(told.features),
+        since=since if before is None or not is_repeat else before.since or since,
     )
     watch = watch.model_copy(update={"verdict": verdict, "doubted_since": None})
     if cause not in FAULTS:

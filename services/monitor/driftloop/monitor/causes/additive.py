@@ -27,10 +27,12 @@ class Design:
     """Columns as 0 and 1: one of each bin of an amount, of each code, of null.
 
     ``edges`` are by column; values beyond the first and last have bins of their own.
+    ``sources`` are listed where who sent a row is a column too.
     """
 
     edges: dict[str, Floats]
     listed: dict[str, list[str]]
+    sources: list[str]
 
     def matrix(self, rows: Stretch) -> Floats:
         """Return (n_rows, n_bins), with a constant first."""
@@ -46,6 +48,10 @@ class Design:
             other = len(listed)
             found = [order.get(code, other) for code in rows.codes[name].tolist()]
             parts.append(_one_hot(np.array(found, dtype=np.int64), other + 1))
+        if self.sources:
+            order = {source: number for number, source in enumerate(self.sources)}
+            found = [order.get(s, len(order)) for s in rows.source.tolist()]
+            parts.append(_one_hot(np.array(found, dtype=np.int64), len(order) + 1))
         return np.hstack(parts)
 
 
@@ -68,7 +74,10 @@ def design_of(rows: Stretch, leave_out: Collection[str] = ()) -> Design:
             values, counts = np.unique(codes.astype(str), return_counts=True)
             order = np.argsort(-counts, kind="stable")[:MAX_LISTED_CODES]
             listed[name] = [str(each) for each in values[order]]
-    return Design(edges, listed)
+    sources = rows.sources if "source" not in leave_out else []
+    return Design(
+        edges, listed, sources if 1 < len(sources) <= MAX_LISTED_CODES else []
+    )
 
 
 @dataclass(frozen=True)
@@ -98,7 +107,7 @@ def regressed(matrix: Floats, target: Floats) -> Fitted:
         penalty[0] = 1e-6
         inverse = np.linalg.inv(gram + np.diag(penalty))
         weights = inverse @ product
-        leverage = np.einsum("ij,jk,ik->i", matrix, inverse, matrix)
+        leverage = ((matrix @ inverse) * matrix).sum(axis=1)
         left = np.maximum(1 - leverage, 0.05)[:, None]
         residuals = (target - matrix @ weights) / left
         if best is None or (residuals**2).sum() < (best.residuals**2).sum():

@@ -182,7 +182,8 @@ def works_without(
 
     Both are looked at beside what all other columns say of them. Wrong values of a
     column move the answers of a model that uses it; the target follows only if the
-    world moved. 1: answers alone; 0: the target as far as the answers, or neither.
+    world moved. 1: answers alone; 0: the target as far as the answers; 0.5: neither,
+    as the model hardly uses the column.
     """
     design = design_of(before, leave_out | {moved.column})
     matrix, here = design.matrix(before), design.matrix(now)
@@ -193,10 +194,13 @@ def works_without(
         step = (seen - here @ fitted.weights).mean(axis=0)
         parts = [p.mean(axis=0) for p in np.array_split(fitted.residuals, runs)]
         steps.append((step, np.max(np.abs(parts), axis=0)))
-    (said, usual), (target, _) = steps
+    (said, usual), (target, usual_target) = steps
     output = int(np.argmax(np.abs(said)))
+    is_followed = abs(target[output]) > usual_target[output]
     if abs(said[output]) <= usual[output]:
-        return 0.0
+        return 0.2 if is_followed else 0.5
+    if not is_followed:
+        return 1.0
     follows = float(np.sign(said[output]) * target[output]) / abs(said[output])
     return float(np.clip(1.4 - 2 * max(follows, 0.0), 0, 1))
 

@@ -6,7 +6,7 @@ set of streams and are judged on another (docs/causes.md).
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from driftloop.contracts.events import Cause
@@ -19,6 +19,7 @@ from driftloop.monitor.causes.stretch import Stretch
 
 MIN_ROWS = 40
 """Rows of now, and of before, without which nothing is weighed."""
+TOO_FEW_ROWS = 12
 ENOUGH_ROWS = 96
 MIN_RECENT_ROWS = 96
 RECENT_RATIO = 0.6
@@ -30,6 +31,12 @@ SHARPNESS = 2.0
 FEW_ROWS_WEIGHT = 0.6
 CURED: frozenset[Cause] = frozenset({"concept_drift", "population_shift"})
 FAULTS: frozenset[Cause] = frozenset({"sensor_fault", "schema_change", "label_fault"})
+FAR = (0.5, 1.2)
+"""Interquartile ranges from what the other columns say: a world seldom jumps so far
+in one column alone."""
+MIN_LONE = 0.5
+MIN_CURED = 0.5
+"""Confidence in causes that training cures, together, from which one is advised."""
 MIN_MOVED = 0.25
 """Strength from which a column may carry a verdict."""
 WHOLE = 0.97
@@ -94,7 +101,7 @@ class Weighed:
         """Whether training is the cure, more likely than not."""
         shares = {self.cause: self.confidence, **self.alternatives}
         cured = sum(share for cause, share in shares.items() if cause in CURED)
-        return self.cause in CURED and cured >= 0.5
+        return self.cause in CURED and cured >= MIN_CURED
 
 
 def gather(
@@ -161,22 +168,29 @@ def weigh(signals: Signals, prior: Mapping[Cause, float] | None = None) -> Weigh
     prior : factor of each cause's weight, learned from overrulings; default 1.
     """
     sensor, schema = _sensor(signals), _schema(signals)
-    label = _label(signals)
+    label, mix = _label(signals, 1 - sensor.weight), _mix(signals)
     speaking: dict[Cause, Speaking] = {
         "not_enough_data": _doubt(signals),
         "sensor_fault": sensor,
         "schema_change": schema,
         "label_fault": label,
         "seasonality": _season(signals),
-        "traffic_mix": _mix(signals),
-        "population_shift": _population(signals, max(sensor.weight, schema.weight)),
+        "traffic_mix": mix,
+        "population_shift": _population(
+            signals, max(sensor.weight, schema.weight, mix.weight)
+        ),
         "concept_drift": _concept(
-            signals, max(sensor.weight, schema.weight, label.weight)
+            signals, max(sensor.weight, schema.weight, label.weight, mix.weight)
         ),
     }
-    factors = prior or {}
+    factors, enough = prior or {}, _ramp(signals.row_count, TOO_FEW_ROWS, MIN_ROWS)
     powers = {
-        cause: (said.weight * factors.get(cause, 1.0)) ** SHARPNESS
+        cause: (
+            said.weight
+            * factors.get(cause, 1.0)
+            * (1.0 if cause == "not_enough_data" else enough)
+        )
+        ** SHARPNESS
         for cause, said in speaking.items()
     }
     total = sum(powers.values())
@@ -200,7 +214,7 @@ def _ramp(value: float, low: float, high: float) -> float:
 
 
 def _doubt(signals: Signals) -> Speaking:
-    few = 1 - _ramp(signals.row_count, MIN_ROWS / 2, ENOUGH_ROWS)
+    few = 1 - _ramp(signals.row_count, MIN_ROWS, ENOUGH_ROWS)
     weight = DOUBT + (FEW_ROWS_WEIGHT - DOUBT) * few
     if signals.split is not None:
         weight = max(weight, 0.5 * (1 - _sure(signals.split)))
@@ -255,7 +269,9 @@ def _wrong_values(signals: Signals, m: Moved) -> Speaking:
             f"{_of(m)} moved (distance {m.distance:.2f}) while other sources' did not."
         )
     elif signals.is_labelled:
-        weight = alone * (0.4 * news + 0.6 * works)
+        plain = 0.8 * max(news, _ramp(own, *FAR))
+        sure = 0.7 + 0.3 * news
+        weight = alone * float(np.interp(works, [0.0, 0.5, 1.0], [0.0, plain, sure]))
         why = (
             f"{m.column} alone moved (distance {m.distance:.2f}), and with it the "
             "answers, while the target is as the other inputs say."
@@ -285,10 +301,11 @@ def _schema(signals: Signals) -> Speaking:
 # ── labels ──────────────────────────────────────────────────────────────────
 
 
-def _label(signals: Signals) -> Speaking:
+def _label(signals: Signals, right: float) -> Speaking:
+    """Weigh what labels show; ``right`` is how far no sensor explains it."""
     if signals.split is None:
         return Speaking()
-    calm = 1 - _ramp(signals.split.shift, 0.4, 0.9)
+    calm = right * (1 - _ramp(signals.split.shift, 0.4, 0.9))
     found = [s for of in signals.labellers for s in _of_labels(of)]
     can = signals.learnable
     if can is not None and can.before >= 0.12:
@@ -298,8 +315,10 @@ def _label(signals: Signals) -> Speaking:
             f"{can.before:.0%} of their variance before and {can.now:.0%} now."
         )
         found.append(Speaking(weight, {}, {}, why))
-    found.append(_one_labeller(signals, calm))
-    return _best(found)
+    best, lone = _best(found), _one_labeller(signals, calm)
+    if lone.weight >= MIN_LONE:  # the better explanation: it says whose labels
+        return replace(lone, weight=max(lone.weight, best.weight))
+    return _best([best, lone])
 
 
 def _of_labels(of: OfLabeller) -> Iterable[Speaking]:
@@ -335,7 +354,7 @@ def _one_labeller(signals: Signals, calm: float) -> Speaking:
     worst, others = each[0], each[1].grown
     rise = max(worst.grown - 1, 1e-9)
     lone = 1 - _ramp(max(others - 1, 0) / rise, 0.15, 0.5)
-    weight = 0.9 * calm * lone * _ramp(rise, 0.15, 0.5)
+    weight = calm * lone * _ramp(rise, 0.15, 0.5)
     why = (
         f"The error on labels of {worst.source} is {worst.grown:.1f} times what it "
         f"was, that on all other labels at most {max(others, 1):.1f} times."
