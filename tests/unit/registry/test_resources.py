@@ -11,6 +11,7 @@ import httpx
 import pytest
 from driftloop.contracts.base import Chain, Event, Meta
 from driftloop.contracts.events import (
+    AlertRaised,
     ApprovalGiven,
     DriftDetected,
     Evidence,
@@ -18,6 +19,7 @@ from driftloop.contracts.events import (
     PipelineApplied,
     RolloutAdvanced,
     TrainingSkipped,
+    VerdictOverruled,
 )
 from driftloop.contracts.identity import AuditNoted, TokenChanged
 from driftloop.registry import audit
@@ -36,6 +38,7 @@ from driftloop.registry.resources.edges import edge_routes
 from driftloop.registry.resources.runs import run_routes
 from driftloop.registry.rest import ApiRouter, Context
 from driftloop.registry.settings import RegistrySettings
+from driftloop.registry.verdicts.rest import verdict_routes
 from driftloop.runtime.artifacts import FolderStore
 from driftloop.runtime.database import open_database
 from driftloop.runtime.http import http_app
@@ -60,8 +63,10 @@ ROUTES = (
     edge_routes,
     decision_routes,
     comment_routes,
+    verdict_routes,
     audit_routes,
 )
+VERDICTS = f"/pipelines/{NAME}/verdicts"
 COMMENTS = f"/pipelines/{NAME}/comments"
 
 
@@ -88,9 +93,7 @@ class Installation:
         self.life = Life(self.deps, factory)
         self._known = StateView(TokenChanged)
         self._known.caught_up.set()
-        settings = RegistrySettings(
-            api_token="x" * 40, answer_timeout_seconds=0.2
-        )  # type: ignore[arg-type]  # pydantic reads it
+        settings = RegistrySettings(api_token="x" * 40, answer_timeout_seconds=0.2)  # type: ignore[arg-type]  # pydantic reads it
         self.settings = settings
         context = Context(
             self.engine,
@@ -499,3 +502,87 @@ def test_the_audit_trail_is_searched(
     assert eve.refused("/audit?since=yesterday")[0] == 422
     scientist = installation.client("ann", "data_scientist")
     assert scientist.refused("/audit")[0] == 403
+
+
+# ── verdicts ────────────────────────────────────────────────────────────────
+
+
+def test_a_person_overrules_a_verdict_and_the_report_learns_of_it(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    found = Installation(tmp_path, Factory(tmp_path_factory.mktemp("home")))
+    ann = found.client("ann", "data_scientist")
+    for number, cause in enumerate(("concept_drift", "sensor_fault")):
+        verdict = DriftDetected.model_validate(
+            {
+                "pipeline": NAME, "model_version": 1, "cause": cause,
+                "retrain_advised": cause == "concept_drift", "since": START,
+                "detected_at": START, "explanation": "errors grew",
+                "confidence": 0.8, "alternatives": {"label_fault": 0.2},
+                "features": ["temp"], "shares": {"temp": 1.0},
+                "sources": {"north": 1.0},
+                "evidence": [{"signal": "error", "detector": "KS", "statistic": 1,
+                              "row_count": 9}],
+            }
+        )  # fmt: skip
+        found.take(at(verdict, f"verdict-{number}", 6 + number))
+    report = ann.get(VERDICTS)
+    newest, oldest = report["verdicts"]
+    assert (newest["cause"], oldest["cause"]) == ("sensor_fault", "concept_drift")
+    assert oldest["features"] == {"temp": 1.0}
+    assert oldest["sources"] == {"north": 1.0}
+    assert report["prior"] == {}  # negative control: nobody has said anything
+
+    path = f"{VERDICTS}/verdict-0/overrule"
+    said = ann.ask(
+        path, "POST", json={"cause": "label_fault", "reason": "the tool was updated"}
+    )
+    assert said.status_code == 200, said.text
+    assert said.json()["holds"] == "label_fault"
+    [one] = said.json()["overrulings"]
+    assert (one["by"], one["cause"]) == ("ann", "label_fault")
+    report = ann.get(VERDICTS)
+    held = {each["cause"]: each for each in report["causes"]}
+    assert held["concept_drift"]["precision"] == 0
+    assert held["sensor_fault"]["precision"] == 1
+    assert (held["label_fault"]["told"], held["label_fault"]["missed"]) == (0, 1)
+    assert report["prior"]["concept_drift"] < 1 < report["prior"]["label_fault"]
+
+    status, title = ann.refused(
+        path, "POST", json={"cause": "label_fault", "reason": "again"}
+    )
+    assert (status, "holds already" in title) == (409, True)
+    status, title = ann.refused(
+        f"{VERDICTS}/nine/overrule",
+        "POST",
+        json={"cause": "seasonality", "reason": "x"},
+    )
+    assert (status, "lists them" in title) == (404, True)
+    auditor = found.client("eve", "auditor")
+    status, _ = auditor.refused(
+        path, "POST", json={"cause": "seasonality", "reason": "x"}
+    )
+    assert status == 403
+    found.close()
+
+
+def test_a_model_of_an_overruled_verdict_is_told_of(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    factory = Factory(tmp_path_factory.mktemp("home"))
+    found = Installation(tmp_path, factory)
+    drift = trigger("verdict-0", "drift-detected")
+    found.take(versioned(3), bench.trained(factory, "one", drift, ref(3), 3))
+    told: list[Event] = []
+    for verdict, cause in (("verdict-0", "sensor_fault"), ("other", "sensor_fault"),
+                           ("verdict-0", "population_shift")):  # fmt: skip
+        overruled = VerdictOverruled(
+            pipeline=NAME, verdict_id=verdict, verdict_cause="concept_drift",
+            cause=cause, overruled_by="ann", reason="I saw it", since=START,
+            detected_at=START, model_version=1,
+        )  # fmt: skip
+        told += found.life.take(at(overruled, f"o-{verdict}-{cause}", 7))
+    (alert,) = told
+    assert isinstance(alert, AlertRaised)
+    assert alert.title == "v1 was trained because of a verdict that did not hold"
+    found.close()

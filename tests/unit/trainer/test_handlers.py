@@ -15,6 +15,7 @@ from driftloop.contracts.events import (
     TrainingCancelRequested,
     TrainingSkipped,
     TrainingStarted,
+    VerdictOverruled,
 )
 from driftloop.runtime.database import open_database
 from driftloop.runtime.errors import Retry, Skip
@@ -206,3 +207,79 @@ def test_jobs_are_numbered(deps: Deps) -> None:
     job = last_job(deps.session, NAME)
     assert isinstance(job, TrainerJob)
     assert job.number == 2
+
+
+# ── a person's word against a verdict ───────────────────────────────────────
+
+
+def overruled(deps: Deps, was: str, now: str, verdict: str = "d") -> list:
+    told = drift(80)
+    event = VerdictOverruled.model_validate(
+        {
+            "pipeline": NAME, "verdict_id": verdict, "verdict_cause": was,
+            "cause": now, "overruled_by": "ada", "reason": "I was there",
+            "since": told.since, "detected_at": told.detected_at, "model_version": 1,
+        }
+    ).with_meta(meta("o"))  # fmt: skip
+    return list(handlers.on_verdict_overruled(event, deps))
+
+
+def test_a_cause_that_training_cures_is_trained_for_and_names_the_person(
+    deps: Deps,
+) -> None:
+    list(handlers.on_model_deployed(deployed(1, 1), deps))
+    give_data(deps, 2000, 80)
+    fault = drift(80, cause="sensor_fault", retrain_advised=False)
+    [skipped] = handlers.on_drift_detected(fault.with_meta(meta("d")), deps)
+    assert skipped.reason == "cause_not_cured_by_training"
+    [started] = overruled(deps, "sensor_fault", "concept_drift")
+    assert isinstance(started, TrainingStarted)
+    assert started.trigger.requested_by == "ada"
+    assert started.trigger.reason == "concept_drift"
+    assert started.trigger.since == fault.since
+
+
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [("sensor_fault", "label_fault"), ("concept_drift", "population_shift")],
+)
+def test_a_word_that_changes_no_cure_changes_no_training(
+    deps: Deps, was: str, now: str
+) -> None:
+    """Negative control: both causes are cured by training, or neither is."""
+    list(handlers.on_model_deployed(deployed(1, 1), deps))
+    give_data(deps, 2000, 80)
+    list(handlers.on_drift_detected(drift(80).with_meta(meta("d")), deps))
+    assert overruled(deps, was, now) == []
+    job = last_job(deps.session, NAME)
+    assert job is not None
+    assert job.state == "waiting"
+
+
+def test_a_training_whose_verdict_did_not_hold_is_cancelled(deps: Deps) -> None:
+    list(handlers.on_model_deployed(deployed(1, 1), deps))
+    give_data(deps, 2000, 80)
+    [started] = handlers.on_drift_detected(drift(80).with_meta(meta("d")), deps)
+    [cancelled] = overruled(deps, "concept_drift", "label_fault")
+    assert isinstance(cancelled, TrainingCancelled)
+    assert (cancelled.job_id, cancelled.cancelled_by) == (started.job_id, "ada")
+    assert "I was there" in cancelled.reason
+    assert overruled(deps, "concept_drift", "label_fault") == []  # it has ended
+
+
+def test_another_verdicts_training_goes_on(deps: Deps) -> None:
+    """Negative control: only what the overruled verdict led to is called off."""
+    list(handlers.on_model_deployed(deployed(1, 1), deps))
+    give_data(deps, 2000, 80)
+    list(handlers.on_drift_detected(drift(80).with_meta(meta("d")), deps))
+    assert overruled(deps, "concept_drift", "label_fault", verdict="other") == []
+
+
+def test_a_trigger_that_waits_is_dropped(deps: Deps) -> None:
+    list(handlers.on_model_deployed(deployed(1, 1), deps))
+    give_data(deps, 2000, 80)
+    list(handlers.on_drift_detected(drift(80).with_meta(meta("first")), deps))
+    list(handlers.on_drift_detected(drift(81).with_meta(meta("d")), deps))
+    assert pipeline_row(deps.session, NAME).pending is not None
+    overruled(deps, "concept_drift", "sensor_fault")
+    assert pipeline_row(deps.session, NAME).pending is None

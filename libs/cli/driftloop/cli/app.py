@@ -40,6 +40,7 @@ from driftloop.cli.rebuild.command import rebuild
 from driftloop.cli.schema.command import schema_app
 from driftloop.cli.scores import command as scores
 from driftloop.cli.size.command import size
+from driftloop.cli.verdicts.command import overrule, verdicts
 from driftloop.cli.why import UnknownModelError
 from driftloop.contracts.pipeline import PRODUCTION, PipelineFileError
 from driftloop.local.home import StackError
@@ -502,6 +503,8 @@ def retrain(
     print_answer(answer, f"{pipeline}: training requested", as_json)
 
 
+app.command(rich_help_panel="Models")(verdicts)
+app.command(rich_help_panel="Models")(overrule)
 app.command(rich_help_panel="Models")(scores.score)
 app.command(rich_help_panel="Models")(size)
 

@@ -7,6 +7,7 @@ from driftloop.contracts.describe import compared, describe, percent
 
 STYLES = {
     "drift-detected": "yellow",
+    "verdict-overruled": "magenta",
     "alert-raised": "bold red",
     "alert-resolved": "green",
     "alert-delivered": "dim",

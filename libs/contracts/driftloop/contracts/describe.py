@@ -197,7 +197,16 @@ def _scored(event: s.DatasetScored) -> str:
 
 def _drift(event: e.DriftDetected) -> str:
     advice = "retrain" if event.retrain_advised else "no retrain"
-    return f"{event.cause.replace('_', ' ')} ({advice}): {event.explanation}"
+    sure = "" if event.confidence is None else f", {event.confidence:.0%}"
+    carried = [*event.features, *(f"from {name}" for name in event.sources)]
+    by = f" by {', '.join(carried)}" if carried else ""
+    cause = event.cause.replace("_", " ")
+    return f"{cause}{by} ({advice}{sure}): {event.explanation}"
+
+
+def _overruled(event: e.VerdictOverruled) -> str:
+    was, now = (c.replace("_", " ") for c in (event.verdict_cause, event.cause))
+    return f"{event.overruled_by} says {now}, not {was}: {event.reason}"
 
 
 def _drift_ended(event: e.DriftEnded) -> str:
@@ -264,6 +273,7 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
         f"schema {x.version} with {len(x.columns)} columns by {x.accepted_by}"
     ),
     e.DriftDetected: _drift,
+    e.VerdictOverruled: _overruled,
     e.DriftEnded: _drift_ended,
     e.PerformanceMeasured: _performance,
     e.AlertRaised: lambda x: f"{x.severity}: {x.title}",

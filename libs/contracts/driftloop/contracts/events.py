@@ -6,7 +6,7 @@ says otherwise; ratios are 0 to 1.
 """
 
 from statistics import NormalDist
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from driftloop.contracts.base import Event, PipelineName, UtcTime, Value
 from driftloop.contracts.edge import EdgeReport
@@ -34,8 +34,14 @@ Cause = Literal[
     "concept_drift",  # the relation of inputs to target changed
     "population_shift",  # the inputs changed and the error with them
     "sensor_fault",  # values are wrong, the world is not
+    "schema_change",  # columns or codes are other ones than they were
+    "label_fault",  # labels are wrong or stay away
+    "seasonality",  # a season that the version has learned
+    "traffic_mix",  # other shares of the same slices
     "not_enough_data",
 ]
+CAUSES: tuple[Cause, ...] = get_args(Cause)
+CURED_BY_TRAINING: frozenset[Cause] = frozenset({"concept_drift", "population_shift"})
 
 
 OfEnvironment = Annotated[
@@ -491,6 +497,36 @@ class DriftDetected(Event):
     features: list[str] = Field(default_factory=list)
     evidence: list[Evidence] = Field(min_length=1)
     explanation: str
+    confidence: float | None = Field(
+        default=None, ge=0, le=1, description="that it is this cause; None: not weighed"
+    )
+    alternatives: dict[Cause, float] = Field(
+        default_factory=dict,
+        description="confidence of other causes, the largest first",
+    )
+    shares: dict[str, float] = Field(
+        default_factory=dict, description="what each of the features carries of it"
+    )
+    sources: dict[str, float] = Field(
+        default_factory=dict, description="what each source carries; empty: all alike"
+    )
+
+
+class VerdictOverruled(Event):
+    """A person says that the cause of a verdict is another one.
+
+    It holds for what follows from the verdict: a training that the person's cause asks
+    for is started, one that only the verdict's cause asked for is cancelled.
+    """
+
+    verdict_id: str = Field(description="of the drift-detected")
+    verdict_cause: Cause
+    cause: Cause = Field(description="that it is, by the person")
+    overruled_by: str
+    reason: str
+    since: UtcTime = Field(description="of the verdict")
+    detected_at: UtcTime = Field(description="of the verdict")
+    model_version: int | None = Field(default=None, description="of the verdict")
 
 
 class DriftEnded(Event):

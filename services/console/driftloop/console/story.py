@@ -19,6 +19,7 @@ DECISIONS: dict[type[Event], str] = {
     e.SchemaProposed: "person",
     e.SchemaAccepted: "plain",
     e.DriftDetected: "warn",
+    e.VerdictOverruled: "person",
     e.DriftEnded: "quiet",
     e.AlertRaised: "warn",
     a.AlertResolved: "good",

@@ -84,6 +84,10 @@ def _item(found: Pipeline, event: Event) -> dict[str, Any]:
             "cause": event.cause,
             "retrain": event.retrain_advised,
             "since": event.since.isoformat(),
+            "confidence": event.confidence,
+            "alternatives": event.alternatives,
+            "features": {name: event.shares.get(name) for name in event.features},
+            "sources": event.sources,
         }
     if isinstance(event, e.AlertRaised):
         item["alert"] = {

@@ -2,19 +2,18 @@
 
 Pure: numbers in, the next :class:`Watch` and events out. A broken sensor raises the
 error too and training on it would teach the fault, so an open fault
-(:mod:`driftloop.monitor.faults`) silences the verdicts here.
+(:mod:`driftloop.monitor.faults`) silences the verdicts here. Why an error rose is
+weighed in :mod:`driftloop.monitor.causes` and told by
+:mod:`driftloop.monitor.verdicts`.
 """
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import numpy as np
 from driftloop.contracts.events import (
     AlertRaised,
-    Cause,
-    DriftDetected,
     Evaluation,
-    Evidence,
     Measurement,
     PerformanceMeasured,
     Span,
@@ -24,13 +23,12 @@ from driftloop.models.losses import measured, paired
 from driftloop.models.pairing import Labelled, as_time
 from driftloop.monitor.error_drift import MAX_BLOCKS, Rise, error_rise
 from driftloop.monitor.faults import Conclusion
-from driftloop.monitor.feature_drift import MIN_EFFECT, Movement
+from driftloop.monitor.feature_drift import Movement
 from driftloop.monitor.state import Block, Reference, Verdict, Watch
 
 MIN_NO_SKILL = 0.25
 """Of the hold-out's: a stretch easier than this counts as this easy, so that a
 target which hardly changes for a while does not blow up the level."""
-MAX_TOLD_COLUMNS = 5
 MAX_DOUBLINGS = 3
 _NOTHING_TOLD: dict[str, tuple[str, ...]] = {
     "told_columns": (),
@@ -175,104 +173,3 @@ def _pause(verdict: Verdict, spec: PipelineSpec) -> timedelta:
     """
     doublings = min(verdict.repeats, MAX_DOUBLINGS)
     return timedelta(days=spec.retrain.cooldown_days * (1 << doublings))
-
-
-def error_verdict(
-    watch: Watch,
-    blocks: Sequence[Block],
-    rise: Rise,
-    inputs: Sequence[Movement],
-    predictions: Movement | None,
-    spec: PipelineSpec,
-) -> Conclusion:
-    """Say why the error rose: with the inputs, or with the world behind them.
-
-    Parameters
-    ----------
-    inputs : each feature's movement from the reference sample to the rows of now.
-    """
-    if watch.reference is None:
-        raise ValueError("there is no version in service to judge")
-    moved = sorted((m for m in inputs if m.is_moved), key=lambda m: -m.effect)
-    cause: Cause = "population_shift" if moved else "concept_drift"
-    version, last = watch.reference.version, blocks[-1]
-    rows = sum(block.row_count for block in blocks[rise.since :])
-    evidence = [
-        Evidence(
-            signal="error",
-            detector="PageHinkley",
-            statistic=rise.statistic,
-            threshold=rise.threshold,
-            row_count=rows,
-            detail=f"{spec.metric} by that of a guess without skill: {rise.before:.3g} "
-            f"before, {rise.recent:.3g} now",
-        ),
-        *(
-            _movement_evidence(f"feature:{m.column}", m)
-            for m in moved[:MAX_TOLD_COLUMNS]
-        ),
-    ]
-    if predictions is not None and predictions.is_moved:
-        evidence.append(_movement_evidence("prediction", predictions))
-    since = blocks[rise.since].start
-    drift = DriftDetected(
-        pipeline=watch.pipeline,
-        model_version=version,
-        cause=cause,
-        retrain_advised=True,
-        since=since,
-        detected_at=last.end,
-        features=[m.column for m in moved],
-        evidence=evidence,
-        explanation=_why(version, rise, since, moved, compared=bool(inputs)),
-    )
-    before = watch.verdict
-    is_repeat = before is not None and before.version == version
-    verdict = Verdict(
-        version=version,
-        at=last.end,
-        block=last.number,
-        level=rise.before,
-        repeats=before.repeats + 1 if before and is_repeat else 0,
-    )
-    return watch.model_copy(update={"verdict": verdict}), [drift]
-
-
-def _why(
-    version: int,
-    rise: Rise,
-    since: datetime,
-    moved: Sequence[Movement],
-    *,
-    compared: bool,
-) -> str:
-    grown = (
-        f"The error of version {version} is {rise.recent / rise.before:.1f} times what "
-        f"it was, since about {since:%Y-%m-%d}. No sensor is at fault. "
-    )
-    if moved:
-        named = ", ".join(m.column for m in moved[:MAX_TOLD_COLUMNS])
-        return grown + (
-            f"The inputs have left what the version learned from ({named}): "
-            "a population shift. Training on newer rows is the cure."
-        )
-    if compared:
-        return grown + (
-            "The inputs are as before, so their relation to the target has changed: "
-            "a concept drift. Training on newer rows is the cure."
-        )
-    return grown + (
-        "There was no sample to compare the inputs with; a concept drift is "
-        "assumed. Training on newer rows is the cure."
-    )
-
-
-def _movement_evidence(signal: str, movement: Movement) -> Evidence:
-    return Evidence(
-        signal=signal,
-        detector=movement.detector,
-        statistic=movement.effect,
-        threshold=MIN_EFFECT,
-        p_value=movement.p_value,
-        row_count=movement.row_count,
-    )

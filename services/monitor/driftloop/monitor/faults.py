@@ -31,8 +31,10 @@ CLOSING_RATIO = 0.5
 CHANGES = {
     "scale": "its values changed by a factor from one row to the next",
     "shift": "its values moved by a constant from one row to the next",
-    "stuck": "it gives one unusual value only",
+    "stuck": "it gives one value only",
 }
+SCHEMA_CHECKS = frozenset({"missing", "type", "values"})
+"""What rows fail on where not a value is wrong but its column, type or name."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,9 @@ def judge_quality(
         return watch, []
     worst = _worst_checks(window)
     limit_of = limit_of or (lambda _: spec.monitor.fault_ratio)
-    mine = [f for f in watch.faults if f.kind == kind and not f.is_jump]
+    mine = [
+        f for f in watch.faults if f.kind == kind and not (f.is_jump or f.is_weighed)
+    ]
     over = {
         fault: _last_bad(window, fault)
         for fault in mine
@@ -92,7 +96,14 @@ def judge_quality(
         )
         new.append(
             Fault(
-                column=column, kind=kind, check=found.check, is_jump=False, since=since
+                column=column,
+                kind=kind,
+                check=found.check,
+                is_jump=False,
+                since=since,
+                cause="schema_change"
+                if found.check in SCHEMA_CHECKS
+                else "sensor_fault",
             )
         )
         evidence.append(
@@ -217,19 +228,20 @@ def _with_faults(
     watch = watch.model_copy(update={"faults": (*faults, *new)})
     events: list[Event] = []
     for fault, until in over.items():
-        events += _fault_over(watch, fault, until, spec)
-    if new:
-        events += _fault_begun(watch, new, evidence, at, spec)
+        events += fault_over(watch, fault, until, spec)
+    for cause in dict.fromkeys(fault.cause for fault in new):
+        found = [(f, e) for f, e in zip(new, evidence, strict=True) if f.cause == cause]
+        events += _fault_begun(watch, found, at, spec)
     return watch, events
 
 
 def _fault_begun(
     watch: Watch,
-    new: Sequence[Fault],
-    evidence: list[Evidence],
+    found: Sequence[tuple[Fault, Evidence]],
     at: datetime,
     spec: PipelineSpec,
 ) -> Iterable[Event]:
+    new = [fault for fault, _ in found]
     columns = [fault.column for fault in new]
     since = min(fault.since for fault in new)
     listed = ", ".join(columns)
@@ -248,12 +260,12 @@ def _fault_begun(
         DriftDetected(
             pipeline=watch.pipeline,
             model_version=watch.reference.version if watch.reference else None,
-            cause="sensor_fault",
+            cause=new[0].cause,
             retrain_advised=False,
             since=since,
             detected_at=at,
             features=columns,
-            evidence=evidence,
+            evidence=[told for _, told in found],
             explanation=explanation,
         ),
         *(
@@ -266,18 +278,19 @@ def _fault_begun(
                 owner=spec.owner,
                 can_end=True,
             )
-            for fault, told in zip(new, evidence, strict=True)
+            for fault, told in found
         ),
     ]
 
 
-def _fault_over(
+def fault_over(
     watch: Watch, fault: Fault, until: datetime, spec: PipelineSpec
-) -> Iterable[Event]:
+) -> list[Event]:
+    """Say that a fault is over."""
     return [
         DriftEnded(
             pipeline=watch.pipeline,
-            cause="sensor_fault",
+            cause=fault.cause,
             features=[fault.column],
             since=fault.since,
             until=until,

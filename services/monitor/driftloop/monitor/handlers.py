@@ -16,27 +16,36 @@ from driftloop.contracts.events import (
     RowKind,
     RowsEvent,
     Span,
+    VerdictOverruled,
     place_of,
 )
+from driftloop.contracts.overruling import prior
 from driftloop.contracts.pipeline import PRODUCTION, PipelineSpec
 from driftloop.models import pairing
 from driftloop.models.pairing import Pair
 from driftloop.monitor import (
     adaptive,
+    compared,
     core,
     doors,
     ending,
     faults,
     joining,
     metrics,
+    overruled,
     skew,
     store,
+    verdicts,
 )
-from driftloop.monitor.error_drift import MAX_BLOCK_ROWS, MAX_BLOCKS, block_rows
+from driftloop.monitor.answered import answered
+from driftloop.monitor.causes import seasons, weighing
+from driftloop.monitor.causes.moved import moved_columns
+from driftloop.monitor.error_drift import MAX_BLOCK_ROWS, MAX_BLOCKS, Rise, block_rows
 from driftloop.monitor.feature_drift import MIN_ROWS, Kind, Movement, movements
 from driftloop.monitor.labelled import with_labelled
 from driftloop.monitor.labelling import asking, queue
 from driftloop.monitor.sensors import jumps
+from driftloop.monitor.state import Block
 from driftloop.monitor.turn import MonitorDeps, Turn, kinds_of, newest_rows, turn_of
 from driftloop.runtime.errors import Skip
 from driftloop.runtime.handlers import EventHandler
@@ -45,6 +54,8 @@ PREDICTION = skew.PREDICTION
 PRUNES_A_HORIZON = 20
 MAX_ROWS_BEFORE = 2000
 """Enough to know what is usual in a column."""
+SEASON_BLOCKS = 28
+"""Before a rise, that it is seen against: four windows."""
 JUMP_BLOCK_RATIO = 0.8
 """Of a block of labelled rows: a day with a few hours missing is looked at too."""
 
@@ -136,6 +147,12 @@ def on_model_rolled_back(event: ModelRolledBack, deps: MonitorDeps) -> Iterator[
     turn.save()
 
 
+def on_verdict_overruled(event: VerdictOverruled, deps: MonitorDeps) -> Iterator[Event]:
+    turn = turn_of(event, deps)
+    yield from turn.told(overruled.overruled(turn.watch, event, turn.spec))
+    turn.save()
+
+
 def _judge_from_now(turn: Turn, version: int, package: PackageRef) -> None:
     session, pipeline = turn.deps.session, turn.watch.pipeline
     packaged = turn.deps.open_package(package)
@@ -199,7 +216,8 @@ def _prune(turn: Turn, now: datetime) -> None:
     for name in (PRODUCTION, *_before_production(turn.spec)):
         joining.forget(session, place_of(pipeline, name), now - horizon)
     queue.forget(session, pipeline, now - horizon)
-    store.forget_batches(session, pipeline, now - horizon)
+    window_rows = turn.spec.monitor.window_rows
+    store.forget_batches(session, pipeline, now - horizon, window_rows)
     turn.watch = turn.watch.model_copy(update={"pruned_at": now})
 
 
@@ -210,8 +228,8 @@ def _inputs(turn: Turn, event: BatchValidated) -> Iterator[Event]:
     session, pipeline = turn.deps.session, event.pipeline
     kinds = kinds_of(turn.spec, event.rows)
     names = [name for name in kinds if name in event.rows.schema.names]
-    has_age = ["event_time"] if "datetime" in kinds.values() else []
-    rows = event.rows.select([skew.ID, *has_age, *names])
+    there = [n for n in ("event_time", "source") if n in event.rows.schema.names]
+    rows = event.rows.select([skew.ID, *there, *names])
     store.add_slice(session, pipeline, store.INPUTS, event.span, rows)
     seen_before = turn.watch.seen_until
     turn.watch = turn.watch.model_copy(
@@ -264,11 +282,18 @@ def _moved_inputs(turn: Turn, kinds: dict[str, Kind]) -> Iterator[Event]:
     """Compare a full window of good rows with the reference sample."""
     session, pipeline = turn.deps.session, turn.watch.pipeline
     window_rows = turn.spec.monitor.window_rows
-    slices = [
+    kept = [
         row
-        for row in store.newest_slices(session, pipeline, store.INPUTS, window_rows)
-        if not row.is_faulty and row.number > turn.watch.window_after
+        for row in store.newest_slices(
+            session,
+            pipeline,
+            store.INPUTS,
+            store.kept_rows(store.INPUTS, window_rows),
+        )
+        if not row.is_faulty
     ]
+    before = [row for row in kept if row.number <= turn.watch.window_after]
+    slices = [row for row in kept if row.number > turn.watch.window_after]
     rows = sum(row.row_count for row in slices)
     if rows < window_rows:  # some were faulty
         turn.watch = turn.watch.model_copy(update={"window_rows": rows})
@@ -277,6 +302,8 @@ def _moved_inputs(turn: Turn, kinds: dict[str, Kind]) -> Iterator[Event]:
         update={"window_after": slices[-1].number, "window_rows": 0}
     )
     store.forget_slices(session, pipeline, window_rows)
+    yield from _wrong_inputs(turn, before, slices)
+    yield from _missing_labels(turn, kept)
     sample = store.load_sample(session, pipeline)
     if sample is None:
         return
@@ -285,6 +312,37 @@ def _moved_inputs(turn: Turn, kinds: dict[str, Kind]) -> Iterator[Event]:
     )
     span = Span(start=slices[0].start, end=slices[-1].end)
     yield from turn.told(core.judge_inputs(turn.watch, found, span, turn.spec))
+
+
+def _wrong_inputs(
+    turn: Turn, earlier: list[store.Slice], slices: list[store.Slice]
+) -> Iterator[Event]:
+    """Ask of a full window whether its values are wrong; open and close faults."""
+    session, spec = turn.deps.session, turn.spec
+    if sum(row.row_count for row in earlier) < spec.monitor.window_rows:
+        return
+    span = Span(start=slices[0].start, end=slices[-1].end)
+    before, now, known = compared.input_stretches(
+        turn, store.rows_of(earlier), store.rows_of(slices)
+    )
+    if any(fault.is_weighed for fault in turn.watch.faults):
+        found = moved_columns(before, now, known)
+        yield from turn.told(verdicts.faults_over(turn.watch, found, span.start, spec))
+    else:
+        signals = weighing.gather(before, now, known, None, spec.monitor.window_rows)
+        weighed = weighing.weigh(signals, prior(turn.watch.overrulings))
+        yield from turn.told(
+            verdicts.input_fault(turn.watch, weighed, signals, span, spec)
+        )
+    if any(f.is_weighed and f.kind == "observations" for f in turn.watch.faults):
+        store.mark_faulty(session, slices)
+
+
+def _missing_labels(turn: Turn, inputs: list[store.Slice]) -> Iterator[Event]:
+    """Ask of full windows whether their labels came as they used to."""
+    shares = compared.labelled_shares(turn, inputs)
+    if shares is not None and turn.watch.reference is not None:
+        yield from turn.told(verdicts.labels_missing(turn.watch, shares, turn.spec))
 
 
 def _keep_predictions(turn: Turn, event: BatchScored) -> None:
@@ -309,7 +367,7 @@ def _labels(turn: Turn, event: RowsEvent) -> Iterator[Event]:
     labels = pairing.labels_of(event.rows, spec.data.target, is_number=is_number)
     asking.labelled(turn, labels)
     met = joining.meet_labels(turn.deps.session, event.pipeline, labels)
-    yield from _labelled(turn, met)
+    yield from _labelled(turn, met, event.shard if event.kind == "labels" else None)
     for name in _before_production(spec):
         place = place_of(event.pipeline, name)
         met = joining.meet_labels(turn.deps.session, place, labels)
@@ -329,14 +387,26 @@ def _measured(turn: Turn, pairs: list[Pair], environment: str) -> Iterator[Event
         yield performance.model_copy(update={"environment": environment})
 
 
-def _labelled(turn: Turn, pairs: list[Pair]) -> Iterator[Event]:
-    """Report rows whose label and prediction have met, and judge the error."""
+def _labelled(
+    turn: Turn, pairs: list[Pair], labeller: str | None = None
+) -> Iterator[Event]:
+    """Report rows whose label and prediction have met, and judge the error.
+
+    Parameters
+    ----------
+    labeller : who sent the labels; None: whoever sent the rows.
+    """
     timely = pairing.within(pairs, _horizon(turn.spec))
     metrics.LATE_LABELS.labels(turn.spec.name).inc(len(pairs) - len(timely))
     pairs = timely
     if not pairs:
         return
     spec, session = turn.spec, turn.deps.session
+    rows = answered(pairs, spec.metric, labeller)
+    times = sorted(said.time_us for said, _ in pairs)
+    span = Span(start=pairing.as_time(times[0]), end=pairing.as_time(times[-1]))
+    store.add_slice(session, spec.name, store.LABELLED, span, rows)
+    turn.watch = verdicts.with_label_lag(turn.watch, span.end)
     has_closed = False
     for rows in pairing.labelled(pairs, spec.metric):
         performance = core.performance(spec.name, spec.metric, rows)
@@ -360,35 +430,64 @@ def _error(turn: Turn) -> Iterator[Event]:
     watch, spec, session = turn.watch, turn.spec, turn.deps.session
     if watch.reference is None:
         return
-    blocks = core.judged_blocks(
-        watch,
-        store.load_blocks(session, spec.name, watch.reference.version, MAX_BLOCKS),
-    )
+    stored = store.load_blocks(session, spec.name, watch.reference.version, MAX_BLOCKS)
+    blocks = core.judged_blocks(watch, stored)
+    if any(f.is_weighed and f.kind == "labels" for f in watch.faults):
+        levels = core.levels(watch, blocks)
+        yield from turn.told(verdicts.labels_over(watch, blocks, levels, spec))
+        return
     rise = core.error_verdict_due(watch, blocks, spec)
-    if rise is not None:
-        inputs, predictions = _movements_since(turn, blocks[rise.since].start)
-        yield from turn.told(
-            core.error_verdict(watch, blocks, rise, inputs, predictions, spec)
-        )
-
-
-def _movements_since(
-    turn: Turn, since: datetime
-) -> tuple[list[Movement], Movement | None]:
-    """How far inputs and predictions since then are from the reference sample."""
-    session, pipeline, spec = turn.deps.session, turn.watch.pipeline, turn.spec
-    sample = store.load_sample(session, pipeline)
-    if sample is None:
-        return [], None
-    alpha = spec.monitor.feature_alpha
-    inputs = _rows_since(turn, store.INPUTS, since)
-    said = _rows_since(turn, store.PREDICTIONS, since)
-    kind: Kind = "number" if spec.task == "regression" else "category"
-    predictions = movements(sample, said, {PREDICTION: kind}, alpha) if said else []
-    return (
-        movements(sample, inputs, kinds_of(spec, inputs), alpha) if inputs else [],
-        predictions[0] if predictions else None,
+    if rise is None:
+        return
+    since = blocks[rise.since].start
+    signals = _signals(turn, since, rise, blocks)
+    weighed = weighing.weigh(signals, prior(watch.overrulings))
+    said = _predictions_since(turn, since)
+    yield from turn.told(
+        verdicts.error_verdict(watch, blocks, rise, weighed, signals, said, spec)
     )
+    is_wrong = any(f.is_weighed and f.kind == "observations" for f in turn.watch.faults)
+    if is_wrong:
+        inputs = store.newest_slices(
+            session,
+            spec.name,
+            store.INPUTS,
+            store.kept_rows(store.INPUTS, spec.monitor.window_rows),
+        )
+        store.mark_faulty(session, [row for row in inputs if row.end >= since])
+
+
+def _signals(
+    turn: Turn, since: datetime, rise: Rise, blocks: list[Block]
+) -> weighing.Signals:
+    """Measure what speaks for each cause of a rise."""
+    watch, spec = turn.watch, turn.spec
+    said = watch.verdict
+    if said and said.since and said.version == blocks[-1].version:
+        since = min(since, said.since)
+    found = compared.labelled_stretches(turn, since, rise.before)
+    if found is None:
+        return weighing.Signals([], set(), 0)
+    everything = store.load_all_blocks(turn.deps.session, spec.name, MAX_BLOCKS)
+    season = seasons.year_before(
+        everything,
+        core.levels(watch, everything),
+        (since, blocks[-1].end),
+        blocks[max(0, rise.since - SEASON_BLOCKS)].start,
+    )
+    return weighing.gather(*found, season, spec.monitor.window_rows)
+
+
+def _predictions_since(turn: Turn, since: datetime) -> Movement | None:
+    """How far predictions since then are from those on the reference sample."""
+    spec = turn.spec
+    sample = store.load_sample(turn.deps.session, spec.name)
+    said = _rows_since(turn, store.PREDICTIONS, since)
+    if sample is None or said is None:
+        return None
+    kind: Kind = "number" if spec.task == "regression" else "category"
+    found = movements(sample, said, {PREDICTION: kind}, spec.monitor.feature_alpha)
+    return found[0] if found else None
 
 
 def _rows_since(turn: Turn, kind: str, since: datetime) -> pa.Table | None:
@@ -413,4 +512,5 @@ HANDLERS: list[EventHandler] = [
     on_requests_answered,
     on_model_deployed,
     on_model_rolled_back,
+    on_verdict_overruled,
 ]

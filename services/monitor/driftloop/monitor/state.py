@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from driftloop.contracts.events import RowKind, Span
+from driftloop.contracts.events import Cause, RowKind, Span
 from driftloop.models.losses import Target
 from pydantic import BaseModel, ConfigDict
 
@@ -21,6 +21,8 @@ class Fault(Frozen):
     check : the validator's check, or how the values jumped (``scale``, ``shift``,
         ``stuck``).
     is_jump : found in rows that passed validation: their errors do not count.
+    is_weighed : found by a verdict that weighed all causes, over a whole window.
+    cause : what it is a fault of.
     """
 
     column: str
@@ -28,11 +30,13 @@ class Fault(Frozen):
     check: str
     is_jump: bool
     since: datetime
+    is_weighed: bool = False
+    cause: Cause = "sensor_fault"
 
     @property
     def condition(self) -> str:
         """Name of this episode; another one of the same column has another."""
-        return f"sensor_fault:{self.column}:{self.since:%Y-%m-%dT%H:%M}"
+        return f"{self.cause}:{self.column}:{self.since:%Y-%m-%dT%H:%M}"
 
 
 class ColumnSpan(Frozen):
@@ -96,6 +100,8 @@ class Verdict(Frozen):
     ----------
     block : number of the last block that it rests on.
     level : the level before the rise, which stays the reference.
+    cause, features, since : what it said, since when; a repeat is compared with the
+        rows from before that. None: it was said before verdicts were weighed.
     repeats : verdicts on this version before, each told later than the last.
     """
 
@@ -104,6 +110,9 @@ class Verdict(Frozen):
     block: int
     level: float
     repeats: int = 0
+    cause: Cause | None = None
+    features: tuple[str, ...] = ()
+    since: datetime | None = None
 
 
 class Asking(Frozen):
@@ -144,6 +153,10 @@ class Watch(Frozen):
     window_rows : rows in slices since then.
     judged_end : end of the newest block, in event time.
     pruned_at : event time at which rows behind the horizon were dropped last.
+    doubted_since : start of a rise whose cause was told to be open.
+    label_lag_s : the longest that labels came behind their rows, in event time.
+    told_unlabelled : version of which it was told that no label has come.
+    overrulings : causes of verdicts, with what people said instead; the newest.
     labelling : on the way to the next rows that people should label.
     """
 
@@ -170,4 +183,8 @@ class Watch(Frozen):
     window_rows: int = 0
     judged_end: datetime | None = None
     pruned_at: datetime | None = None
+    doubted_since: datetime | None = None
+    label_lag_s: float | None = None
+    told_unlabelled: int | None = None
+    overrulings: tuple[tuple[Cause, Cause], ...] = ()
     labelling: Asking = Asking()

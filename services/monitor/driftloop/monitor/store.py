@@ -33,8 +33,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, SQLModel
 
 INPUTS, PREDICTIONS, ASKED = "inputs", "predictions", "asked"
+LABELLED = "labelled"
+"""Rows that were answered and have their label; see ``answered.py``."""
 KEPT_WINDOWS = 2
 """Of slices: the one being filled and one full one before it."""
+COMPARED_WINDOWS = 8
+"""Of inputs and labelled rows: what an error is compared with when it rises."""
+MAX_COMPARED_ROWS = 20_000
 FETCHED_AT_ONCE = 50
 
 Row = dict[str, Any]
@@ -79,6 +84,12 @@ _LOAD_BLOCKS = (
     .order_by(_BLOCK.c.number.desc())
     .limit(bindparam("most"))
 )
+_LOAD_ALL_BLOCKS = (
+    select(*(_BLOCK.c[field.name] for field in fields(Block)))
+    .where(_BLOCK.c.pipeline == _PIPELINE)
+    .order_by(_BLOCK.c.number.desc())
+    .limit(bindparam("most"))
+)
 _LOAD_BATCH = select(_BATCH).where(
     _BATCH.c.pipeline == _PIPELINE, _BATCH.c.batch_id == bindparam("of_batch")
 )
@@ -88,10 +99,17 @@ _NEWEST_BATCHES = (
     .order_by(_BATCH.c.end.desc(), _BATCH.c.batch_id)
 )
 _FORGET_BATCHES = delete(_BATCH).where(
-    _BATCH.c.pipeline == _PIPELINE, _BATCH.c.end < bindparam("before")
+    _BATCH.c.pipeline == _PIPELINE,
+    _BATCH.c.kind == _KIND,
+    _BATCH.c.end < bindparam("before"),
 )
 _NEWEST_SLICES = (
     select(_SLICE)
+    .where(_SLICE.c.pipeline == _PIPELINE, _SLICE.c.kind == _KIND)
+    .order_by(_SLICE.c.number.desc())
+)
+_SLICE_SIZES = (
+    select(_SLICE.c.number, _SLICE.c.row_count, _SLICE.c.is_faulty)
     .where(_SLICE.c.pipeline == _PIPELINE, _SLICE.c.kind == _KIND)
     .order_by(_SLICE.c.number.desc())
 )
@@ -159,6 +177,16 @@ def load_blocks(
     ]
 
 
+def load_all_blocks(session: Session, pipeline: str, limit: int) -> list[Block]:
+    """Return the newest blocks of all versions, oldest first."""
+    values = {"of_pipeline": pipeline, "most": limit}
+    rows = session.connection().execute(_LOAD_ALL_BLOCKS, values).all()
+    return [
+        Block(number, version, utc(start), utc(end), row_count, loss, no_skill)
+        for number, version, start, end, row_count, loss, no_skill in reversed(rows)
+    ]
+
+
 # ── quality ─────────────────────────────────────────────────────────────────
 
 
@@ -218,10 +246,16 @@ def newest_batches(
     return found[::-1]
 
 
-def forget_batches(session: Session, pipeline: str, before: datetime) -> None:
-    session.connection().execute(
-        _FORGET_BATCHES, {"of_pipeline": pipeline, "before": before}
-    )
+def forget_batches(
+    session: Session, pipeline: str, before: datetime, window_rows: int
+) -> None:
+    """Drop what is behind ``before``, but for the newest window of either kind."""
+    kinds: tuple[RowKind, ...] = ("observations", "labels")
+    for kind in kinds:
+        window = newest_batches(session, pipeline, kind, window_rows)
+        first = min([before, *(batch.start for batch in window)])
+        values = {"of_pipeline": pipeline, "of_kind": kind, "before": first}
+        session.connection().execute(_FORGET_BATCHES, values)
 
 
 # ── windows ─────────────────────────────────────────────────────────────────
@@ -296,17 +330,29 @@ def rows_of(slices: Sequence[Slice]) -> pa.Table:
     )
 
 
+def kept_rows(kind: str, window_rows: int) -> int:
+    """Return how many good rows of a kind are kept at least.
+
+    >>> kept_rows(LABELLED, 168), kept_rows(ASKED, 168), kept_rows(INPUTS, 5000)
+    (1344, 336, 20000)
+    """
+    two = KEPT_WINDOWS * window_rows
+    if kind not in (INPUTS, LABELLED):
+        return two
+    return max(two, min(COMPARED_WINDOWS * window_rows, MAX_COMPARED_ROWS))
+
+
 def forget_slices(session: Session, pipeline: str, window_rows: int) -> None:
     """Drop slices that are behind the windows in use."""
-    for kind in (INPUTS, PREDICTIONS, ASKED):
-        kept = newest_slices(session, pipeline, kind, KEPT_WINDOWS * window_rows)
-        if kept:
-            values = {
-                "of_pipeline": pipeline,
-                "of_kind": kind,
-                "before": kept[0].number,
-            }
-            session.connection().execute(_FORGET_SLICES, values)
+    connection = session.connection()
+    for kind in (INPUTS, PREDICTIONS, ASKED, LABELLED):
+        values = {"of_pipeline": pipeline, "of_kind": kind}
+        total, most = 0, kept_rows(kind, window_rows)
+        for number, count, is_faulty in connection.execute(_SLICE_SIZES, values):
+            total += 0 if is_faulty else count
+            if total >= most:
+                connection.execute(_FORGET_SLICES, values | {"before": number})
+                break
 
 
 # ── reference sample ────────────────────────────────────────────────────────

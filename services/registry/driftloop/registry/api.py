@@ -18,6 +18,7 @@ from driftloop.registry.resources.deployments import deployment_routes
 from driftloop.registry.resources.edges import edge_routes
 from driftloop.registry.resources.runs import run_routes
 from driftloop.registry.rest import Context
+from driftloop.registry.verdicts.rest import verdict_routes
 from driftloop.registry.writes import write_routes
 from driftloop.runtime.identity.routing import GuardedRouter
 from driftloop.runtime.problems import refusals
@@ -32,6 +33,7 @@ RESOURCES = (
     edge_routes,
     decision_routes,
     comment_routes,
+    verdict_routes,
 )
 
 

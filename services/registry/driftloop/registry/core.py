@@ -21,6 +21,7 @@ from driftloop.contracts.events import (
     ModelApproved,
     ModelRejected,
     ModelTrained,
+    VerdictOverruled,
 )
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.registry.gate import passes
@@ -131,6 +132,26 @@ def expiry_over(event: ApprovalRenewed, owner: str | None) -> AlertResolved:
 
 def _expired(version: int, request: int) -> str:
     return f"approval-expired/{version}/{request}"
+
+
+def overruled_alert(
+    event: VerdictOverruled, version: int, state: State, owner: str | None
+) -> AlertRaised:
+    """Return what people are told of a model whose reason was overruled."""
+    how = {
+        "deployed": f"driftloop rollback {event.pipeline} takes it out",
+        "awaiting_approval": f"driftloop reject {event.pipeline}/{version} refuses it",
+    }.get(state, f"driftloop rollback {event.pipeline} ends its rollout")
+    return AlertRaised(
+        pipeline=event.pipeline,
+        condition=f"verdict-overruled/{event.verdict_id}/{version}",
+        severity="warning",
+        title=f"v{version} was trained because of a verdict that did not hold",
+        detail=f"{event.overruled_by} says {event.cause.replace('_', ' ')}, not "
+        f"{event.verdict_cause.replace('_', ' ')}: {event.reason}. The version is "
+        f"{state.replace('_', ' ')}; {how}",
+        owner=owner,
+    )
 
 
 def consequences(

@@ -10,6 +10,7 @@ from driftloop.registry.lineage.tables import TABLES as LINEAGE_TABLES
 from driftloop.registry.mlflow.registered.shown import SHOWN_TABLES
 from driftloop.registry.mlflow.tables import TABLES as TRACKING_TABLES
 from driftloop.registry.tables import TABLES
+from driftloop.registry.verdicts.tables import TABLES as VERDICT_TABLES
 from sqlmodel import SQLModel
 
 EVERY_TABLE: list[type[SQLModel]] = [
@@ -23,4 +24,5 @@ EVERY_TABLE: list[type[SQLModel]] = [
     *COMMENT_TABLES,
     *EDGE_TABLES,
     *ALERT_TABLES,
+    *VERDICT_TABLES,
 ]

@@ -8,6 +8,7 @@ from typing import Any
 
 from driftloop.contracts.base import Event, Value, chain_of
 from driftloop.contracts.events import (
+    CURED_BY_TRAINING,
     ApprovalExpired,
     ApprovalGiven,
     ApprovalReminded,
@@ -31,6 +32,7 @@ from driftloop.contracts.events import (
     TrainingFailed,
     TrainingSkipped,
     TrainingStarted,
+    VerdictOverruled,
 )
 from driftloop.contracts.identity import AuditNoted
 from driftloop.contracts.pipeline import PRODUCTION
@@ -69,6 +71,7 @@ from driftloop.registry.tables import (
     RegistryTrial,
     RegistryVersion,
 )
+from driftloop.registry.verdicts import tables as verdicts
 from driftloop.runtime import handlers as runtime
 from driftloop.runtime.artifacts import ArtifactStore, uri_of
 from driftloop.runtime.envelope import decode, sequence_of
@@ -384,6 +387,20 @@ def on_drift_detected(event: DriftDetected, deps: Deps) -> Iterator[Event]:
     yield from ()
 
 
+def on_verdict_overruled(event: VerdictOverruled, deps: Deps) -> Iterator[Event]:
+    """Remember what a person said; tell of models that a verdict led to wrongly."""
+    verdicts.note(deps.session, event)
+    if event.verdict_cause not in CURED_BY_TRAINING or event.cause in CURED_BY_TRAINING:
+        return
+    book = tables.ledger_of(deps.session, event.pipeline)
+    for row in tables.versions_of(deps.session, event.pipeline):
+        trained = ModelTrained.model_validate(row.trained)
+        if trained.trigger.event_id == event.verdict_id:
+            state = book.standings[row.version].state
+            owner = _owner(event.pipeline, deps)
+            yield core.overruled_alert(event, row.version, state, owner)
+
+
 def on_training_started(event: TrainingStarted, deps: Deps) -> Iterator[Event]:
     lineage.note_training(deps.session, event)
     yield from deps.reporter.training_started(event)
@@ -499,6 +516,7 @@ HANDLERS: list[runtime.EventHandler | runtime.Chunk] = [
     on_dataset_versioned,
     on_batch_rejected,
     on_drift_detected,
+    on_verdict_overruled,
     on_training_started,
     on_training_skipped,
     on_training_failed,

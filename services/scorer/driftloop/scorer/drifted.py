@@ -15,7 +15,8 @@ from urllib.parse import quote
 from driftloop.contracts.events import DriftDetected, DriftEnded
 
 DRIFTED_HEADER = "x-driftloop-drifted"
-FAULT = "sensor_fault"
+FAULTS = frozenset({"sensor_fault", "schema_change"})
+"""Causes by which values are wrong, whichever version answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Drifted:
     since: datetime
 
     def __str__(self) -> str:
-        what = "wrong" if self.cause == FAULT else "drifted"
+        what = "wrong" if self.cause in FAULTS else "drifted"
         return f"{self.column}: {what} since {self.since:%Y-%m-%d}, by the monitor"
 
 
@@ -59,7 +60,7 @@ class Drifts:
         """Take a verdict."""
         with self._lock:
             found = self._verdicts.setdefault(event.pipeline, _Verdicts())
-            if event.cause == FAULT:
+            if event.cause in FAULTS:
                 for column in event.features:
                     found.faults[column] = _newer(found.faults.get(column), event)
             else:

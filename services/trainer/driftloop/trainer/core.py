@@ -9,12 +9,14 @@ from typing import Final, Literal
 
 from driftloop.contracts.base import derived_id
 from driftloop.contracts.events import (
+    CURED_BY_TRAINING,
     DatasetVersioned,
     DriftDetected,
     PerformanceMeasured,
     RetrainRequested,
     Span,
     Trigger,
+    VerdictOverruled,
 )
 from driftloop.contracts.pipeline import PipelineSpec, TrainSection
 from driftloop.trainer.budget import budget_end, cost_text
@@ -184,6 +186,36 @@ def after_drift(
         return _advice(trigger, "retrain.on_drift: false")
     pending = Pending(trigger, event.detected_at)
     return _after_alarm(pending, event.model_version, state, spec)
+
+
+def after_overruling(
+    event: VerdictOverruled, event_id: str, state: State, spec: PipelineSpec
+) -> Start | SkipWith | None:
+    """Decide what it leads to that a person says another cause.
+
+    As the verdict would have done, if training cures this cause and not the other; the
+    person is named, and may not approve the result. None: it changes nothing.
+    """
+    cures = event.cause in CURED_BY_TRAINING
+    if not cures or event.verdict_cause in CURED_BY_TRAINING:
+        return None
+    trigger = Trigger(
+        event_id=event_id,
+        event_type=event.topic(),
+        reason=event.cause,
+        requested_by=event.overruled_by,
+        since=event.since,
+    )
+    if not spec.retrain.on_drift:
+        return _advice(trigger, "retrain.on_drift: false")
+    pending = Pending(trigger, event.detected_at)
+    return _after_alarm(pending, event.model_version, state, spec)
+
+
+def is_called_off(event: VerdictOverruled) -> bool:
+    """Whether what a verdict led to has lost its reason: training is no cure."""
+    was_cured = event.verdict_cause in CURED_BY_TRAINING
+    return was_cured and event.cause not in CURED_BY_TRAINING
 
 
 def after_floor(

@@ -21,6 +21,7 @@ from driftloop.contracts.events import (
     TrainingCancelRequested,
     TrainingSkipped,
     TrainingStarted,
+    VerdictOverruled,
 )
 from driftloop.contracts.pipeline import PRODUCTION, PipelineSpec
 from driftloop.runtime import handlers
@@ -35,6 +36,7 @@ from driftloop.trainer.tables import (
     TrainerJob,
     TrainerPipeline,
     last_job,
+    open_jobs,
     pipeline_row,
     state_of,
 )
@@ -120,25 +122,60 @@ def on_training_cancel_requested(
             detail=detail,
         )
         return
+    yield from _cancelled(deps, row, job, (event.requested_by, event.reason), event)
+
+
+def _cancelled(
+    deps: Deps,
+    row: TrainerPipeline,
+    job: TrainerJob,
+    why: tuple[str, str],
+    origin: Event,
+) -> Iterator[Event]:
+    """End a job for a person's reason, and let the one that waited for it start."""
+    by, reason = why
     job.state = "cancelled"
-    job.error = f"cancelled by {event.requested_by}: {event.reason}"
+    job.error = f"cancelled by {by}: {reason}"
     recheck = deps.recheck
     listen(deps.session, "after_commit", lambda _: recheck.set())
     yield TrainingCancelled(
-        pipeline=event.pipeline,
+        pipeline=row.name,
         job_id=job.id,
         trigger=job.asked().trigger,
-        cancelled_by=event.requested_by,
-        reason=event.reason,
+        cancelled_by=by,
+        reason=reason,
     )
     deps.session.flush()
-    applied = deps.pipelines.get(event.pipeline)
+    applied = deps.pipelines.get(row.name)
     if applied:
         spec = applied.spec
-        yield from _measure_given(deps, event.pipeline, spec)
+        yield from _measure_given(deps, row.name, spec)
         follow_up = core.after_job(state_of(deps.session, row, spec), spec)
         if follow_up:
-            yield _start(deps, row, follow_up, spec, event.meta)
+            yield _start(deps, row, follow_up, spec, origin.meta)
+
+
+def on_verdict_overruled(event: VerdictOverruled, deps: Deps) -> Iterator[Event]:
+    """Train where a person says that this is the cure; call off where it is none.
+
+    A job of the overruled verdict that waits or runs is cancelled, and a trigger that
+    waits is dropped. A model that came of it is the registry's to speak of.
+    """
+    spec = deps.pipeline(event.pipeline)
+    row = pipeline_row(deps.session, event.pipeline)
+    if core.is_called_off(event):
+        kept = row.kept()
+        if kept and kept.trigger.event_id == event.verdict_id:
+            row.pending = None
+        why = f"its verdict was overruled ({event.cause}): {event.reason}"
+        for job in open_jobs(deps.session, event.pipeline):
+            if job.asked().trigger.event_id == event.verdict_id:
+                yield from _cancelled(deps, row, job, (event.overruled_by, why), event)
+        return
+    state = state_of(deps.session, row, spec)
+    decision = core.after_overruling(event, event.meta.id, state, spec)
+    if decision:
+        yield _answer(deps, row, decision, spec, event.meta)
 
 
 def on_model_submitted(event: ModelSubmitted, deps: Deps) -> Iterator[Event]:
@@ -280,6 +317,7 @@ def accept(
 HANDLERS: list[handlers.EventHandler] = [
     on_dataset_versioned,
     on_drift_detected,
+    on_verdict_overruled,
     on_performance_measured,
     on_retrain_requested,
     on_training_cancel_requested,

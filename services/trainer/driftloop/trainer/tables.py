@@ -162,6 +162,14 @@ def last_job(session: Session, pipeline: str) -> TrainerJob | None:
     return session.exec(query).first()
 
 
+def open_jobs(session: Session, pipeline: str) -> list[TrainerJob]:
+    """Return a pipeline's jobs that wait or run, locked."""
+    query = select(TrainerJob).where(
+        TrainerJob.pipeline == pipeline, col(TrainerJob.state).in_(OPEN_STATES)
+    )
+    return list(session.exec(query.with_for_update()))
+
+
 def state_of(session: Session, row: TrainerPipeline, spec: PipelineSpec) -> State:
     """Return the policy's view of a pipeline."""
     job = last_job(session, row.name)

@@ -5,6 +5,7 @@ rows is known by the dataset version that it became: ``batch-ingested`` is long 
 from the log when somebody asks, its id is that event's cause.
 """
 
+import json
 from datetime import datetime
 from typing import Any
 
@@ -109,6 +110,7 @@ class RegistryDrift(SQLModel, table=True):
     retrain_advised: bool
     explanation: str
     model_version: int | None
+    told: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
 
 
 class RegistryRollout(SQLModel, table=True):
@@ -259,6 +261,7 @@ def note_drift(session: Session, event: DriftDetected) -> None:
             retrain_advised=event.retrain_advised,
             explanation=event.explanation,
             model_version=event.model_version,
+            told=json.loads(event.model_dump_json()),
         )
     )
 

@@ -567,11 +567,31 @@ def upgrade() -> None:
         sa.Column("retrain_advised", sa.Boolean(), nullable=False),
         sa.Column("explanation", sa.String(), nullable=False),
         sa.Column("model_version", sa.Integer(), nullable=True),
+        sa.Column("told", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("event_id"),
     )
     with op.batch_alter_table("registry_drift", schema=None) as batch_op:
         batch_op.create_index(
             batch_op.f("ix_registry_drift_pipeline"), ["pipeline"], unique=False
+        )
+
+    op.create_table(
+        "registry_overruling",
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("event_id", sa.String(), nullable=False),
+        sa.Column("pipeline", sa.String(), nullable=False),
+        sa.Column("verdict_id", sa.String(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("verdict_cause", sa.String(), nullable=False),
+        sa.Column("cause", sa.String(), nullable=False),
+        sa.Column("by", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("position"),
+        sa.UniqueConstraint("event_id"),
+    )
+    with op.batch_alter_table("registry_overruling", schema=None) as batch_op:
+        batch_op.create_index(
+            batch_op.f("ix_registry_overruling_pipeline"), ["pipeline"], unique=False
         )
 
     op.create_table(

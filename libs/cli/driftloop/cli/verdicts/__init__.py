@@ -1,0 +1,1 @@
+"""``driftloop verdicts`` and ``driftloop overrule``."""

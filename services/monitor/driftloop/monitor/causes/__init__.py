@@ -1,0 +1,1 @@
+"""Why the error rose or inputs changed: signals, their weights, and the verdict."""

@@ -1,0 +1,248 @@
+"""How much of a risen error comes of other inputs, and how much of another relation.
+
+Two decompositions that both add up to the rise:
+
+* inputs and relation, on the rows that both stretches have in common: Cai, Namkoong and
+  Yadlowsky (2023), Diagnosing Model Performance Under Distribution Shift. Where the
+  stretches have nothing in common no data can tell the two apart, and that is said.
+* mix and rate by slices: Kitagawa (1955), JASA 50; Oaxaca (1973) and Blinder (1973) for
+  regressions.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from driftloop.models.columns import Floats
+from driftloop.monitor.causes.additive import (
+    codes_of,
+    design_of,
+    learnable,
+    regressed,
+    shares_of_now,
+)
+from driftloop.monitor.causes.moved import Moved
+from driftloop.monitor.causes.stretch import Stretch
+
+MAX_SLICES = 12
+RUNS = 12
+"""Stretches are cut into so many runs, whose spread is the noise of a mean."""
+MIN_SLICE_SHARE = 0.02
+MIN_KNOWN = 20
+USUAL_RATIO = 1.2
+"""Of the largest run mean of residuals: so far it may go by chance."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """A rise of the mean loss in its parts, in the loss's unit.
+
+    Attributes
+    ----------
+    inputs, relation : add up to ``total``.
+    noise : standard error of ``relation``.
+    overlap : what the stretches have in common, 0 to 1.
+    shift : how well a row's stretch is told from its inputs: 0 by chance, 1 always.
+    """
+
+    total: float
+    inputs: float
+    relation: float
+    noise: float
+    overlap: float
+    shift: float
+
+
+def split(before: Stretch, now: Stretch, leave_out: set[str]) -> Split:
+    """Split the rise by inputs and relation, on the rows in common.
+
+    A row counts by how usual it is in the other stretch; these weights are bounded,
+    unlike those of importance sampling.
+    """
+    design = design_of(before, leave_out)
+    there, here = shares_of_now(design.matrix(before), design.matrix(now))
+    common = (_mean(before.loss, there), _mean(now.loss, 1 - here))
+    total = float(now.loss.mean() - before.loss.mean())
+    relation = common[1] - common[0]
+    noise = _noise(before.loss, there) ** 2 + _noise(now.loss, 1 - here) ** 2
+    ranks = (there[:, None] < here[None, :]).mean()
+    ties = (there[:, None] == here[None, :]).mean() / 2
+    return Split(
+        total=total,
+        inputs=total - relation,
+        relation=relation,
+        noise=noise**0.5,
+        overlap=float(np.clip(2 * there.mean(), 0, 1)),
+        shift=float(np.clip(2 * (ranks + ties) - 1, 0, 1)),
+    )
+
+
+def _mean(values: Floats, weights: Floats) -> float:
+    total = float(weights.sum())
+    return float(values @ weights / total) if total > 0 else float(values.mean())
+
+
+def _noise(values: Floats, weights: Floats) -> float:
+    """Return the standard error of a weighted mean of rows like their neighbours."""
+    runs = min(RUNS, len(values) // 4)
+    if runs < 2:
+        return float("inf")
+    parts = zip(
+        np.array_split(values, runs), np.array_split(weights, runs), strict=True
+    )
+    means = [_mean(v, w) for v, w in parts]
+    return float(np.std(means, ddof=1) / runs**0.5)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A rise by the slices of one column.
+
+    Attributes
+    ----------
+    column : ``source`` or a code.
+    moved : total variation of the slices' shares, beyond what is usual.
+    mix : part of the rise that follows from the shares alone.
+    rate : part from slices that became harder.
+    slices : by how much of the rise each carries, the largest first.
+    """
+
+    column: str
+    moved: float
+    mix: float
+    rate: float
+    slices: tuple[tuple[str, float], ...]
+
+
+def mixes(before: Stretch, now: Stretch, leave_out: set[str]) -> list[Mix]:
+    """Return the rise by each column with few values, most of it by the mix first."""
+    names = ["source", *(n for n in before.codes if n not in leave_out)]
+    found = [_mix(before, now, name) for name in names]
+    return sorted((m for m in found if m is not None), key=lambda m: -m.mix)
+
+
+def _mix(before: Stretch, now: Stretch, name: str) -> Mix | None:
+    there, here = codes_of(before, name), codes_of(now, name)
+    values = sorted({*there.tolist(), *here.tolist()})
+    if not 1 < len(values) <= MAX_SLICES:
+        return None
+    mix, rate, moved, carried = 0.0, 0.0, 0.0, {}
+    usual = before.loss.mean()
+    for value in values:
+        one, other = there == value, here == value
+        shares = float(one.mean()), float(other.mean())
+        if min(shares) < MIN_SLICE_SHARE:
+            if shares[0] < MIN_SLICE_SHARE < shares[1]:
+                return None  # a slice that was not there: nothing to compare with
+            continue
+        losses = float(before.loss[one].mean()), float(now.loss[other].mean())
+        step = shares[1] - shares[0]
+        mix += step * (sum(losses) / 2 - usual)
+        rate += (losses[1] - losses[0]) * sum(shares) / 2
+        moved += abs(step) / 2
+        carried[value] = step * (losses[0] - usual)
+    chance = sum(
+        (2 / np.pi * p * (1 - p) * (1 / len(there) + 1 / len(here))) ** 0.5
+        for p in [float((there == v).mean()) for v in values]
+    )
+    order = sorted(carried.items(), key=lambda item: -item[1])
+    return Mix(name, max(0.0, moved - chance / 2), mix, rate, tuple(order))
+
+
+def is_unmoved_within(
+    before: Stretch, now: Stretch, mix: Mix, leave_out: set[str]
+) -> float:
+    """Return how far inputs are as before once the slices' shares are made equal, 0..1.
+
+    Of the earlier rows so many are taken from each slice as there are now; what still
+    tells the stretches apart is not the mix.
+    """
+    there, here = codes_of(before, mix.column), codes_of(now, mix.column)
+    taken = np.zeros(len(before), dtype=np.bool_)
+    shares = {v: float((here == v).mean()) for v in set(here.tolist())}
+    sizes = [(there == v).sum() / s for v, s in shares.items() if s >= MIN_SLICE_SHARE]
+    count = min(sizes) if sizes else 0
+    for value, share in shares.items():
+        places = np.flatnonzero(there == value)
+        wanted = min(len(places), round(count * share))
+        if wanted:
+            taken[places[np.linspace(0, len(places) - 1, wanted).astype(int)]] = True
+    if taken.sum() < 40:
+        return 0.0
+    rest = before.where(taken)
+    design = design_of(rest, leave_out | {mix.column})
+    a, b = shares_of_now(design.matrix(rest), design.matrix(now))
+    ranks = (a[:, None] < b[None, :]).mean() + (a[:, None] == b[None, :]).mean() / 2
+    return float(np.clip(1.6 - 2 * ranks, 0, 1))
+
+
+def works_without(
+    before: Stretch, now: Stretch, moved: Moved, leave_out: set[str]
+) -> float:
+    """Return whether a moved column moved the answers and left the target alone, 0..1.
+
+    Both are looked at beside what all other columns say of them. Wrong values of a
+    column move the answers of a model that uses it; the target follows only if the
+    world moved. 1: answers alone; 0: the target as far as the answers; 0.5: neither,
+    as the model hardly uses the column.
+    """
+    design = design_of(before, leave_out | {moved.column})
+    matrix, here = design.matrix(before), design.matrix(now)
+    runs = max(2, min(RUNS, len(before) // max(len(now), 1)))
+    steps = []
+    for there, seen in ((before.said, now.said), (before.target, now.target)):
+        fitted = regressed(matrix, there)
+        step = (seen - here @ fitted.weights).mean(axis=0)
+        parts = [p.mean(axis=0) for p in np.array_split(fitted.residuals, runs)]
+        steps.append((step, np.max(np.abs(parts), axis=0)))
+    (said, usual), (target, usual_target) = steps
+    output = int(np.argmax(np.abs(said)))
+    is_followed = abs(target[output]) > usual_target[output]
+    if abs(said[output]) <= usual[output]:
+        return 0.2 if is_followed else 0.5
+    if not is_followed:
+        return 1.0
+    follows = float(np.sign(said[output]) * target[output]) / abs(said[output])
+    return float(np.clip(1.4 - 2 * max(follows, 0.0), 0, 1))
+
+
+def unexplained(
+    before: Stretch, now: Stretch, column: str, leave_out: set[str]
+) -> float:
+    """Return how far an amount left what the other columns say of it.
+
+    In interquartile ranges of the column, beyond what runs of the earlier rows show by
+    themselves. When the world moves its columns move together; a broken sensor moves
+    alone.
+    """
+    design = design_of(before, leave_out | {column})
+    there, here = before.amounts[column], now.amounts[column]
+    known, seen = np.isfinite(there), np.isfinite(here)
+    if min(known.sum(), seen.sum()) < MIN_KNOWN:
+        return 0.0
+    matrix = design.matrix(before)[known]
+    fitted = regressed(matrix, there[known][:, None])
+    rest = (here[seen][:, None] - design.matrix(now)[seen] @ fitted.weights).mean()
+    low, high = np.quantile(there[known], [0.25, 0.75])
+    runs = min(RUNS, len(matrix) // len(here)) if len(here) else 0
+    if high <= low or runs < 2:
+        return 0.0
+    means = [float(part.mean()) for part in np.array_split(fitted.residuals, runs)]
+    chance = USUAL_RATIO * max(map(abs, means))
+    return float(max(0.0, abs(rest) - chance) / (high - low))
+
+
+@dataclass(frozen=True)
+class Learnable:
+    """Share of the target's variance that a fresh small model predicts."""
+
+    before: float
+    now: float
+
+
+def learnables(before: Stretch, now: Stretch, leave_out: set[str]) -> Learnable:
+    """Ask whether labels still follow from inputs at all, whatever the relation is."""
+    same = before.newest(len(now))
+    return Learnable(
+        learnable(design_of(same, leave_out).matrix(same), same.target),
+        learnable(design_of(now, leave_out).matrix(now), now.target),
+    )

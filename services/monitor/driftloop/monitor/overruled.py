@@ -1,0 +1,40 @@
+"""What becomes of a verdict that a person overrules. Pure."""
+
+from driftloop.contracts.events import AlertRaised, VerdictOverruled
+from driftloop.contracts.pipeline import PipelineSpec
+from driftloop.monitor.causes.weighing import FAULTS
+from driftloop.monitor.faults import Conclusion, fault_over
+from driftloop.monitor.state import Watch
+
+MAX_OVERRULINGS = 200
+
+
+def overruled(watch: Watch, event: VerdictOverruled, spec: PipelineSpec) -> Conclusion:
+    """Take a person's word: faults of the verdict end, or an owner is alerted.
+
+    A fault that was none silences the verdicts on the error no longer, and its rows
+    count again. One that nobody saw is told to the owner; its rows are not judged.
+    """
+    pairs = (*watch.overrulings, (event.verdict_cause, event.cause))
+    update = {"overrulings": pairs[-MAX_OVERRULINGS:]}
+    watch = watch.model_copy(update=update)
+    if event.cause in FAULTS:
+        alert = AlertRaised(
+            pipeline=watch.pipeline,
+            condition=f"{event.cause}:overruled:{event.verdict_id}",
+            severity="critical",
+            title=f"{event.overruled_by} says: {event.cause.replace('_', ' ')}",
+            detail=f"{event.reason}. The verdict of {event.detected_at:%Y-%m-%d %H:%M} "
+            f"said {event.verdict_cause.replace('_', ' ')}.",
+            owner=spec.owner,
+        )
+        return watch, [alert]
+    over = [
+        fault
+        for fault in watch.faults
+        if fault.cause == event.verdict_cause and fault.since == event.since
+    ]
+    kept = tuple(fault for fault in watch.faults if fault not in over)
+    watch = watch.model_copy(update={"faults": kept})
+    events = [e for f in over for e in fault_over(watch, f, event.detected_at, spec)]
+    return watch, events
