@@ -85,6 +85,7 @@ class World:
         self.kinds = {kind.name: kind for kind in kinds}
         letters = dict.fromkeys(map(dead_letter_topic, self.kinds), 1)
         self.broker = MemoryBroker(self.partitions | letters)
+        CLOCK.is_endless = lambda: not self.broker.is_available
         self.store = SimulatedStore()
         self.tries: dict[str, int] = {}
         self.actors: list[Actor] = []

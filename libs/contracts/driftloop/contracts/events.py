@@ -1066,7 +1066,7 @@ class ServingDesired(Event):
     )
     taken_back: list[int] = Field(
         default=[],
-        description="versions that were in a rollout here and do not serve: an approval "
+        description="versions that were rolled out here and do not serve: an approval "
         "of them that is read once more begins no other one",
     )
 
