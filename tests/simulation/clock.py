@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
@@ -31,6 +31,8 @@ class SimulatedClock:
         self.now = START
         self.is_patient = False
         """Whether a sleep is waited out in its place; else it gives the turn away."""
+        self.is_endless: Callable[[], bool] = lambda: False
+        """Whether what is waited for only ends while others have their turns."""
 
         self.dice = Random(0)
 
@@ -47,7 +49,7 @@ class SimulatedClock:
         return datetime.fromtimestamp(self.now, zone)
 
     def sleep(self, seconds: float) -> None:
-        if not self.is_patient:
+        if not self.is_patient or self.is_endless():
             raise Waiting
         self.advance(seconds)
 

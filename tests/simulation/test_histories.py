@@ -9,7 +9,8 @@ import pytest
 
 from tests.simulation.playing import failure_of, play, scenario_of
 
-BLOCK = 50
+BLOCKS = {"relay": 50, "policy": 10, "chain": 3}
+"""Of histories in a test: none takes long, also on a slow machine."""
 COUNTS = {"relay": 900, "policy": 60, "chain": 12}
 """Of histories in the suite, by world: about a minute of a processor, all together."""
 
@@ -19,9 +20,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     seed = metafunc.config.getoption("seed", None)
     cases = [
-        (world, first, min(BLOCK, count))
+        (world, first, BLOCKS[world])
         for world, count in COUNTS.items()
-        for first in range(0, count, BLOCK)
+        for first in range(0, count, BLOCKS[world])
     ]
     if seed is not None:
         cases = [(world, seed, 1) for world in COUNTS]

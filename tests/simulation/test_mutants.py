@@ -6,6 +6,7 @@ is named has to find it in one at least; unspoilt, the same seeds keep every pro
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,7 +29,7 @@ from driftloop.validator.datasets import Datasets
 from sqlmodel import Session
 
 from tests.simulation.clock import CLOCK
-from tests.simulation.playing import broken_by, scenario_of
+from tests.simulation.playing import broken_by, failure_of, scenario_of
 from tests.simulation.store import SimulatedStore
 
 Patch = pytest.MonkeyPatch
@@ -188,3 +189,21 @@ def test_a_mistake_is_found(mutate: Any, monkeypatch: Patch) -> None:
     invariant, world, seeds = MUTANTS[mutate]
     mutate(monkeypatch)
     assert any(invariant in broken_by(scenario_of(world, seed)) for seed in seeds)
+
+
+def test_a_failure_is_told_with_less_around_it(monkeypatch: Patch) -> None:
+    """What to run again, fewer inputs and faults, and the steps that lead to it."""
+    forgets_its_outbox(monkeypatch)
+    seed = next(
+        seed
+        for seed in range(200)
+        if "6 serving" in broken_by(scenario_of("relay", seed))
+    )
+    told = failure_of("relay", seed)
+    assert told is not None
+    assert f"again: pytest tests/simulation -k relay --seed {seed}" in told
+    items = len(scenario_of("relay", seed).items)
+    left = re.search(rf"smaller, (\d+) of {items} items", told)
+    assert left is not None
+    assert int(left[1]) < items
+    assert "killed before publishing" in told

@@ -85,6 +85,7 @@ class World:
         self.kinds = {kind.name: kind for kind in kinds}
         letters = dict.fromkeys(map(dead_letter_topic, self.kinds), 1)
         self.broker = MemoryBroker(self.partitions | letters)
+        CLOCK.is_endless = lambda: not self.broker.is_available
         self.store = SimulatedStore()
         self.tries: dict[str, int] = {}
         self.actors: list[Actor] = []
@@ -95,7 +96,6 @@ class World:
         self.wiped: set[str] = set()
         self.has_waited_out = False
         self._later: list[Later] = []
-        self._down: dict[str, Instance] = {}
         self._read: dict[str, list[int]] = {}
         self._events: dict[str, list[Event]] = {}
         self._numbers: dict[str, int] = {}
@@ -291,7 +291,7 @@ class World:
         except Waiting:
             self.note(instance.name, f"waits: {instance.runner.last_error}")
             CLOCK.advance(1.0)
-            return not self._is_healed()
+            return True
         except Exception as error:  # noqa: BLE001 - whatever ends a process is noted
             self.note(instance.name, f"ended by {type(error).__name__}: {error}")
             if not instance.disk.is_away:
@@ -301,17 +301,18 @@ class World:
         finally:
             self._acting = None
 
-    def _is_healed(self) -> bool:
-        return not self._later and not self.scenario.items
-
     def _end(self, instance: Instance, steps: int) -> None:
         instance.kill()
         self.later(steps, lambda: self._start(instance))
 
     def _start(self, instance: Instance) -> None:
-        if not instance.is_alive:
-            self.note(instance.name, "starts")
-            instance.start()
+        if instance.is_alive:
+            return
+        if not self.broker.is_available:  # it waits for the topics that it follows
+            self.later(1, lambda: self._start(instance))
+            return
+        self.note(instance.name, "starts")
+        instance.start()
 
     def note(self, who: str, what: str) -> None:
         self.told.append(f"{self.step:5} {who}: {what}")
@@ -415,8 +416,7 @@ class World:
         if second is None:
             second = Instance(self, instance.kind, "1")
             self.instances.append(second)
-        if not second.is_alive:
-            second.start()
+        self._start(second)
 
         def wake() -> None:
             self.note(instance.name, "is woken")

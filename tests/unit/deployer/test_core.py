@@ -389,6 +389,29 @@ def test_a_rollout_is_recovered_from_what_scorers_were_asked_for(second, measure
     assert again.champion == 2
 
 
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_version_that_was_taken_back_is_not_approved_anew(second, is_lost):
+    """Approvals come again where the log is read anew, of a deployer or a registry."""
+    second.report(2, state="failed", detail="NaN")
+    served = of(second.told, ServingDesired)[-1]
+    assert served.taken_back == [2]
+    if is_lost:
+        second.serving = recovered(served.with_meta(meta(1)), second.spec)
+    second.told.clear()
+    assert second.approve(2) == []
+    assert second.serving.rollout is None
+    assert of(second.approve(3), RolloutAdvanced)
+    assert of(second.told, ServingDesired)[-1].taken_back == [2]
+
+
+def test_a_version_that_people_bring_back_is_taken_back_no_more(story):
+    story.deploy(1)
+    story.deploy(2)
+    for to, gone in ((1, [2]), (2, [1])):
+        story.roll_back(to)
+        assert of(story.told, ServingDesired)[-1].taken_back == gone
+
+
 def test_a_quiet_state_is_recovered(story):
     story.deploy(1)
     story.deploy(2)

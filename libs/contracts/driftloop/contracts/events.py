@@ -1103,6 +1103,11 @@ class ServingDesired(Event):
     ahead: list[str] = Field(
         default=[], description="replicas on which the candidate answers everything"
     )
+    taken_back: list[int] = Field(
+        default=[],
+        description="versions that were rolled out here and do not serve: an approval "
+        "of them that is read once more begins no other one",
+    )
 
     @property
     def key(self) -> str:

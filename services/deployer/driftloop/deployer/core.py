@@ -81,7 +81,8 @@ def approve(
 ) -> Change:
     """Begin a version's rollout, or let it wait for the one that runs.
 
-    Older versions than the one in hand are superseded; a repeat changes nothing.
+    Older versions than the one in hand are superseded; a repeat changes nothing, also
+    one about a version that was taken back since.
 
     Parameters
     ----------
@@ -91,6 +92,8 @@ def approve(
     in_hand = waiting or (rollout.release if rollout else champion)
     known = (waiting, champion, rollout.release if rollout else None)
     if any(r is not None and r.version == release.version for r in known):
+        return Change(serving, [])
+    if release.version in serving.taken_back:
         return Change(serving, [])
     if in_hand is not None and release.version < in_hand.version:
         return Change(serving, [superseded(serving, release, in_hand)])
@@ -368,7 +371,11 @@ def take_back(
             owner=rules.spec.owner,
         )
     )
-    after = _with_champion(serving, target).model_copy(update={"rollout": None})
+    after = _with_champion(serving, target)
+    gone = {release.version for release in (*displaced, *after.retired)}
+    gone = {*serving.taken_back, *gone} - {r.version for r in after.deployed}
+    update = {"rollout": None, "taken_back": tuple(sorted(gone))}
+    after = after.model_copy(update=update)
     return _settled(serving, after, taken.origin, events, rules)
 
 
@@ -425,6 +432,7 @@ def _settled(
                 candidate_share=share,
                 replay=recorded,
                 ahead=list(ahead),
+                taken_back=list(after.taken_back),
             ).following(origin)
         )
     return Change(after, told)

@@ -93,6 +93,8 @@ class Serving(Frozen):
     generation : of the last ``serving-desired``; 0: there was none.
     deployed : versions in service, oldest first; the last one is the champion.
     retired : versions that were in service and were rolled back.
+    taken_back : numbers of the versions that were on their way or in service and do not
+        answer any more: no approval rolls them out again.
     waiting : approved during a rollout; the newest one only.
     alerted_generation : the last one with an alert about a version that fails.
     replicas : of the scorer, and until when each is taken to live.
@@ -105,6 +107,7 @@ class Serving(Frozen):
     generation: int = 0
     deployed: tuple[Release, ...] = ()
     retired: tuple[Release, ...] = ()
+    taken_back: tuple[int, ...] = ()
     rollout: Rollout | None = None
     waiting: Release | None = None
     promotion: Promotion | None = None
@@ -201,13 +204,15 @@ def recovered(desired: ServingDesired, spec: PipelineSpec) -> Serving:
     For a deployer that has lost its database: it goes on from what is served, and
     does not take the next version for a first one. A running rollout goes on with
     its step from the beginning (a rolling one with warming); earlier champions are
-    forgotten, and so is whether a version waits to be promoted.
+    forgotten, and so is whether a version waits to be promoted. Of versions that were
+    taken back the number is known: reading their approvals anew does not roll them out.
     """
     champion, candidate = desired.champion, desired.candidate
     state = Serving(
         pipeline=desired.pipeline,
         environment=desired.environment,
         generation=desired.generation,
+        taken_back=tuple(desired.taken_back),
     )
     if champion is None:
         return state

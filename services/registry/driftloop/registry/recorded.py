@@ -3,8 +3,8 @@
 A gate's verdict depends on the pipeline file of its day and on a measured latency.
 A registry with an empty database therefore first reads what it once said, so that
 reading the log anew gives the same versions with the same verdicts. What became of a
-version is said once: read anew, the last fact about it may be another one, so the event
-would have another id, and a deployer would take it for news.
+version is said once: read anew, the last fact about it may be another one, and the
+event would have another id, by which a deployer would take it for news.
 """
 
 import threading
