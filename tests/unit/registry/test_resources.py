@@ -88,9 +88,7 @@ class Installation:
         self.life = Life(self.deps, factory)
         self._known = StateView(TokenChanged)
         self._known.caught_up.set()
-        settings = RegistrySettings(
-            api_token="x" * 40, answer_timeout_seconds=0.2
-        )  # type: ignore[arg-type]  # pydantic reads it
+        settings = RegistrySettings(api_token="x" * 40, answer_timeout_seconds=0.2)  # type: ignore[arg-type]  # pydantic reads it
         self.settings = settings
         context = Context(
             self.engine,
