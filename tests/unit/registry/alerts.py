@@ -63,11 +63,14 @@ class World(approvals.Installation):
         self.took: list[tuple[str, Content]] = []
         self.refusing: dict[str, NotSentError] = {}
         self.is_killed_after_call = False
-        self._alerts = AlertsSection.model_validate(alerts)
         super().__init__(folder, None)  # type: ignore[arg-type]  # trains nothing
+        self.change(**alerts)
+
+    def change(self, **alerts: Any) -> None:
+        """Apply another file."""
+        self._alerts = AlertsSection.model_validate(alerts)
         spec = story.spec(alerts=alerts)
         self.applied = PipelineApplied(pipeline=NAME, spec=spec, applied_by="ada")
-        self.restart()
 
     def start(self) -> None:
         super().start()

@@ -11,7 +11,7 @@ from driftloop.contracts.alerts import AlertAcknowledged, AlertDelivered
 from driftloop.registry.alerting.channels import NotSentError
 from driftloop.registry.rebuild.state import snapshot_of
 
-from tests.unit.registry.alerts import FAULT, ONE, TWO, World
+from tests.unit.registry.alerts import FAULT, ONE, TWO, World, raised
 from tests.unit.registry.approvals import HOUR, Killed
 from tests.unit.registry.story import NAME
 
@@ -271,3 +271,49 @@ def test_what_cannot_end_is_over_after_a_week(make: Make) -> None:
     world.raise_("a3", "training-failed/j", can_end=False)
     assert world.look() == ["team raised"]
     assert FAULT not in {c.condition for _, c in world.took}
+
+
+def test_a_changed_file_holds_at_once(make: Make) -> None:
+    """Also for alerts that go on, and for those whose channels were other ones."""
+    world = make(**TWO)
+    world.raise_()
+    assert world.look() == ["team raised"]
+    changed = {**TWO, "routes": [{"channels": ["team", "boss"]}], "escalation": []}
+    world.change(**changed)
+    assert world.look() == ["boss raised"]
+    world.resolve()
+    assert sorted(world.look()) == ["boss resolved", "team resolved"]
+    world.change(**changed, repeat_hours=1)
+    assert world.look(600) == []
+
+
+def test_what_is_over_is_looked_at_no_more(make: Make) -> None:
+    """Until the log says something new; a look at years of alerts costs nothing."""
+    world = make(**ONE)
+    for number in range(3):
+        world.raise_(f"a{number}", f"c{number}")
+    world.look()
+    for number in range(2):
+        world.resolve(f"c{number}")
+    world.look()
+    world.look()
+    (known,) = world.deliverer.sight._known.values()
+    assert [alert.id for alert in known.alerts] == ["a2"]
+    assert world.look(1) == []
+    world.raise_("b0", "c0")
+    assert world.look() == ["team raised"]
+
+
+def test_a_repeat_that_is_read_late_ends_nothing_twice(make: Make) -> None:
+    """Topics have no common order: what was said before the end may be read after."""
+    world = make(**ONE)
+    world.raise_("a1")
+    world.look()
+    early = world.now
+    world.now += HOUR
+    world.resolve()
+    assert world.look() == ["team resolved"]
+    world.say(raised(), "a2", early + HOUR / 2)
+    world.deliver()
+    assert world.look(60) == []
+    assert world.outcomes().count(("", "deduplicated")) == 1

@@ -21,7 +21,8 @@ class Notice:
 
     Attributes
     ----------
-    number : of the step of escalation, or of the repeat, from 1; else 0.
+    number : of the step of escalation, or of the repeat, from 1; of the end, how often
+        it had come back; else 0.
     at : when it was due.
     """
 
@@ -93,7 +94,7 @@ def _come(alert: Alert, rules: AlertsSection, now: datetime) -> Iterator[Notice]
         for channel in _heard(alert):
             if channel in rules.channels:
                 at = alert.over_at + calm
-                yield Notice(alert, channel, "resolved", len(alert.repeats), at)
+                yield Notice(alert, channel, "resolved", alert.returns, at)
 
 
 def _escalated(

@@ -64,6 +64,7 @@ class Alert:
     ----------
     id : of the event it began with.
     repeats : ids of events that raised it again.
+    returns : how often it came back before it was calm for long enough.
     over_at : None: it goes on, or nobody can say.
     acknowledged : by whom, when, and what they said.
     told : what became of its notices, in order.
@@ -76,6 +77,7 @@ class Alert:
     last_at: datetime
     origin: dict[str, Any]
     repeats: tuple[str, ...] = ()
+    returns: int = 0
     over_at: datetime | None = None
     over_why: str = ""
     acknowledged: tuple[str, datetime, str] | None = None
@@ -168,6 +170,7 @@ def _again(known: Alert, fact: Fact) -> Alert:
         known,
         last_at=fact.at,
         repeats=(*known.repeats, fact.event_id),
+        returns=known.returns + (known.over_at is not None),
         over_at=None,
         over_why="",
     )

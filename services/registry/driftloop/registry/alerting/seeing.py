@@ -9,8 +9,8 @@ from driftloop.contracts.alerting import AlertsSection
 from driftloop.contracts.alerts import Outcome
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.registry.alerting import tables
-from driftloop.registry.alerting.due import Notice, first_at, look
-from driftloop.registry.alerting.life import Alert, Fact, alerts_of, silences_of
+from driftloop.registry.alerting.due import Look, Notice, first_at, look
+from driftloop.registry.alerting.life import Alert, Silence, alerts_of, silences_of
 from sqlalchemy import Engine
 from sqlmodel import Session
 
@@ -55,8 +55,17 @@ class Seen:
 
 
 @dataclass
+class _Pipeline:
+    """What is known of a pipeline: alerts with which something may still be to do."""
+
+    rules: Rules
+    silences: list[Silence]
+    alerts: list[Alert]
+
+
+@dataclass
 class Sight:
-    """Looks at all pipelines; what has not changed is not read again.
+    """Looks at all pipelines; nothing is read again that has not changed.
 
     Attributes
     ----------
@@ -67,8 +76,8 @@ class Sight:
     engine: Engine
     specs: Callable[[], list[PipelineSpec]]
     standard: AlertsSection
-    _key: tuple[int, tuple[str, ...]] | None = field(default=None, init=False)
-    _facts: dict[str, list[Fact]] = field(default_factory=dict, init=False)
+    _key: tuple[int, Mapping[str, Rules]] | None = field(default=None, init=False)
+    _known: dict[str, _Pipeline] = field(default_factory=dict, init=False)
 
     def rules_of(self, spec: PipelineSpec) -> Rules:
         own = spec.alerts
@@ -76,33 +85,51 @@ class Sight:
 
     def look(self, now: datetime) -> Seen:
         rules = {spec.name: self.rules_of(spec) for spec in self.specs()}
+        self._read(rules, now)
         due: list[Notice] = []
         waiting: list[Result] = []
         open_count = 0
-        for name, facts in self._read(rules, now).items():
-            mine = rules[name].alerts
+        for known in self._known.values():
+            mine, left = known.rules.alerts, []
             calm = timedelta(minutes=mine.calm_minutes)
-            silences = silences_of(facts)
-            for alert in alerts_of(facts, calm):
-                open_count += alert.state(now, calm) == "open"
-                seen = look(alert, mine, silences, now)
+            for alert in known.alerts:
+                state = alert.state(now, calm)
+                open_count += state == "open"
+                seen = look(alert, mine, known.silences, now)
                 due += seen.due
-                waiting += [
-                    Result(notice, "silenced", 0, why)
-                    for notice, why in seen.held
-                    if not alert.has(notice.id, "silenced")
-                ]
-                waiting += _repeats(alert, mine)
+                to_say = [*_held(alert, seen), *_repeats(alert, mine)]
+                waiting += to_say
+                if state != "over" or seen.due or seen.held or to_say:
+                    left.append(alert)
+            known.alerts = left  # of the others nothing comes before the next fact
         return Seen(rules, tuple(due), tuple(waiting), open_count)
 
-    def _read(self, rules: Mapping[str, Rules], now: datetime) -> dict[str, list[Fact]]:
-        wanted = tuple(name for name, each in rules.items() if each.alerts.channels)
+    def _read(self, rules: Mapping[str, Rules], now: datetime) -> None:
+        """Read what the log says, if it, or a pipeline file, says something new."""
+        wanted = {name: each for name, each in rules.items() if each.alerts.channels}
         with Session(self.engine) as session:
             key = (tables.count(session), wanted)
-            if key != self._key:
-                self._facts = tables.facts(session, wanted, now - HORIZON)
-                self._key = key
-        return self._facts
+            if key == self._key:
+                return
+            found = tables.facts(session, wanted, now - HORIZON)
+        self._known = {
+            name: _Pipeline(
+                wanted[name],
+                silences_of(facts),
+                alerts_of(facts, timedelta(minutes=wanted[name].alerts.calm_minutes)),
+            )
+            for name, facts in found.items()
+        }
+        self._key = key
+
+
+def _held(alert: Alert, seen: Look) -> list[Result]:
+    """Return what is to be said of notices that wait, once each."""
+    return [
+        Result(notice, "silenced", 0, why)
+        for notice, why in seen.held
+        if not alert.has(notice.id, "silenced")
+    ]
 
 
 def _repeats(alert: Alert, rules: AlertsSection) -> list[Result]:
