@@ -28,8 +28,12 @@ RUNS = 12
 """Stretches are cut into so many runs, whose spread is the noise of a mean."""
 MIN_SLICE_SHARE = 0.02
 MIN_KNOWN = 20
-USUAL_RATIO = 1.2
-"""Of the largest run mean of residuals: so far it may go by chance."""
+TOLD_APART = 1.5
+"""Of what the target does by itself: so far answers have to move to tell whether it
+follows them."""
+MIN_RUNS = 4
+USUAL_RATIO = 1.4
+"""Of the largest step between runs of residuals: so far it may go by chance."""
 
 
 @dataclass(frozen=True)
@@ -182,8 +186,8 @@ def works_without(
 
     Both are looked at beside what all other columns say of them. Wrong values of a
     column move the answers of a model that uses it; the target follows only if the
-    world moved. 1: answers alone; 0: the target as far as the answers; 0.5: neither,
-    as the model hardly uses the column.
+    world moved. 1: answers alone; 0: the target as far as the answers; 0.5: the answers
+    moved no farther than the target does by itself, which tells nothing.
     """
     design = design_of(before, leave_out | {moved.column})
     matrix, here = design.matrix(before), design.matrix(now)
@@ -196,11 +200,8 @@ def works_without(
         steps.append((step, np.max(np.abs(parts), axis=0)))
     (said, usual), (target, usual_target) = steps
     output = int(np.argmax(np.abs(said)))
-    is_followed = abs(target[output]) > usual_target[output]
-    if abs(said[output]) <= usual[output]:
-        return 0.2 if is_followed else 0.5
-    if not is_followed:
-        return 1.0
+    if abs(said[output]) <= max(usual[output], TOLD_APART * usual_target[output]):
+        return 0.5
     follows = float(np.sign(said[output]) * target[output]) / abs(said[output])
     return float(np.clip(1.4 - 2 * max(follows, 0.0), 0, 1))
 
@@ -210,9 +211,10 @@ def unexplained(
 ) -> float:
     """Return how far an amount left what the other columns say of it.
 
-    In interquartile ranges of the column, beyond what runs of the earlier rows show by
-    themselves. When the world moves its columns move together; a broken sensor moves
-    alone.
+    In interquartile ranges of the column, seen from the rows just before, and beyond
+    the largest step between neighbouring runs of the earlier rows: a season moves a
+    column far, and in steps that it had before. When the world moves its columns move
+    together; a broken sensor moves alone.
     """
     design = design_of(before, leave_out | {column})
     there, here = before.amounts[column], now.amounts[column]
@@ -223,12 +225,14 @@ def unexplained(
     fitted = regressed(matrix, there[known][:, None])
     rest = (here[seen][:, None] - design.matrix(now)[seen] @ fitted.weights).mean()
     low, high = np.quantile(there[known], [0.25, 0.75])
-    runs = min(RUNS, len(matrix) // len(here)) if len(here) else 0
-    if high <= low or runs < 2:
+    length = min(len(here), len(matrix) // MIN_RUNS)
+    if high <= low or length < MIN_KNOWN:
         return 0.0
-    means = [float(part.mean()) for part in np.array_split(fitted.residuals, runs)]
-    chance = USUAL_RATIO * max(map(abs, means))
-    return float(max(0.0, abs(rest) - chance) / (high - low))
+    left = fitted.residuals[:, 0]
+    runs = [part.mean() for part in np.array_split(left, len(left) // length)]
+    chance = USUAL_RATIO * float(np.abs(np.diff(runs)).max())
+    step = abs(float(rest) - float(left[-length:].mean()))
+    return float(max(0.0, step - chance) / (high - low))
 
 
 @dataclass(frozen=True)
