@@ -15,7 +15,7 @@ from driftloop.monitor.causes.decomposing import Learnable, Mix, Split
 from driftloop.monitor.causes.labels import OfLabeller
 from driftloop.monitor.causes.moved import Moved
 from driftloop.monitor.causes.seasons import Season
-from driftloop.monitor.causes.stretch import Stretch
+from driftloop.monitor.causes.stretch import Stretch, inputs_after
 
 MIN_ROWS = 40
 """Rows of now, and of before, without which nothing is weighed."""
@@ -122,8 +122,10 @@ def gather(
     now = now.newest(max(MIN_RECENT_ROWS, round(RECENT_RATIO * len(now))))
     found = moved.moved_columns(before, now, known)
     slow = moved.slow_columns(before, window_rows)
+    usual = inputs_after(known, before) if len(known) else before
     alone = {
-        name: decomposing.unexplained(before, now, name, slow) for name in now.amounts
+        name: decomposing.unexplained(usual, now, name, slow | {"source"})
+        for name in now.amounts
     }
     if not (before.is_labelled and now.is_labelled):
         return Signals(found, slow, len(now), unexplained=alone)
