@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from driftloop.models.columns import Floats
 from driftloop.monitor.causes.additive import (
+    Design,
     codes_of,
     design_of,
     learnable,
@@ -29,8 +30,9 @@ RUNS = 12
 MIN_SLICE_SHARE = 0.02
 MIN_KNOWN = 20
 TOLD_APART = 1.5
-"""Of what the target does by itself: so far answers have to move to tell whether it
-follows them."""
+"""Of what the target does by itself: so far it should have gone to tell whether it did."""
+STAYED = (0.3, 0.7)
+"""Of the way that the target should have gone: what it did not go of it."""
 MIN_RUNS = 4
 USUAL_RATIO = 1.4
 """Of the largest step between runs of residuals: so far it may go by chance."""
@@ -179,31 +181,34 @@ def is_unmoved_within(
     return float(np.clip(1.6 - 2 * ranks, 0, 1))
 
 
-def works_without(
+def is_untrue(
     before: Stretch, now: Stretch, moved: Moved, leave_out: set[str]
 ) -> float:
-    """Return whether a moved column moved the answers and left the target alone, 0..1.
+    """Return whether the target takes no notice of how a column moved, 0 to 1.
 
-    Both are looked at beside what all other columns say of them. Wrong values of a
-    column move the answers of a model that uses it; the target follows only if the
-    world moved. 1: answers alone; 0: the target as far as the answers; 0.5: the answers
-    moved no farther than the target does by itself, which tells nothing.
+    A small model of the target says how far it should have gone with the column's new
+    values. It went there if the world moved (0), and stayed if only the values are
+    wrong (1). 0.5: it should have gone no farther than it goes by itself, which tells
+    nothing. Values beyond all earlier ones count as the nearest of these.
     """
-    design = design_of(before, leave_out | {moved.column})
-    matrix, here = design.matrix(before), design.matrix(now)
-    runs = max(2, min(RUNS, len(before) // max(len(now), 1)))
-    steps = []
-    for there, seen in ((before.said, now.said), (before.target, now.target)):
-        fitted = regressed(matrix, there)
-        step = (seen - here @ fitted.weights).mean(axis=0)
-        parts = [p.mean(axis=0) for p in np.array_split(fitted.residuals, runs)]
-        steps.append((step, np.max(np.abs(parts), axis=0)))
-    (said, usual), (target, usual_target) = steps
-    output = int(np.argmax(np.abs(said)))
-    if abs(said[output]) <= max(usual[output], TOLD_APART * usual_target[output]):
+    others = design_of(before, leave_out | {moved.column})
+    one = Design({moved.column: design_of(before).edges[moved.column]}, {}, [])
+    there = np.hstack([others.matrix(before), one.matrix(before)])
+    seen = one.matrix(now, is_clipped=True)
+    here = np.hstack([others.matrix(now), seen])
+    fitted = regressed(there, before.target)
+    width = seen.shape[1]
+    step = seen.mean(axis=0) - there[:, -width:].mean(axis=0)
+    wanted = step @ fitted.weights[-width:]
+    output = int(np.argmax(np.abs(wanted)))
+    left = fitted.residuals[:, output]
+    runs = max(2, min(RUNS, len(left) // max(len(now), 1)))
+    usual = max(abs(float(part.mean())) for part in np.array_split(left, runs))
+    if abs(wanted[output]) <= TOLD_APART * usual:
         return 0.5
-    follows = float(np.sign(said[output]) * target[output]) / abs(said[output])
-    return float(np.clip(1.4 - 2 * max(follows, 0.0), 0, 1))
+    bias = (now.target - here @ fitted.weights)[:, output].mean()
+    stayed = float(-bias / wanted[output])
+    return float(np.clip((stayed - STAYED[0]) / (STAYED[1] - STAYED[0]), 0, 1))
 
 
 def unexplained(
