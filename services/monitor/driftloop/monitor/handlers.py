@@ -327,7 +327,7 @@ def _wrong_inputs(
     )
     if any(fault.is_weighed for fault in turn.watch.faults):
         found = moved_columns(before, now, known)
-        yield from turn.told(verdicts.faults_over(turn.watch, found, span.start, spec))
+        yield from turn.told(verdicts.faults_over(turn.watch, found, span, spec))
     else:
         signals = weighing.gather(before, now, known, None, spec.monitor.window_rows)
         weighed = weighing.weigh(signals, prior(turn.watch.overrulings))

@@ -1,9 +1,9 @@
 """What becomes of a verdict that a person overrules. Pure."""
 
-from driftloop.contracts.events import AlertRaised, VerdictOverruled
+from driftloop.contracts.events import AlertRaised, DriftEnded, VerdictOverruled
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.monitor.causes.weighing import FAULTS
-from driftloop.monitor.faults import Conclusion, fault_over
+from driftloop.monitor.faults import Conclusion
 from driftloop.monitor.state import Watch
 
 MAX_OVERRULINGS = 200
@@ -36,5 +36,13 @@ def overruled(watch: Watch, event: VerdictOverruled, spec: PipelineSpec) -> Conc
     ]
     kept = tuple(fault for fault in watch.faults if fault not in over)
     watch = watch.model_copy(update={"faults": kept})
-    events = [e for f in over for e in fault_over(watch, f, event.detected_at, spec)]
-    return watch, events
+    return watch, [
+        DriftEnded(
+            pipeline=watch.pipeline,
+            cause=fault.cause,
+            features=[fault.column],
+            since=fault.since,
+            until=max(fault.since, event.detected_at),
+        )
+        for fault in over
+    ]

@@ -12,6 +12,7 @@ from driftloop.contracts.events import (
     AlertRaised,
     Cause,
     DriftDetected,
+    DriftEnded,
     Evidence,
     Span,
 )
@@ -37,6 +38,8 @@ MISSING, MISSING_RATIO = "labels missing", 0.3
 """Labels stay away when so small a part of those that used to come comes."""
 MIN_LABELLED = 0.1
 """Share of rows that used to get a label; where fewer do, none is missed."""
+MAX_FAULT_WINDOWS = 4
+"""For which a weighed fault silences the verdicts on the error."""
 OVER_RATIO = 1.15
 """Labels are right again when the error is at most so many times its usual level."""
 NAMES: Mapping[Cause, str] = {
@@ -145,9 +148,13 @@ def input_fault(
 
 
 def faults_over(
-    watch: Watch, found: Sequence[Moved], until: datetime, spec: PipelineSpec
+    watch: Watch, found: Sequence[Moved], window: Span, spec: PipelineSpec
 ) -> Conclusion:
-    """Close weighed faults whose columns are as they were before them."""
+    """Close weighed faults whose columns are as they were before them.
+
+    One that does not end ends after :data:`MAX_FAULT_WINDOWS` all the same: what is
+    seen for so long is looked at anew, and told again if it is still a fault.
+    """
     wrong = {
         m.column
         for m in found
@@ -158,7 +165,11 @@ def faults_over(
         for f in watch.faults
         if f.is_weighed and f.kind == "observations" and f.column not in wrong
     ]
-    return _closed(watch, over, until, spec)
+    watch, events = _closed(watch, over, window.start, spec)
+    longest = MAX_FAULT_WINDOWS * (window.end - window.start)
+    old = [f for f in watch.faults if f.is_weighed and window.end - f.since > longest]
+    watch, ends = _closed(watch, old, window.end, spec)
+    return watch, [*events, *(e for e in ends if isinstance(e, DriftEnded))]
 
 
 def labels_over(

@@ -17,6 +17,9 @@ from driftloop.contracts.events import DriftDetected, DriftEnded
 DRIFTED_HEADER = "x-driftloop-drifted"
 FAULTS = frozenset({"sensor_fault", "schema_change"})
 """Causes by which values are wrong, whichever version answers."""
+SHIFTS = frozenset({"population_shift", "concept_drift", "traffic_mix"})
+"""Causes that say of a version which of its columns are others now; what is wrong with
+labels, or not known yet, says nothing of columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ class Drifts:
             if event.cause in FAULTS:
                 for column in event.features:
                     found.faults[column] = _newer(found.faults.get(column), event)
-            else:
+            elif event.cause in SHIFTS:
                 version = event.model_version
                 found.latest[version] = _newer(found.latest.get(version), event)
 

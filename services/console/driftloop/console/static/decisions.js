@@ -100,8 +100,9 @@ function headline(items) {
     "schema-accepted": "A schema is in force",
     "training-started": `Training${why}`,
     "training-failed": `Training failed${why}`,
-    "training-skipped": drift ? `${capital(words(drift.drift.cause))}, no training` : "No training",
-    "drift-detected": `${capital(words(drift?.drift.cause ?? ""))}${skipped ? ", no training" : ""}`,
+    "training-skipped": drift ? `${capital(words(drift.drift.cause))}${sure(drift.drift)}, no training` : "No training",
+    "drift-detected": `${capital(words(drift?.drift.cause ?? ""))}${sure(drift?.drift)}${skipped ? ", no training" : ""}`,
+    "verdict-overruled": "A person overruled a verdict",
     "alert-raised": capital(found.text.replace(/^(info|warning|critical): /, "")),
     "labels-wanted": "People are asked for labels",
     "pipeline-applied": "Pipeline applied",
@@ -112,6 +113,14 @@ function headline(items) {
   }[found.topic];
   const tone = found.topic === "training-skipped" && drift ? drift.tone : found.tone;
   return { tone, text: told ?? capital(found.text) };
+}
+
+/* How sure a verdict is and what carries it, as far as it says so. */
+function sure(drift) {
+  if (!drift || drift.confidence == null) return "";
+  const carried = [...Object.keys(drift.features ?? {}), ...Object.keys(drift.sources ?? {})];
+  const by = carried.length ? `, ${carried.slice(0, 3).join(", ")}` : "";
+  return ` (${Math.round(100 * drift.confidence)} % sure${by})`;
 }
 
 function capital(text) {

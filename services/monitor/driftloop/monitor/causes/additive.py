@@ -34,13 +34,20 @@ class Design:
     listed: dict[str, list[str]]
     sources: list[str]
 
-    def matrix(self, rows: Stretch) -> Floats:
-        """Return (n_rows, n_bins), with a constant first."""
+    def matrix(self, rows: Stretch, *, is_clipped: bool = False) -> Floats:
+        """Return (n_rows, n_bins), with a constant first.
+
+        Parameters
+        ----------
+        is_clipped : values beyond the first and last count as these.
+        """
         parts = [np.ones((len(rows), 1))]
         for name, edges in self.edges.items():
             values = rows.amounts[name]
             at = np.searchsorted(edges, values, side="right")
             at = np.where(values == edges[-1], len(edges) - 1, at)
+            if is_clipped and len(edges) > 1:
+                at = np.clip(at, 1, len(edges) - 1)
             at = np.where(np.isnan(values), len(edges) + 1, at)
             parts.append(_one_hot(at, len(edges) + 2))
         for name, listed in self.listed.items():

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from driftloop.models.columns import Floats
 from driftloop.monitor.causes.additive import (
+    Design,
     codes_of,
     design_of,
     learnable,
@@ -28,8 +29,13 @@ RUNS = 12
 """Stretches are cut into so many runs, whose spread is the noise of a mean."""
 MIN_SLICE_SHARE = 0.02
 MIN_KNOWN = 20
-USUAL_RATIO = 1.2
-"""Of the largest run mean of residuals: so far it may go by chance."""
+TOLD_APART = 1.5
+"""Of what the target does by itself: so far it should have gone to tell whether it did."""
+STAYED = (0.3, 0.7)
+"""Of the way that the target should have gone: what it did not go of it."""
+MIN_RUNS = 4
+USUAL_RATIO = 1.4
+"""Of the largest step between runs of residuals: so far it may go by chance."""
 
 
 @dataclass(frozen=True)
@@ -175,34 +181,34 @@ def is_unmoved_within(
     return float(np.clip(1.6 - 2 * ranks, 0, 1))
 
 
-def works_without(
+def is_untrue(
     before: Stretch, now: Stretch, moved: Moved, leave_out: set[str]
 ) -> float:
-    """Return whether a moved column moved the answers and left the target alone, 0..1.
+    """Return whether the target takes no notice of how a column moved, 0 to 1.
 
-    Both are looked at beside what all other columns say of them. Wrong values of a
-    column move the answers of a model that uses it; the target follows only if the
-    world moved. 1: answers alone; 0: the target as far as the answers; 0.5: neither,
-    as the model hardly uses the column.
+    A small model of the target says how far it should have gone with the column's new
+    values. It went there if the world moved (0), and stayed if only the values are
+    wrong (1). 0.5: it should have gone no farther than it goes by itself, which tells
+    nothing. Values beyond all earlier ones count as the nearest of these.
     """
-    design = design_of(before, leave_out | {moved.column})
-    matrix, here = design.matrix(before), design.matrix(now)
-    runs = max(2, min(RUNS, len(before) // max(len(now), 1)))
-    steps = []
-    for there, seen in ((before.said, now.said), (before.target, now.target)):
-        fitted = regressed(matrix, there)
-        step = (seen - here @ fitted.weights).mean(axis=0)
-        parts = [p.mean(axis=0) for p in np.array_split(fitted.residuals, runs)]
-        steps.append((step, np.max(np.abs(parts), axis=0)))
-    (said, usual), (target, usual_target) = steps
-    output = int(np.argmax(np.abs(said)))
-    is_followed = abs(target[output]) > usual_target[output]
-    if abs(said[output]) <= usual[output]:
-        return 0.2 if is_followed else 0.5
-    if not is_followed:
-        return 1.0
-    follows = float(np.sign(said[output]) * target[output]) / abs(said[output])
-    return float(np.clip(1.4 - 2 * max(follows, 0.0), 0, 1))
+    others = design_of(before, leave_out | {moved.column})
+    one = Design({moved.column: design_of(before).edges[moved.column]}, {}, [])
+    there = np.hstack([others.matrix(before), one.matrix(before)])
+    seen = one.matrix(now, is_clipped=True)
+    here = np.hstack([others.matrix(now), seen])
+    fitted = regressed(there, before.target)
+    width = seen.shape[1]
+    step = seen.mean(axis=0) - there[:, -width:].mean(axis=0)
+    wanted = step @ fitted.weights[-width:]
+    output = int(np.argmax(np.abs(wanted)))
+    left = fitted.residuals[:, output]
+    runs = max(2, min(RUNS, len(left) // max(len(now), 1)))
+    usual = max(abs(float(part.mean())) for part in np.array_split(left, runs))
+    if abs(wanted[output]) <= TOLD_APART * usual:
+        return 0.5
+    bias = (now.target - here @ fitted.weights)[:, output].mean()
+    stayed = float(-bias / wanted[output])
+    return float(np.clip((stayed - STAYED[0]) / (STAYED[1] - STAYED[0]), 0, 1))
 
 
 def unexplained(
@@ -210,9 +216,10 @@ def unexplained(
 ) -> float:
     """Return how far an amount left what the other columns say of it.
 
-    In interquartile ranges of the column, beyond what runs of the earlier rows show by
-    themselves. When the world moves its columns move together; a broken sensor moves
-    alone.
+    In interquartile ranges of the column, seen from the rows just before, and beyond
+    the largest step between neighbouring runs of the earlier rows: a season moves a
+    column far, and in steps that it had before. When the world moves its columns move
+    together; a broken sensor moves alone.
     """
     design = design_of(before, leave_out | {column})
     there, here = before.amounts[column], now.amounts[column]
@@ -223,12 +230,14 @@ def unexplained(
     fitted = regressed(matrix, there[known][:, None])
     rest = (here[seen][:, None] - design.matrix(now)[seen] @ fitted.weights).mean()
     low, high = np.quantile(there[known], [0.25, 0.75])
-    runs = min(RUNS, len(matrix) // len(here)) if len(here) else 0
-    if high <= low or runs < 2:
+    length = min(len(here), len(matrix) // MIN_RUNS)
+    if high <= low or length < MIN_KNOWN:
         return 0.0
-    means = [float(part.mean()) for part in np.array_split(fitted.residuals, runs)]
-    chance = USUAL_RATIO * max(map(abs, means))
-    return float(max(0.0, abs(rest) - chance) / (high - low))
+    left = fitted.residuals[:, 0]
+    runs = [part.mean() for part in np.array_split(left, len(left) // length)]
+    chance = USUAL_RATIO * float(np.abs(np.diff(runs)).max())
+    step = abs(float(rest) - float(left[-length:].mean()))
+    return float(max(0.0, step - chance) / (high - low))
 
 
 @dataclass(frozen=True)

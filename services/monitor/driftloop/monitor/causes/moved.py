@@ -42,7 +42,8 @@ class Moved:
     nulls : share of null now, less that of before.
     one_value : rows in the longest run of one value now, as a share of the rows, where
         before never had a run of a third of it; 0: not stuck.
-    unseen : share of values that never came before, of those between the least and the
+    unseen : of codes, the share that look renamed; of amounts, the share of values that
+        never came before, of those between the least and the
         most that came, less what is usual: values of another scale fall between the
         steps in which a sensor counts, another population's do not.
     outside : share of values beyond all that came before.
@@ -242,6 +243,9 @@ def _code(
     spread = [p * (1 - p) for p in shares[0].values()]
     usual = sum((2 / np.pi * s * size) ** 0.5 for s in spread) / 2
     nulls = float((now == NO_VALUE).mean() - (before == NO_VALUE).mean())
+    new = [c for c in here.tolist() if c not in ever]
+    still = set(here.tolist())
+    vanished = sum(share for code, share in shares[0].items() if code not in still)
     return Moved(
         column=name,
         source=source,
@@ -250,13 +254,30 @@ def _code(
         usual=max(usual, _usual_codes(there, len(here))),
         nulls=nulls,
         one_value=0.0,
-        unseen=float(np.mean([c not in ever for c in here.tolist()]))
-        if len(here)
-        else 0,
+        unseen=_renamed(new, vanished, len(here)),
         outside=0.0,
         row_count=len(now),
         gone=_gone(now == NO_VALUE),
     )
+
+
+def _renamed(new: list[str], vanished: float, count: int) -> float:
+    """Return the share of rows whose code looks like a former one renamed.
+
+    Names that are new, as far as former ones are missing for them; new numbers are new
+    months and hours, not other names.
+    """
+    if not count or all(_is_number(code) for code in new):
+        return 0.0
+    return min(len(new) / count, vanished)
+
+
+def _is_number(code: str) -> bool:
+    try:
+        float(code)
+    except ValueError:
+        return False
+    return True
 
 
 def _usual_codes(values: Words, length: int) -> float:

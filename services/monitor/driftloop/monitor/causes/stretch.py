@@ -76,6 +76,22 @@ class Stretch:
         return self.where(np.arange(len(self)) >= len(self) - count)
 
 
+def inputs_after(earlier: Stretch, later: Stretch) -> Stretch:
+    """Return the inputs of two stretches as one, in this order, without labels."""
+    return Stretch(
+        times_us=np.concatenate([earlier.times_us, later.times_us]),
+        source=np.concatenate([earlier.source, later.source]),
+        amounts={
+            name: np.concatenate([earlier.amounts[name], values])
+            for name, values in later.amounts.items()
+        },
+        codes={
+            name: np.concatenate([earlier.codes[name], values])
+            for name, values in later.codes.items()
+        },
+    )
+
+
 def stretches(tables: Sequence[pa.Table], kinds: Mapping[str, Kind]) -> list[Stretch]:
     """Return the features of several tables; what is a code is so in all of them.
 

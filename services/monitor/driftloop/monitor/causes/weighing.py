@@ -15,7 +15,7 @@ from driftloop.monitor.causes.decomposing import Learnable, Mix, Split
 from driftloop.monitor.causes.labels import OfLabeller
 from driftloop.monitor.causes.moved import Moved
 from driftloop.monitor.causes.seasons import Season
-from driftloop.monitor.causes.stretch import Stretch
+from driftloop.monitor.causes.stretch import Stretch, inputs_after
 
 MIN_ROWS = 40
 """Rows of now, and of before, without which nothing is weighed."""
@@ -31,7 +31,7 @@ SHARPNESS = 2.0
 FEW_ROWS_WEIGHT = 0.6
 CURED: frozenset[Cause] = frozenset({"concept_drift", "population_shift"})
 FAULTS: frozenset[Cause] = frozenset({"sensor_fault", "schema_change", "label_fault"})
-FAR = (0.5, 1.2)
+FAR = (0.35, 0.9)
 """Interquartile ranges from what the other columns say: a world seldom jumps so far
 in one column alone."""
 MIN_LONE = 0.5
@@ -53,7 +53,7 @@ class Signals:
     split: Split | None = None
     mixes: list[Mix] = field(default_factory=list)
     unmoved_within: float = 0.0
-    works_without: Mapping[str, float] = field(default_factory=dict)
+    is_untrue: Mapping[str, float] = field(default_factory=dict)
     unexplained: Mapping[str, float] = field(default_factory=dict)
     learnable: Learnable | None = None
     labellers: list[OfLabeller] = field(default_factory=list)
@@ -122,8 +122,10 @@ def gather(
     now = now.newest(max(MIN_RECENT_ROWS, round(RECENT_RATIO * len(now))))
     found = moved.moved_columns(before, now, known)
     slow = moved.slow_columns(before, window_rows)
+    usual = inputs_after(known, before) if len(known) else before
     alone = {
-        name: decomposing.unexplained(before, now, name, slow) for name in now.amounts
+        name: decomposing.unexplained(usual, now, name, slow | {"source"})
+        for name in now.amounts
     }
     if not (before.is_labelled and now.is_labelled):
         return Signals(found, slow, len(now), unexplained=alone)
@@ -137,8 +139,8 @@ def gather(
         unmoved_within=decomposing.is_unmoved_within(before, now, mixes[0], slow)
         if mixes and mixes[0].mix > 0
         else 0.0,
-        works_without={
-            m.column: decomposing.works_without(before, now, m, slow)
+        is_untrue={
+            m.column: decomposing.is_untrue(before, now, m, slow)
             for m in found
             if m.is_amount and m.strength >= MIN_MOVED
         },
@@ -261,7 +263,7 @@ def _wrong_values(signals: Signals, m: Moved) -> Speaking:
     own = signals.unexplained.get(m.column, 0.0)
     others = [u for name, u in signals.unexplained.items() if name != m.column]
     alone = _ramp(own, 0.1, 0.4) * _ramp(own - max(others, default=0.0), 0.0, 0.25)
-    works = signals.works_without.get(m.column, 0.0)
+    works = signals.is_untrue.get(m.column, 0.0)
     if m.source:
         lone = _ramp(m.apart, 0.15, 0.5)
         weight = lone * (0.7 + 0.3 * max(news, works, alone))
@@ -273,8 +275,8 @@ def _wrong_values(signals: Signals, m: Moved) -> Speaking:
         sure = 0.7 + 0.3 * news
         weight = alone * float(np.interp(works, [0.0, 0.5, 1.0], [0.0, plain, sure]))
         why = (
-            f"{m.column} alone moved (distance {m.distance:.2f}), and with it the "
-            "answers, while the target is as the other inputs say."
+            f"{m.column} alone moved (distance {m.distance:.2f}), far from what the "
+            "other columns say of it, and the target took no notice."
         )
     else:
         weight = 0.8 * alone * news
@@ -423,7 +425,8 @@ def _population(signals: Signals, fault: float) -> Speaking:
     share = split.inputs / split.total if split.total > 0 else 0.0
     nothing_common = 1 - _ramp(split.overlap, 0.1, 0.4)
     explained = max(_ramp(share, 0.2, 0.6), 0.8 * nothing_common)
-    weight = explained * _ramp(split.shift, 0.2, 0.5) * (1 - fault)
+    sure = 0.3 + 0.7 * _sure(split)
+    weight = explained * _ramp(split.shift, 0.2, 0.5) * sure * (1 - fault)
     why = (
         f"Other inputs make {np.clip(share, 0, 1):.0%} of the rise; on those that both "
         f"stretches share ({split.overlap:.0%}) the error is nearer to what it was."
