@@ -24,7 +24,7 @@ from driftloop.models.losses import measured, paired
 from driftloop.models.pairing import Labelled, as_time
 from driftloop.monitor.error_drift import MAX_BLOCKS, Rise, error_rise
 from driftloop.monitor.faults import Conclusion
-from driftloop.monitor.feature_drift import MIN_EFFECT, Movement
+from driftloop.monitor.feature_drift import ALL_COLUMNS, Movement
 from driftloop.monitor.state import Block, Reference, Verdict, Watch
 
 MIN_NO_SKILL = 0.25
@@ -95,7 +95,7 @@ def judge_inputs(
     moved = [m for m in found if m.is_moved and m.column not in watch.told_columns]
     if not moved or watch.reference is None or watch.faults:
         return watch, []
-    columns = [m.column for m in moved]
+    columns = {m.column for m in moved}
     told = tuple(sorted({*watch.told_columns, *columns}))
     version = watch.reference.version
     listed = ", ".join(f"{m.column} ({m.detector} {m.effect:.2f})" for m in moved)
@@ -162,7 +162,10 @@ def error_verdict_due(
         level = verdict.level
         if end < verdict.at + _pause(verdict, spec):
             return None
-    return error_rise(levels(watch, blocks), level, spec.monitor.error_sensitivity)
+    how = spec.monitor
+    return error_rise(
+        levels(watch, blocks), level, how.error_sensitivity, how.error_detector
+    )
 
 
 def _pause(verdict: Verdict, spec: PipelineSpec) -> timedelta:
@@ -198,7 +201,7 @@ def error_verdict(
     evidence = [
         Evidence(
             signal="error",
-            detector="PageHinkley",
+            detector=rise.detector,
             statistic=rise.statistic,
             threshold=rise.threshold,
             row_count=rows,
@@ -220,7 +223,7 @@ def error_verdict(
         retrain_advised=True,
         since=since,
         detected_at=last.end,
-        features=[m.column for m in moved],
+        features=_columns_of(moved),
         evidence=evidence,
         explanation=_why(version, rise, since, moved, compared=bool(inputs)),
     )
@@ -265,12 +268,17 @@ def _why(
     )
 
 
+def _columns_of(moved: Sequence[Movement]) -> list[str]:
+    named = [name for m in moved for name in m.columns or (m.column,)]
+    return [name for name in dict.fromkeys(named) if name != ALL_COLUMNS]
+
+
 def _movement_evidence(signal: str, movement: Movement) -> Evidence:
     return Evidence(
         signal=signal,
         detector=movement.detector,
         statistic=movement.effect,
-        threshold=MIN_EFFECT,
+        threshold=movement.least_effect,
         p_value=movement.p_value,
         row_count=movement.row_count,
     )

@@ -17,7 +17,9 @@ from driftloop.contracts.events import (
     Span,
     place_of,
 )
+from driftloop.contracts.monitoring import MonitorSection
 from driftloop.contracts.pipeline import PRODUCTION, PipelineSpec
+from driftloop.detection.windows import Windows
 from driftloop.models import pairing
 from driftloop.models.pairing import Pair
 from driftloop.monitor import core, doors, faults, joining, metrics, skew, store
@@ -188,7 +190,7 @@ def _inputs(turn: Turn, event: BatchValidated) -> Iterator[Event]:
         session, pipeline, store.INPUTS, window_rows + block_rows(window_rows)
     )
     yield from _jumps(turn, slices, kinds)
-    if turn.watch.window_rows >= window_rows:
+    if turn.watch.window_rows >= windows_of(turn.spec.monitor).hop_rows:
         yield from _moved_inputs(turn, kinds)
     judged_end = turn.watch.judged_end
     if judged_end and (seen_before is None or seen_before < judged_end):
@@ -226,15 +228,18 @@ def _jumps(
 def _moved_inputs(turn: Turn, kinds: dict[str, Kind]) -> Iterator[Event]:
     """Compare a full window of good rows with the reference sample."""
     session, pipeline = turn.deps.session, turn.watch.pipeline
-    window_rows = turn.spec.monitor.window_rows
+    how = turn.spec.monitor
+    window_rows, windows = how.window_rows, windows_of(how)
+    after = turn.watch.window_after if how.window == "tumbling" else 0
     slices = [
         row
         for row in store.newest_slices(session, pipeline, store.INPUTS, window_rows)
-        if not row.is_faulty and row.number > turn.watch.window_after
+        if not row.is_faulty and row.number > after
     ]
     rows = sum(row.row_count for row in slices)
-    if rows < window_rows:  # some were faulty
-        turn.watch = turn.watch.model_copy(update={"window_rows": rows})
+    if rows < window_rows:  # some were faulty, or the first window is not full
+        left = rows if how.window == "tumbling" else 0
+        turn.watch = turn.watch.model_copy(update={"window_rows": left})
         return
     turn.watch = turn.watch.model_copy(
         update={"window_after": slices[-1].number, "window_rows": 0}
@@ -243,11 +248,16 @@ def _moved_inputs(turn: Turn, kinds: dict[str, Kind]) -> Iterator[Event]:
     sample = store.load_sample(session, pipeline)
     if sample is None:
         return
-    found = movements(
-        sample, store.rows_of(slices), kinds, turn.spec.monitor.feature_alpha
-    )
+    alpha = windows.alpha_a_look(how.feature_alpha)
+    found = movements(sample, store.rows_of(slices), kinds, alpha, how.feature_tests)
     span = Span(start=slices[0].start, end=slices[-1].end)
     yield from turn.told(core.judge_inputs(turn.watch, found, span, turn.spec))
+
+
+def windows_of(how: MonitorSection) -> Windows:
+    """Return the windows in which inputs are compared."""
+    kind = Windows.tumbling if how.window == "tumbling" else Windows.hopping
+    return kind(how.window_rows)
 
 
 def _keep_predictions(turn: Turn, event: BatchScored) -> None:
@@ -343,13 +353,15 @@ def _movements_since(
     sample = store.load_sample(session, pipeline)
     if sample is None:
         return [], None
-    alpha = spec.monitor.feature_alpha
+    alpha, tests = spec.monitor.feature_alpha, spec.monitor.feature_tests
     inputs = _rows_since(turn, store.INPUTS, since)
     said = _rows_since(turn, store.PREDICTIONS, since)
     kind: Kind = "number" if spec.task == "regression" else "category"
     predictions = movements(sample, said, {PREDICTION: kind}, alpha) if said else []
     return (
-        movements(sample, inputs, kinds_of(spec, inputs), alpha) if inputs else [],
+        movements(sample, inputs, kinds_of(spec, inputs), alpha, tests)
+        if inputs
+        else [],
         predictions[0] if predictions else None,
     )
 
