@@ -172,7 +172,7 @@ def observe(
     >>> share = np.repeat([0.1, 0.3], [5_000, 1_000])
     >>> _, changes = observe(Watched(), rng.random(6_000) < share)
     >>> [(c.at // 100, c.since // 100) for c in changes]
-    [(50, 49)]
+    [(50, 50)]
     """
     rows = np.asarray(wrong, dtype=bool)
     changes = []

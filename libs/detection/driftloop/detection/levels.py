@@ -81,7 +81,7 @@ def first_rise(
     True
     >>> rise = first_rise([0.3] * 10 + [0.6] * 10, reference=0.3)
     >>> rise.since, rise.at
-    (10, 13)
+    (10, 12)
     """
     if not len(levels):
         return None

@@ -53,7 +53,7 @@ def alarms(
 ) -> Iterator[int]:
     """Yield the numbers of the values at which the detector found a change.
 
-    A change to less is one, too, for those that look both ways; see :func:`rises`.
+    A change to less is one, too, for those that look both ways.
 
     Examples
     --------
