@@ -77,8 +77,8 @@ def run() -> Iterator[Figure]:
         yield from figures
         input_table, figures = _inputs(folder, places)
         yield from figures
-    _write("errors", error_table)
-    _write("inputs", input_table)
+    write_table("errors", error_table)
+    write_table("inputs", input_table)
 
 
 def _installed(folder: Path) -> dict[str, Path]:
@@ -516,7 +516,7 @@ def _input_table(
 # ── page ────────────────────────────────────────────────────────────────────
 
 
-def _write(name: str, lines: Sequence[str]) -> None:
+def write_table(name: str, lines: Sequence[str]) -> None:
     """Replace what the page has between the marks of a table."""
     text = PAGE.read_text("utf-8")
     begin, end = f"<!-- {name}: written by the benchmark -->", f"<!-- end of {name} -->"
