@@ -12,7 +12,7 @@ TRITON := 2.73.0
 # More than two cores could keep busy: most tests with a broker wait most of the time.
 WORKERS ?= 3
 BIN := $(VENV)/bin
-DISTRIBUTIONS := libs/contracts libs/runtime libs/models infra/local libs/cli \
+DISTRIBUTIONS := libs/contracts libs/runtime libs/models libs/detection infra/local libs/cli \
   services/ingest services/validator services/trainer services/registry \
   services/deployer services/monitor services/scorer services/console
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from driftloop.contracts.monitoring import FeatureTest
 from driftloop.monitor.feature_drift import (
     Kind,
     moved_category,
@@ -30,6 +33,50 @@ def rows(seed: int, n: int, middle: float = 0.0, red: float = 0.5) -> pa.Table:
             "is_new": dice.random(n) < 0.5,
         }
     )
+
+
+def pairs(seed: int, n: int, correlation: float) -> pa.Table:
+    """Three numbers, of which two go together."""
+    dice = np.random.default_rng(seed)
+    x, y, z = dice.normal(size=(3, n))
+    y = correlation * x + (1 - correlation**2) ** 0.5 * y
+    return pa.table({"x": x, "y": y, "z": z})
+
+
+NUMBERS: dict[str, Kind] = dict.fromkeys("xyz", "number")
+
+
+def test_a_turned_correlation_is_seen_when_it_is_asked_for() -> None:
+    """No column moves; KS, by default alone, says nothing."""
+    reference, window = pairs(1, 2000, 0.0), pairs(2, 500, 0.7)
+    tests: list[FeatureTest] = ["KS", "correlation"]
+    found = movements(reference, window, NUMBERS, 0.001, tests)
+    (moved,) = [m for m in found if m.is_moved]
+    assert (moved.column, moved.detector) == ("x and y", "correlation")
+    assert moved.columns == ("x", "y")
+    assert [m for m in movements(reference, window, NUMBERS, 0.001) if m.is_moved] == []
+    same = movements(reference, pairs(3, 500, 0.0), NUMBERS, 0.001, tests)
+    assert [m for m in same if m.is_moved] == []
+
+
+def test_each_test_sees_a_large_move_and_none_where_there_is_none() -> None:
+    tests = list(get_args(FeatureTest))
+    reference = rows(1, 3000).append_column("y", rows(9, 3000)["x"])
+    kinds: dict[str, Kind] = KINDS | {"y": "number"}
+    for window, expected in ((rows(5, 600, middle=1.5), True), (rows(5, 600), False)):
+        wide = window.append_column("y", rows(8, 600)["x"])
+        found = movements(reference, wide, kinds, 0.001, tests)
+        moved = {m.detector for m in found if m.is_moved}
+        assert moved == ({*tests} - {"correlation"} if expected else set())
+        assert all(m.is_enough for m in found)
+
+
+def test_too_few_rows_are_no_word_that_nothing_moved() -> None:
+    """A window of 30 rows has no power to see what matters; one of 300 has."""
+    reference = rows(1, 2000)
+    few, many = (movements(reference, rows(2, n), KINDS, 0.001) for n in (30, 300))
+    assert not any(m.is_enough for m in few)
+    assert all(m.is_enough for m in many)
 
 
 @pytest.mark.parametrize("decimals", [0, 1, 8])

@@ -59,10 +59,15 @@ def shop() -> Shop:
 @pytest.fixture
 def monitor(shop: Shop) -> Iterator[InProcess]:
     """A monitor that watches version 1, with a sample of what it learned from."""
-    found = InProcess(spec(), lambda _: Packaged(EVALUATION, shop.sample()))
-    found.take(shop.deployed())
+    found = watching(shop)
     yield found
     found.close()
+
+
+def watching(shop: Shop, **how: Any) -> InProcess:
+    found = InProcess(spec(**how), lambda _: Packaged(EVALUATION, shop.sample()))
+    found.take(shop.deployed())
+    return found
 
 
 def retrains(monitor: InProcess) -> list[DriftDetected]:
@@ -212,6 +217,40 @@ def test_moved_inputs_alone_are_told_and_no_reason_to_train(
     )
     monitor.take(calm.deployed(3))  # what is over is over
     assert len(monitor.of(AlertResolved)) == 1
+
+
+def test_hopping_windows_see_a_move_earlier() -> None:
+    """Looked at four times a window, not once; and a calm shop is still left alone."""
+    told: dict[str, int | None] = {}
+    for window in ("tumbling", "hopping"):
+        for moved_from in (8, None):
+            calm, dice = Shop(), np.random.default_rng(1)
+            monitor = watching(calm, window=window)
+            first = None
+            for number in range(30):
+                is_other = moved_from is not None and number >= moved_from
+                columns = {"weight": dice.uniform(85, 125, ROWS)} if is_other else {}
+                monitor.take(calm.observed(number, **columns))
+                if first is None and monitor.of(AlertRaised):
+                    first = number
+            monitor.close()
+            told[f"{window}, {'moved' if moved_from else 'still'}"] = first
+    assert told["tumbling, still"] is None
+    assert told["hopping, still"] is None
+    tumbling, hopping = told["tumbling, moved"], told["hopping, moved"]
+    assert tumbling is not None
+    assert hopping is not None
+    assert hopping < tumbling
+
+
+def test_the_detector_of_the_pipeline_file_is_the_one_that_judges(shop: Shop) -> None:
+    for name, shown in (("mixture", "Shiryaev-Roberts"), ("kswin", "KSWIN")):
+        monitor = watching(shop, error_detector=name)
+        monitor.take_all(shop.usual(range(CHANGED + 20)))
+        drift = retrains(monitor)[0]
+        monitor.close()
+        assert drift.evidence[0].detector == shown
+        assert abs(drift.since - day(CHANGED)) <= timedelta(days=1)
 
 
 def test_repeats_wait_longer_each_time(monitor: InProcess, shop: Shop) -> None:

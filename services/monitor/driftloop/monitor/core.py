@@ -94,7 +94,7 @@ def judge_inputs(
     moved = [m for m in found if m.is_moved and m.column not in watch.told_columns]
     if not moved or watch.reference is None or watch.faults:
         return watch, []
-    columns = [m.column for m in moved]
+    columns = {m.column for m in moved}
     told = tuple(sorted({*watch.told_columns, *columns}))
     version = watch.reference.version
     listed = ", ".join(f"{m.column} ({m.detector} {m.effect:.2f})" for m in moved)
@@ -162,7 +162,10 @@ def error_verdict_due(
         level = verdict.level
         if end < verdict.at + _pause(verdict, spec):
             return None
-    return error_rise(levels(watch, blocks), level, spec.monitor.error_sensitivity)
+    how = spec.monitor
+    return error_rise(
+        levels(watch, blocks), level, how.error_sensitivity, how.error_detector
+    )
 
 
 def _pause(verdict: Verdict, spec: PipelineSpec) -> timedelta:

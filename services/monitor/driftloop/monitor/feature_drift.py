@@ -1,17 +1,23 @@
 """Whether columns moved: a window of rows against a reference, column by column.
 
 With enough rows any season is significant, so a column counts as moved only when
-the effect is large as well. Effects are distances of distributions from 0 (equal)
-to 1 (nothing in common).
+the effect is large as well. Effects of KS and chi-square are distances of distributions
+from 0 (equal) to 1 (nothing in common); those of the other tests are told where they
+are made (:mod:`driftloop.detection`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from driftloop.contracts.monitoring import FeatureTest
+from driftloop.detection.binned import LEAST_EFFECTS, Binned, needed_distance
+from driftloop.detection.categories import MAX_VALUES, compared
+from driftloop.detection.judging import Comparison, false_discovery, window_for
+from driftloop.detection.together import Together
 from driftloop.models.columns import Column, Floats, numbers, texts
 from driftloop.monitor.columns import age_column
 from scipy import special
@@ -21,10 +27,14 @@ Kind = Literal["number", "integer", "category", "boolean", "datetime"]
 MIN_EFFECT = 0.3
 """Distance from which a column counts as moved. A window is shorter than a
 reference, so a distance of 0.2 is common where nothing has changed but the week."""
+ALL_COLUMNS = "together"
+"""What tests of all columns at once name as theirs."""
 MIN_ROWS = 20
+ASSUMED_ALPHA = 0.001
+"""That the needed rows of a KS or chi-square test are reckoned for."""
 MAX_TESTED_ROWS = 5000
 """Of a column; evenly taken from more. The distance is then known to about 0.02."""
-MAX_COUNTED_VALUES = 50
+MAX_COUNTED_VALUES = MAX_VALUES
 """More values of a category than this are counted as one, ``other``."""
 
 
@@ -34,10 +44,14 @@ class Movement:
 
     Attributes
     ----------
-    detector : ``KS`` or ``chi-square``.
-    effect : Kolmogorov-Smirnov's D, or total variation for categories.
-    p_value : after :func:`corrected` adjusted for the number of columns.
+    column : for tests of several, what they say of them (``temp and humidity``).
+    detector : ``KS``, ``chi-square``, or another one of the pipeline's tests.
+    effect : Kolmogorov-Smirnov's D, total variation for categories, or that test's own.
+    p_value : after :func:`corrected` adjusted for the number of tests.
     is_moved : significant and large.
+    least_effect : from which it is large.
+    needed_rows : of a window, to find so large an effect four times of five.
+    columns : that it is about; empty: ``column`` alone.
     """
 
     column: str
@@ -46,6 +60,14 @@ class Movement:
     p_value: float
     row_count: int
     is_moved: bool = False
+    least_effect: float = MIN_EFFECT
+    needed_rows: float = 0.0
+    columns: tuple[str, ...] = ()
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether *not moved* means the same as before, and not too few rows to say."""
+        return self.is_moved or self.row_count >= self.needed_rows
 
 
 def movements(
@@ -53,27 +75,79 @@ def movements(
     window: pa.RecordBatch | pa.Table,
     kinds: Mapping[str, Kind],
     alpha: float,
+    tests: Sequence[FeatureTest] = ("KS",),
 ) -> list[Movement]:
     """Compare each column that both have; columns with too few values are left out.
 
     Parameters
     ----------
     kinds : type of each column to compare.
-    alpha : false discovery rate over the columns.
+    alpha : false discovery rate over columns and tests.
+    tests : of numbers; categories are always compared.
     """
-    found = []
+    found: list[Movement | None] = []
+    columns: dict[str, tuple[Floats, Floats]] = {}
     for name, kind in kinds.items():
         if name not in reference.schema.names or name not in window.schema.names:
             continue
         if kind == "datetime":
-            found.append(moved_number(name, ages(reference, name), ages(window, name)))
+            if "KS" in tests:
+                moved = moved_number(name, ages(reference, name), ages(window, name))
+                found.append(moved)
             continue
         before, now = reference.column(name), window.column(name)
         if kind in ("number", "integer"):
-            found.append(moved_number(name, finite(before), finite(now)))
+            columns[name] = numbers(before), numbers(now)
+            if "KS" in tests:
+                found.append(moved_number(name, finite(before), finite(now)))
         else:
             found.append(moved_category(name, before, now))
+    found += _by_other_tests(columns, alpha, tests)
     return corrected([m for m in found if m is not None], alpha)
+
+
+def _by_other_tests(
+    columns: Mapping[str, tuple[Floats, Floats]],
+    alpha: float,
+    tests: Sequence[FeatureTest],
+) -> list[Movement]:
+    """Return what the tests but KS find in number columns."""
+    single = [test for test in LEAST_EFFECTS if test in tests and test != "KS"]
+    joint = {"MMD", "correlation", "classifier"} & {*tests}
+    if not columns or not (single or joint):
+        return []
+    names = list(columns)
+    reference, window = (
+        _thinned(np.column_stack([columns[name][side] for name in names]))
+        for side in (0, 1)
+    )
+    found: list[Comparison | None] = []
+    if single:
+        binned = Binned.of(names, reference)
+        found += binned.compare(binned.counts(window), single, alpha)
+    if joint:
+        together = Together.of(names, reference)
+        standard = together.standardised(window)
+        if "MMD" in joint:
+            found.append(together.discrepancy(standard, alpha))
+        if "correlation" in joint:
+            found.append(together.correlation(standard, alpha))
+        if "classifier" in joint:
+            found.append(together.classified(standard, alpha))
+    return [
+        Movement(
+            comparison.signal,
+            comparison.test,
+            comparison.effect,
+            comparison.p_value,
+            comparison.row_count,
+            least_effect=comparison.least_effect,
+            needed_rows=comparison.needed_rows,
+            columns=comparison.columns,
+        )
+        for comparison in found
+        if comparison is not None
+    ]
 
 
 def _thinned(values: Floats) -> Floats:
@@ -123,31 +197,23 @@ def moved_number(name: str, reference: Floats, window: Floats) -> Movement | Non
     )
     size = (len(reference) * len(window) / (len(reference) + len(window))) ** 0.5
     p_value = float(special.kolmogorov((size + 0.12 + 0.11 / size) * distance))
-    return Movement(name, "KS", distance, p_value, len(window))
+    needed = window_for(needed_distance(MIN_EFFECT, ASSUMED_ALPHA), len(reference))
+    return Movement(name, "KS", distance, p_value, len(window), needed_rows=needed)
 
 
 def moved_category(name: str, reference: Column, window: Column) -> Movement | None:
     """Chi-square test of homogeneity; the effect is the total variation distance."""
-    counts = _counts(reference), _counts(window)
-    if min(sum(c.values()) for c in counts) < MIN_ROWS:
+    found = compared(name, _counts(reference), _counts(window), ASSUMED_ALPHA)
+    if found is None:
         return None
-    ranked = sorted(
-        counts[0].keys() | counts[1].keys(),
-        key=lambda v: (-counts[0].get(v, 0) - counts[1].get(v, 0), v),
+    return Movement(
+        name,
+        found.test,
+        found.effect,
+        found.p_value,
+        found.row_count,
+        needed_rows=found.needed_rows,
     )
-    table = np.array([[c.get(v, 0) for v in ranked] for c in counts], dtype=np.float64)
-    if len(ranked) > MAX_COUNTED_VALUES:
-        rest = table[:, MAX_COUNTED_VALUES:].sum(axis=1, keepdims=True)
-        table = np.hstack([table[:, :MAX_COUNTED_VALUES], rest])
-    shares = table / table.sum(axis=1, keepdims=True)
-    distance = float(np.abs(shares[0] - shares[1]).sum() / 2)
-    if table.shape[1] == 1:
-        p_value = 1.0
-    else:
-        from scipy import stats  # not above: a third of the service's start
-
-        p_value = float(stats.chi2_contingency(table, correction=False).pvalue)
-    return Movement(name, "chi-square", distance, p_value, int(table[1].sum()))
 
 
 def _counts(column: Column) -> dict[str, int]:
@@ -160,16 +226,12 @@ def corrected(found: list[Movement], alpha: float) -> list[Movement]:
 
     Source: Benjamini and Hochberg (1995), JRSS B 57.
     """
-    if not found:
-        return []
-    from scipy import stats
-
-    p_values = stats.false_discovery_control([m.p_value for m in found])
+    p_values = false_discovery([m.p_value for m in found])
     return [
         replace(
             movement,
             p_value=float(p_value),
-            is_moved=bool(p_value < alpha and movement.effect >= MIN_EFFECT),
+            is_moved=bool(p_value < alpha and movement.effect >= movement.least_effect),
         )
         for movement, p_value in zip(found, p_values, strict=True)
     ]

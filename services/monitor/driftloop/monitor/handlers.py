@@ -19,8 +19,10 @@ from driftloop.contracts.events import (
     VerdictOverruled,
     place_of,
 )
+from driftloop.contracts.monitoring import MonitorSection
 from driftloop.contracts.overruling import prior
 from driftloop.contracts.pipeline import PRODUCTION, PipelineSpec
+from driftloop.detection.windows import Windows
 from driftloop.models import pairing
 from driftloop.models.pairing import Pair
 from driftloop.monitor import (
@@ -45,7 +47,7 @@ from driftloop.monitor.feature_drift import MIN_ROWS, Kind, Movement, movements
 from driftloop.monitor.labelled import with_labelled
 from driftloop.monitor.labelling import asking, queue
 from driftloop.monitor.sensors import jumps
-from driftloop.monitor.state import Block
+from driftloop.monitor.state import Block, Watch
 from driftloop.monitor.turn import MonitorDeps, Turn, kinds_of, newest_rows, turn_of
 from driftloop.runtime.errors import Skip
 from driftloop.runtime.handlers import EventHandler
@@ -243,7 +245,7 @@ def _inputs(turn: Turn, event: BatchValidated) -> Iterator[Event]:
         session, pipeline, store.INPUTS, window_rows + block_rows(window_rows)
     )
     yield from _jumps(turn, slices, kinds)
-    if turn.watch.window_rows >= window_rows:
+    if turn.watch.window_rows >= windows_of(turn.spec.monitor).hop_rows:
         yield from _moved_inputs(turn, kinds)
     judged_end = turn.watch.judged_end
     if judged_end and (seen_before is None or seen_before < judged_end):
@@ -281,22 +283,20 @@ def _jumps(
 def _moved_inputs(turn: Turn, kinds: dict[str, Kind]) -> Iterator[Event]:
     """Compare a full window of good rows with the reference sample."""
     session, pipeline = turn.deps.session, turn.watch.pipeline
-    window_rows = turn.spec.monitor.window_rows
+    how = turn.spec.monitor
+    window_rows, windows = how.window_rows, windows_of(how)
     kept = [
         row
         for row in store.newest_slices(
-            session,
-            pipeline,
-            store.INPUTS,
-            store.kept_rows(store.INPUTS, window_rows),
+            session, pipeline, store.INPUTS, store.kept_rows(store.INPUTS, window_rows)
         )
         if not row.is_faulty
     ]
-    before = [row for row in kept if row.number <= turn.watch.window_after]
-    slices = [row for row in kept if row.number > turn.watch.window_after]
+    before, slices = _parted(kept, turn.watch, how)
     rows = sum(row.row_count for row in slices)
-    if rows < window_rows:  # some were faulty
-        turn.watch = turn.watch.model_copy(update={"window_rows": rows})
+    if rows < window_rows:  # some were faulty, or the first window is not full
+        left = rows if how.window == "tumbling" else 0
+        turn.watch = turn.watch.model_copy(update={"window_rows": left})
         return
     turn.watch = turn.watch.model_copy(
         update={"window_after": slices[-1].number, "window_rows": 0}
@@ -307,11 +307,30 @@ def _moved_inputs(turn: Turn, kinds: dict[str, Kind]) -> Iterator[Event]:
     sample = store.load_sample(session, pipeline)
     if sample is None:
         return
-    found = movements(
-        sample, store.rows_of(slices), kinds, turn.spec.monitor.feature_alpha
-    )
+    alpha = windows.alpha_a_look(how.feature_alpha)
+    found = movements(sample, store.rows_of(slices), kinds, alpha, how.feature_tests)
     span = Span(start=slices[0].start, end=slices[-1].end)
     yield from turn.told(core.judge_inputs(turn.watch, found, span, turn.spec))
+
+
+def windows_of(how: MonitorSection) -> Windows:
+    """Return the windows in which inputs are compared."""
+    kind = Windows.tumbling if how.window == "tumbling" else Windows.hopping
+    return kind(how.window_rows)
+
+
+def _parted(
+    kept: list[store.Slice], watch: Watch, how: MonitorSection
+) -> tuple[list[store.Slice], list[store.Slice]]:
+    """Return the slices before a window of inputs, and those of the window."""
+    cut, rows = len(kept), 0
+    if how.window == "tumbling":
+        cut = sum(row.number <= watch.window_after for row in kept)
+    else:
+        while cut and rows < how.window_rows:
+            cut -= 1
+            rows += kept[cut].row_count
+    return kept[:cut], kept[cut:]
 
 
 def _wrong_inputs(

@@ -27,7 +27,7 @@ from driftloop.monitor.causes.weighing import (
 )
 from driftloop.monitor.error_drift import BLOCKS_PER_WINDOW, Rise
 from driftloop.monitor.faults import Conclusion, fault_over
-from driftloop.monitor.feature_drift import MIN_EFFECT, Movement
+from driftloop.monitor.feature_drift import Movement
 from driftloop.monitor.state import Block, Fault, Verdict, Watch
 
 SURE_FAULT = 0.6
@@ -84,7 +84,7 @@ def error_verdict(
     evidence = [
         Evidence(
             signal="error",
-            detector="PageHinkley",
+            detector=rise.detector,
             statistic=rise.statistic,
             threshold=rise.threshold,
             row_count=sum(block.row_count for block in blocks[rise.since :]),
@@ -351,7 +351,7 @@ def _prediction(movement: Movement) -> Evidence:
         signal="prediction",
         detector=movement.detector,
         statistic=movement.effect,
-        threshold=MIN_EFFECT,
+        threshold=movement.least_effect,
         p_value=movement.p_value,
         row_count=movement.row_count,
     )
