@@ -12,7 +12,7 @@ from tests.bench.figures import Figure, show_figures, write_figures
 
 PARTS = ("data", "chain", "training", "registry", "scoring", "quality")
 """Each is a module beside this one with ``run() -> Iterator[Figure]``."""
-ASKED_PARTS = ("devices",)
+ASKED_PARTS = ("devices", "estimate")
 """Only when they are named."""
 RESULT = Path("build/bench.json")
 PART_TIMEOUT_S = 1800

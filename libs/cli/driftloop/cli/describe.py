@@ -8,6 +8,8 @@ from driftloop.contracts.describe import compared, describe, percent
 STYLES = {
     "drift-detected": "yellow",
     "alert-raised": "bold red",
+    "performance-estimated": "dim",
+    "performance-settled": "dim",
     "training-failed": "bold red",
     "training-cancelled": "yellow",
     "training-skipped": "dim",

@@ -22,6 +22,7 @@ from driftloop.models import pairing
 from driftloop.models.pairing import Pair
 from driftloop.monitor import core, doors, faults, joining, metrics, skew, store
 from driftloop.monitor.error_drift import MAX_BLOCK_ROWS, MAX_BLOCKS, block_rows
+from driftloop.monitor.estimates import turns
 from driftloop.monitor.feature_drift import MIN_ROWS, Kind, Movement, movements
 from driftloop.monitor.labelled import with_labelled
 from driftloop.monitor.labelling import asking, queue
@@ -47,6 +48,7 @@ def on_batch_validated(event: BatchValidated, deps: MonitorDeps) -> Iterator[Eve
             yield from doors.compare(turn)
             doors.passed(turn, event.row_count)
         yield from _labels(turn, event)
+        yield from turns.advance(turn)
         yield from asking.ask(turn)
     turn.save()
 
@@ -71,6 +73,8 @@ def on_batch_scored(event: BatchScored, deps: MonitorDeps) -> Iterator[Event]:
     met = joining.meet_predictions(deps.session, event.pipeline, rows)
     yield from _labelled(turn, met)
     yield from doors.compare(turn)
+    turns.scored(turn, event)
+    yield from turns.advance(turn)
     asking.scored(turn, event)
     yield from asking.ask(turn)
     turn.save()
@@ -251,15 +255,12 @@ def _moved_inputs(turn: Turn, kinds: dict[str, Kind]) -> Iterator[Event]:
 
 
 def _keep_predictions(turn: Turn, event: BatchScored) -> None:
-    rows = pa.RecordBatch.from_pydict(
-        {
-            skew.ID: event.rows.column(skew.ID),
-            PREDICTION: event.rows.column("champion_prediction"),
-            skew.VERSION: pa.repeat(event.champion_version, event.row_count),
-        }
-    )
     store.add_slice(
-        turn.deps.session, event.pipeline, store.PREDICTIONS, event.span, rows
+        turn.deps.session,
+        event.pipeline,
+        store.PREDICTIONS,
+        event.span,
+        turns.answers(event),
     )
 
 
@@ -297,6 +298,7 @@ def _labelled(turn: Turn, pairs: list[Pair]) -> Iterator[Event]:
     timely = pairing.within(pairs, _horizon(turn.spec))
     metrics.LATE_LABELS.labels(turn.spec.name).inc(len(pairs) - len(timely))
     pairs = timely
+    turns.landed(turn, pairs)
     if not pairs:
         return
     spec, session = turn.spec, turn.deps.session
