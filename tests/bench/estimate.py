@@ -1,7 +1,7 @@
 """Estimated performance before labels: mean absolute error beside NannyML's.
 
 The same streams, chunks, labels and delay for both. NannyML runs twice: fitted once on
-the first labelled rows, as its documentation does, and fitted anew before each chunk on
+the first labelled rows, as its documentation does, and fitted anew every few chunks on
 the rows that ours rests on. ``docs/estimates.md`` gets the table.
 """
 
@@ -21,7 +21,7 @@ import polars as pl
 from driftloop.models.columns import Floats
 from driftloop.models.losses import measured
 from driftloop.monitor.estimates.arrays import Rows, roc_auc, row_losses
-from driftloop.monitor.estimates.closing import MAX_KNOWN_ROWS
+from driftloop.monitor.estimates.closing import wanted_rows
 from driftloop.monitor.estimates.combining import (
     Combined,
     Past,
@@ -53,6 +53,8 @@ TRAINED = 3_000
 WIDTH = 5
 COMPARED = {True: ("accuracy", "roc_auc"), False: ("mae",)}
 PEER_TIMEOUT_S = 900
+PEER_EVERY = 4
+"""Chunks between two of its fits, each of which takes it seconds."""
 PEER_HOW = ("once", "anew")
 """How it is fitted."""
 
@@ -202,7 +204,7 @@ def _of_numbers(
 
 
 STREAMS: tuple[Callable[[], Stream], ...] = (
-    bikes, rain, shifted_classes, seasons_of_classes, shifted_numbers, turned_classes,
+    rain, bikes, shifted_classes, seasons_of_classes, shifted_numbers, turned_classes,
     turned_numbers,
 )  # fmt: skip
 
@@ -240,7 +242,7 @@ def by_us(stream: Stream) -> Ours:
         end = start - DELAY * stream.chunk
         while waiting and waiting[0][0] + stream.chunk <= end:
             _settle(stream, past, *waiting.pop(0))
-        part = slice(max(0, end - MAX_KNOWN_ROWS), end)
+        part = slice(max(0, end - wanted_rows(stream.chunk)), end)
         ages = (end - 1 - np.arange(part.start, end)) // stream.chunk
         known = stream.rows(part)
         known = Rows(known.points, known.said, known.truth, ages.astype(np.float64))
@@ -288,8 +290,8 @@ def by_peer(python: Path, stream: Stream, home: Path) -> dict[str, Any]:
     file = home / "stream.npz"
     np.savez(
         file, points=stream.points, said=stream.said, truth=stream.truth,
-        chunk=stream.chunk, first=stream.first, delay=DELAY, most=MAX_KNOWN_ROWS,
-        is_class=stream.is_class,
+        chunk=stream.chunk, first=stream.first, delay=DELAY, every=PEER_EVERY,
+        is_class=stream.is_class, most=wanted_rows(stream.chunk),
     )  # fmt: skip
     program = Path(__file__).with_name("estimate_peer.py")
     quiet = {"PATH": "/usr/bin:/bin", "NML_DISABLE_USAGE_LOGGING": "1"}

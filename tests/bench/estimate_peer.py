@@ -1,7 +1,7 @@
 """NannyML's estimates of a stream; runs in an environment of its own.
 
 ``python estimate_peer.py STREAM.npz``: one JSON line with its estimates of each chunk,
-fitted once on the first labelled rows, and fitted anew before each chunk.
+fitted once on the first labelled rows, and fitted anew every few chunks.
 """
 
 import json
@@ -66,11 +66,13 @@ def main() -> None:
     said: dict[str, dict[str, list[float]]] = {
         how: {metric: [] for metric in METRICS[is_class]} for how in ("once", "anew")
     }
-    for start in range(first + delay * chunk, len(stream["truth"]) - chunk + 1, chunk):
+    starts = range(first + delay * chunk, len(stream["truth"]) - chunk + 1, chunk)
+    for number, start in enumerate(starts):
         end = start - delay * chunk
-        known = frame_of(stream, slice(max(0, end - most), end), is_class=is_class)
         asked = frame_of(stream, slice(start, start + chunk), is_class=is_class)
-        anew = fitted(known, chunk, is_class=is_class)
+        if number % int(stream["every"]) == 0:
+            known = frame_of(stream, slice(max(0, end - most), end), is_class=is_class)
+            anew = fitted(known, chunk, is_class=is_class)
         for how, made in (("once", once), ("anew", anew)):
             for metric in METRICS[is_class]:
                 said[how][metric].append(estimated(made, asked, metric))

@@ -7,10 +7,10 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from driftloop.contracts.estimates import PerformanceEstimated, PerformanceSettled
 from driftloop.contracts.events import AlertRaised, Evaluation
-from driftloop.monitor import store
 from driftloop.monitor.estimates import awaiting, kept, turns, windows
 from driftloop.monitor.estimates.api import performance_view
 from driftloop.monitor.state import Windows
@@ -116,6 +116,64 @@ def test_without_labels_nothing_is_said_to_be_fine(
     assert {one.verdict for one in told} == {"cannot_tell"}
     assert {one.labels.state for one in told} == {"none_yet"}
     assert monitor.of(PerformanceSettled) == []
+
+
+def judged(shop: Shop, days: range = range(1100, 1106)) -> pa.Table:
+    """What a package says of its hold-out."""
+    return pa.Table.from_batches(
+        [
+            shop.rows(
+                number,
+                shop.features(number)
+                | {"cnt": shop.target(number), "prediction": 10 * shop.size(number)},
+            )
+            for number in days
+        ]
+    )
+
+
+def test_before_any_label_the_hold_out_of_the_version_is_known(shop: Shop) -> None:
+    packaged = Packaged(EVALUATION, shop.sample(), judged(shop))
+    monitor = InProcess(spec(), lambda _: packaged)
+    monitor.take(shop.deployed())
+    walk(monitor, shop, range(14), delay=None)
+    first, second = monitor.of(PerformanceEstimated)
+    assert (first.verdict, first.basis.row_count) == ("ok", 6 * ROWS)
+    assert first.labels.state == second.labels.state == "none_yet"
+    errors = [10 * shop.size(n) - shop.target(n) for n in range(7)]
+    true = float(np.mean(np.abs(np.concatenate(errors))))
+    assert first.estimates[0].low < true < first.estimates[0].high
+    view = performance_view(monitor.session, shop.name, "mae", timedelta(days=90), 9)
+    assert [one.window for one in view.windows] == [1, 2]
+    monitor.take(shop.deployed(version=2))
+    assert windows.holdout(monitor.session, shop.name, 1) is None
+    assert windows.holdout(monitor.session, shop.name, 2) is not None
+    monitor.close()
+
+
+def test_a_hold_out_without_answers_is_passed_over(shop: Shop) -> None:
+    packaged = Packaged(EVALUATION, None, judged(shop).drop_columns(["prediction"]))
+    monitor = InProcess(spec(), lambda _: packaged)
+    monitor.take(shop.deployed())
+    walk(monitor, shop, range(7), delay=None)
+    assert monitor.of(PerformanceEstimated)[0].verdict == "cannot_tell"
+    monitor.close()
+
+
+def test_shares_of_a_hold_out_are_those_of_its_classes() -> None:
+    shop = Shop()
+    rows = pa.Table.from_batches([shop.rows(0, {"size": shop.size(0)})])
+    score = np.linspace(0.1, 0.9, ROWS)
+    rows = rows.append_column("weather", pa.array(["wet", "dry"] * (ROWS // 2)))
+    found = kept.judged(
+        rows.append_column("score", pa.array(score)), "weather", ("dry", "wet"), 3
+    )
+    assert found is not None
+    assert np.allclose(kept.shares_of(found, ("dry", "wet"))[:, 1], score)
+    assert np.allclose(kept.shares_of(found, ("wet", "dry"))[:, 0], score)
+    assert kept.truth_of(found, ("dry", "wet")).tolist() == [1, 0] * (ROWS // 2)
+    assert kept.of_version(found, 3) is not None
+    assert kept.of_version(found, 4) is None
 
 
 def test_estimates_can_be_switched_off(shop: Shop) -> None:
@@ -380,11 +438,17 @@ def test_windows_do_not_close_more_often_than_each_hour() -> None:
     assert not turns._is_full(later, 501)
 
 
-def test_only_a_bounded_draw_of_a_large_window_is_kept(shop: Shop) -> None:
-    rows = shop.rows(0, {".said": np.arange(ROWS, dtype=float)})
-    said = kept.joined.__doc__
-    assert said is not None
-    assert rows.num_rows < kept.MAX_KEPT_ROWS
+def test_only_an_even_draw_of_a_large_window_is_kept(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "MAX_KEPT_ROWS", 50)
+    monitor = monitored(shop, metrics=METRICS[:1])
+    walk(monitor, shop, range(16), delay=2)
+    first, done = monitor.of(PerformanceEstimated)[0], monitor.of(PerformanceSettled)[0]
+    assert (done.row_count, done.kept_count, done.labelled_count) == (168, 50, 50)
+    said = sum(float((10 * shop.size(n)).sum()) for n in range(7))
+    assert first.business[0].value == pytest.approx(said, rel=0.2)
+    monitor.close()
 
 
 def test_the_view_has_windows_labels_and_the_score(
@@ -413,7 +477,7 @@ def test_faulty_rows_are_not_estimated(monitor: InProcess, shop: Shop) -> None:
         monitor.take(shop.scored(number))
     last = monitor.of(PerformanceEstimated)[-1]
     assert last.verdict == "cannot_tell"
-    assert store.INPUTS == "inputs"
+    assert "values of weight are wrong" in last.reason
 
 
 def test_a_version_without_a_hold_out_is_not_called_degrading(shop: Shop) -> None:

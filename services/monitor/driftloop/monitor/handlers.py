@@ -49,6 +49,7 @@ def on_batch_validated(event: BatchValidated, deps: MonitorDeps) -> Iterator[Eve
             doors.passed(turn, event.row_count)
         yield from _labels(turn, event)
         yield from turns.advance(turn)
+        yield from turns.miss_labels(turn)
         yield from asking.ask(turn)
     turn.save()
 
@@ -135,6 +136,7 @@ def _judge_from_now(turn: Turn, version: int, package: PackageRef) -> None:
         store.drop_sample(session, pipeline)
     else:
         store.save_sample(session, pipeline, version, packaged.sample)
+    turns.deployed(turn, version, packaged)
 
 
 # ── quality ─────────────────────────────────────────────────────────────────

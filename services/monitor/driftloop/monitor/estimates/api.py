@@ -95,8 +95,8 @@ def performance_view(
     """Return a pipeline's newest windows."""
     state = queue.state_of(session, name)
     watch = Watch.model_validate_json(state) if state else Watch(pipeline=name)
-    times = [watch.seen_until, watch.windows.scored_until]
-    watermark = max((time for time in times if time), default=None)
+    seen, scored_until = watch.seen_until, watch.windows.scored_until
+    watermark = min(seen, scored_until) if seen and scored_until else None
     found = windows.newest(session, name, newest)
     return PerformanceView(
         pipeline=name,

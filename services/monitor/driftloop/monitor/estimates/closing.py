@@ -38,10 +38,21 @@ from driftloop.monitor.estimates.windows import Note, Window
 from driftloop.monitor.feature_drift import MIN_EFFECT, moved_category, moved_number
 from driftloop.monitor.turn import Turn, kinds_of
 
-MAX_KNOWN_ROWS = 1500
-"""Labelled rows that an estimate rests on; more would cost more and be older."""
+KNOWN_ROWS = (1500, 3000)
+"""Fewest and most labelled rows that an estimate rests on, by the window's size."""
+KNOWN_WINDOWS = 8
 DEGRADING_WINDOWS = 2
 """In a row, before people are told."""
+
+
+def wanted_rows(window_rows: int) -> int:
+    """Return on how many labelled rows an estimate rests; more would be older.
+
+    >>> [wanted_rows(rows) for rows in (168, 300, 5000)]
+    [1500, 2400, 3000]
+    """
+    fewest, most = KNOWN_ROWS
+    return min(max(fewest, KNOWN_WINDOWS * window_rows), most)
 
 
 @dataclass(frozen=True)
@@ -126,11 +137,17 @@ class Known:
 def known_rows(turn: Turn, version: int) -> tuple[list[pa.Table], list[Window]]:
     """Return the newest labelled rows of a version, by window, newest first."""
     tables, of = [], []
-    for window in windows.known(turn.deps.session, turn.watch.pipeline, MAX_KNOWN_ROWS):
+    most = wanted_rows(turn.spec.monitor.window_rows)
+    for window in windows.known(turn.deps.session, turn.watch.pipeline, most):
         table = kept.of_version(window.rows, version)
         if table is not None and table.num_rows:
             tables.append(table)
             of.append(window)
+    if sum(table.num_rows for table in tables) < most:
+        judged = windows.holdout(turn.deps.session, turn.watch.pipeline, version)
+        if judged is not None:
+            tables.append(judged.rows)
+            of.append(judged)
     return tables, of
 
 
@@ -167,7 +184,7 @@ def _estimate(
         why = reason_not_to(known.count, 0 if rows is None else rows.num_rows, fault)
     if why is not None or rows is None:
         return [], Judged("cannot_tell", why or "the inputs are not known"), basis
-    ages = [float(closed.number - 1 - number) for number in known.numbers]
+    ages = _ages(known.numbers)
     mine, theirs = kept.arrays(known.tables, ages, rows, kinds_of(spec, rows))
     found = opinions(mine, theirs, spec.metric)
     basis = basis.model_copy(update={"alike_count": round(found.alike_count, 1)})
@@ -176,6 +193,17 @@ def _estimate(
         return [], Judged("cannot_tell", why), basis
     told = combined(found, theirs.count, known.past)
     return told, judge(told[0], expected, spec.monitor.tolerated_rise), basis
+
+
+def _ages(numbers: Sequence[int]) -> list[float]:
+    """Return how many windows before the newest each is; the hold-out is the oldest.
+
+    >>> _ages([9, 8, 5, -2])
+    [0.0, 1.0, 4.0, 5.0]
+    """
+    own = [number for number in numbers if number > 0]
+    oldest = own[0] - own[-1] + 1 if own else 0
+    return [float(own[0] - n if n > 0 else oldest) for n in numbers]
 
 
 def _expected(turn: Turn, version: int) -> float | None:

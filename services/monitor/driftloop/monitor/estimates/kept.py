@@ -58,14 +58,18 @@ def _said(rows: pa.RecordBatch, role: str) -> tuple[pa.Array, bytes | None]:
         return rows.column(f"{role}_prediction").cast(pa.float64()), None
     field = rows.schema.field(name)
     classes: bytes = (field.metadata or {})[CLASSES_METADATA_KEY]
-    column = rows.column(name)
+    return _shares(rows.column(name)), classes
+
+
+def _shares(column: pa.Array) -> pa.Array:
+    """Return (n_rows,) lists of the shares of all classes."""
     if pa.types.is_list(column.type):
-        return column, classes
+        return column
     second = numbers(column)
     both = np.column_stack([1 - second, second]).ravel()
     ends = np.arange(0, 2 * len(second) + 1, 2, dtype=np.int32)
     lists = pa.ListArray.from_arrays(pa.array(ends), pa.array(both))
-    return pc.if_else(column.is_valid(), lists, pa.scalar(None, lists.type)), classes
+    return pc.if_else(column.is_valid(), lists, pa.scalar(None, lists.type))
 
 
 def labels(pairs: Sequence[Pair], *, is_number: bool) -> pa.RecordBatch:
@@ -110,6 +114,29 @@ def with_labels(kept: pa.Table, landed: pa.Table) -> pa.Table:
     at = kept.schema.get_field_index(LABEL)
     both = pc.coalesce(kept[LABEL], new)
     return kept.set_column(at, LABEL, both)
+
+
+def judged(
+    holdout: pa.Table, target: str, classes: Sequence[str], version: int
+) -> pa.Table | None:
+    """Return a package's hold-out rows as kept rows of its version; None: unusable."""
+    names = set(holdout.schema.names)
+    answer = "score" if classes else "prediction"
+    if not {ID, TIME, target, answer} <= names or not holdout.num_rows:
+        return None
+    own = {target, "prediction", "score"}
+    rows = holdout.select([n for n in holdout.schema.names if n not in own])
+    metadata: dict[bytes, bytes] | None = None
+    if classes:
+        said, label = _shares(holdout[answer].combine_chunks()), texts(holdout[target])
+        metadata = {CLASSES: json.dumps(list(classes)).encode()}
+    else:
+        said = holdout[answer].cast(pa.float64())
+        label = pa.array(numbers(holdout[target]), from_pandas=True)
+    rows = rows.append_column(SAID, said)
+    rows = rows.append_column(BY, pa.repeat(version, rows.num_rows))
+    rows = rows.append_column(LABEL, label)
+    return rows.filter(pc.is_valid(rows[LABEL])).replace_schema_metadata(metadata)
 
 
 def labelled_count(kept: pa.Table) -> int:

@@ -75,8 +75,9 @@ def settled(turn: Turn, window: Window) -> Generator[Event, None, Window]:
     )
     yield from _worse(turn, window.version, parts, span)
     yield from outside_limits(turn, business, span)
-    if of:
-        windows.forget(turn.deps.session, pipeline, of[-1].number, window.number)
+    numbers = [one.number for one in of if one.number > 0]
+    if numbers:
+        windows.forget(turn.deps.session, pipeline, numbers[-1], window.number)
     return done
 
 

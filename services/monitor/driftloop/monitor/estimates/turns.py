@@ -21,9 +21,9 @@ from driftloop.monitor import metrics, skew, store
 from driftloop.monitor.estimates import awaiting, kept, windows
 from driftloop.monitor.estimates.closing import Closed, estimated
 from driftloop.monitor.estimates.settling import settled
-from driftloop.monitor.estimates.windows import Window
+from driftloop.monitor.estimates.windows import Note, Window
 from driftloop.monitor.state import Windows
-from driftloop.monitor.turn import Turn, kinds_of
+from driftloop.monitor.turn import Packaged, Turn, kinds_of
 
 COMPLETE_RATIO = 0.95
 """Of a window's rows: with so many labels it is settled at once."""
@@ -40,6 +40,27 @@ more. Of a busy hour the newest rows are judged."""
 def answers(event: BatchScored) -> pa.RecordBatch:
     """Return what is kept of a scored batch's answers."""
     return kept.answers(event)
+
+
+def deployed(turn: Turn, version: int, packaged: Packaged) -> None:
+    """Know a version by the rows that judged it, before any label of its own lands."""
+    session, pipeline, spec = turn.deps.session, turn.watch.pipeline, turn.spec
+    windows.drop_holdouts(session, pipeline)
+    if packaged.holdout is None:
+        return
+    rows = kept.judged(packaged.holdout, spec.data.target, packaged.classes, version)
+    if rows is None:
+        return
+    times = rows[kept.TIME]
+    window = Window(
+        number=-version, version=version, start=pc.min(times).as_py(),
+        end=pc.max(times).as_py(), row_count=rows.num_rows, kept_count=rows.num_rows,
+        is_settled=True, data=None,
+        note=Note(
+            verdict="ok", reason="hold-out", labelled_count=kept.labelled_count(rows)
+        ),
+    )  # fmt: skip
+    windows.add(session, pipeline, window.with_rows(rows))
 
 
 def scored(turn: Turn, event: BatchScored) -> None:
@@ -60,9 +81,9 @@ def landed(turn: Turn, pairs: Sequence[Pair]) -> None:
     if not pairs:
         return
     times = [said.time_us for said, _ in pairs]
-    label_time = as_time(max(label.time_us for _, label in pairs))
-    watermark = max(_watermark(turn) or label_time, label_time)
-    state = awaiting.landed(turn.watch.windows, as_time(max(times)), watermark)
+    newest = as_time(max(times))
+    watermark = max(_watermark(turn) or newest, newest)
+    state = awaiting.landed(turn.watch.windows, newest, watermark)
     _note(turn, state, landed_rows=state.landed_rows + len(pairs))
     rows = kept.labels(pairs, is_number=turn.spec.task == "regression")
     span = Span(start=as_time(min(times)), end=as_time(max(times)))
@@ -82,7 +103,6 @@ def advance(turn: Turn) -> Iterator[Event]:
         yield from _settle(turn)
     elif 0 < state.wanted_rows <= state.landed_rows:
         yield from _settle(turn)
-    yield from _late(turn)
 
 
 def _is_full(state: Windows, window_rows: int) -> bool:
@@ -100,8 +120,12 @@ def _note(turn: Turn, state: Windows, **changes: object) -> None:
 
 
 def _watermark(turn: Turn) -> datetime | None:
-    times = [turn.watch.seen_until, turn.watch.windows.scored_until]
-    return max((time for time in times if time), default=None)
+    """Return the event time up to which rows have been both seen and scored.
+
+    Of two topics one may be read far ahead of the other; labels come with the former.
+    """
+    seen, scored_until = turn.watch.seen_until, turn.watch.windows.scored_until
+    return min(seen, scored_until) if seen and scored_until else None
 
 
 def horizon_of(turn: Turn) -> timedelta:
@@ -295,10 +319,13 @@ def _thin(turn: Turn, left: Sequence[Window]) -> None:
 # ── labels that stop ────────────────────────────────────────────────────────
 
 
-def _late(turn: Turn) -> Iterator[Event]:
-    """Tell once when labels have stopped coming for longer than is usual."""
+def miss_labels(turn: Turn) -> Iterator[Event]:
+    """Tell once when labels have stopped coming for longer than is usual.
+
+    Asked when rows come by the topic that labels come by, too.
+    """
     state, watermark = turn.watch.windows, _watermark(turn)
-    if watermark is None or state.scored_until is None:
+    if watermark is None:
         return
     name, horizon = turn.watch.pipeline, horizon_of(turn)
     days = awaiting.waiting_days(state, watermark)

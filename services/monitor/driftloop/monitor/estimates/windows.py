@@ -56,6 +56,8 @@ class Window:
 
     Attributes
     ----------
+    number : counts the pipeline's windows; of the rows that judged a version, minus
+        the version.
     data : the kept rows; None: no longer.
     """
 
@@ -105,8 +107,15 @@ _KNOWN = (
         _WINDOW.c.pipeline == _PIPELINE,
         _WINDOW.c.is_settled.is_(True),
         _WINDOW.c.data.is_not(None),
+        _WINDOW.c.number > 0,
     )
     .order_by(_WINDOW.c.number.desc())
+)
+_HOLDOUT = select(_WINDOW).where(
+    _WINDOW.c.pipeline == _PIPELINE, _WINDOW.c.number == bindparam("of_number")
+)
+_DROP_HOLDOUTS = delete(_WINDOW).where(
+    _WINDOW.c.pipeline == _PIPELINE, _WINDOW.c.number < 0
 )
 _SETTLED = (
     select(*_FIGURES)
@@ -120,7 +129,7 @@ _SETTLED = (
 )
 _NEWEST = (
     select(*_FIGURES)
-    .where(_WINDOW.c.pipeline == _PIPELINE)
+    .where(_WINDOW.c.pipeline == _PIPELINE, _WINDOW.c.number > 0)
     .order_by(_WINDOW.c.number.desc())
     .limit(_MOST)
 )
@@ -131,12 +140,14 @@ _EMPTY = (
         _WINDOW.c.is_settled.is_(True),
         _WINDOW.c.data.is_not(None),
         _WINDOW.c.number < bindparam("oldest"),
+        _WINDOW.c.number > 0,
     )
     .values(data=None)
 )
 _FORGET = delete(_WINDOW).where(
     _WINDOW.c.pipeline == _PIPELINE,
     _WINDOW.c.is_settled.is_(True),
+    _WINDOW.c.number > 0,
     _WINDOW.c.number < bindparam("oldest"),
     _WINDOW.c.number < bindparam("kept"),
 )
@@ -210,6 +221,18 @@ def known(session: Session, pipeline: str, row_count: int) -> list[Window]:
             if total >= row_count:
                 break
     return found
+
+
+def holdout(session: Session, pipeline: str, version: int) -> Window | None:
+    """Return the rows that judged a version, as a window; None: not known."""
+    values = {"of_pipeline": pipeline, "of_number": -version}
+    row = session.connection().execute(_HOLDOUT, values).mappings().first()
+    return None if row is None else _window(row)
+
+
+def drop_holdouts(session: Session, pipeline: str) -> None:
+    """Drop the rows that judged other versions."""
+    session.connection().execute(_DROP_HOLDOUTS, {"of_pipeline": pipeline})
 
 
 def settled(session: Session, pipeline: str, version: int, limit: int) -> list[Window]:
