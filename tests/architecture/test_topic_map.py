@@ -6,14 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from driftloop.contracts import events, identity, scoring
+from driftloop.contracts import estimates, events, identity, scoring
 from driftloop.contracts.base import Event
 from driftloop.contracts.topics import consumed_by, produced_by
 from driftloop.runtime.handlers import handler_table
 
 EVENT_NAMES = {
     name
-    for name, value in {**vars(identity), **vars(events), **vars(scoring)}.items()
+    for name, value in {
+        **vars(identity),
+        **vars(events),
+        **vars(scoring),
+        **vars(estimates),
+    }.items()
     if isinstance(value, type) and issubclass(value, Event) and value is not Event
 }
 """Without the base class: nothing makes one, and threads have an Event of their own."""
