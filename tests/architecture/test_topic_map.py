@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from driftloop.contracts import alerts, events, identity, scoring
+from driftloop.contracts import alerts, estimates, events, identity, scoring
 from driftloop.contracts.base import Event
 from driftloop.contracts.topics import consumed_by, produced_by
 from driftloop.runtime.handlers import handler_table
 
 EVENT_NAMES = {
     name
-    for module in (identity, events, scoring, alerts)
+    for module in (identity, events, scoring, alerts, estimates)
     for name, value in vars(module).items()
     if isinstance(value, type) and issubclass(value, Event) and value is not Event
 }

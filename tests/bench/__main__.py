@@ -21,7 +21,7 @@ PARTS = (
     "quality",
 )
 """Each is a module beside this one with ``run() -> Iterator[Figure]``."""
-ASKED_PARTS = ("causes", "devices")
+ASKED_PARTS = ("causes", "devices", "estimate")
 """Only when they are named."""
 RESULT = Path("build/bench.json")
 PART_TIMEOUT_S = 1800

@@ -81,6 +81,12 @@ def test_the_same_request_gives_the_same_package(place) -> None:
     package = read_package(first, place.store, place.trusted)
     with pa.ipc.open_stream(package.files["reference.arrow"]) as reader:
         assert reader.read_all().num_rows == 500
+    with pa.ipc.open_stream(package.files["holdout.arrow"]) as reader:
+        held = reader.read_all()
+    errors = np.abs(held["y"].to_numpy() - held["prediction"].to_numpy())
+    evaluation = package.manifest.evaluation  # said by the model that had not seen them
+    assert held.num_rows == evaluation.holdout_row_count
+    assert errors.mean() == pytest.approx(evaluation.candidate, rel=1e-5)
     assert "fitted once more" in package.files["card.html"].decode()
 
 

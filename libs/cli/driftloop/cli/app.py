@@ -35,6 +35,7 @@ from driftloop.cli.options import (
 from driftloop.cli.options import console as _console
 from driftloop.cli.options import print_json as _print_json
 from driftloop.cli.packages import command as packages
+from driftloop.cli.performance.command import performance
 from driftloop.cli.publish import Pace, PublishFileError, title_of
 from driftloop.cli.rebuild.command import rebuild
 from driftloop.cli.schema.command import schema_app
@@ -222,6 +223,9 @@ def watch(
 ) -> None:
     """Show the chain live, until Ctrl-C."""
     data.watch(connect(home), pipeline, rows, from_start, as_json, _console())
+
+
+app.command(rich_help_panel="Models")(performance)
 
 
 # ── personal data ───────────────────────────────────────────────────────────

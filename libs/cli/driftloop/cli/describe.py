@@ -11,6 +11,8 @@ STYLES = {
     "alert-raised": "bold red",
     "alert-resolved": "green",
     "alert-delivered": "dim",
+    "performance-estimated": "dim",
+    "performance-settled": "dim",
     "training-failed": "bold red",
     "training-cancelled": "yellow",
     "training-skipped": "dim",

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from driftloop.cli.log import Entry, by_id
+from driftloop.contracts import estimates as est
 from driftloop.contracts import events as e
 
 
@@ -119,7 +120,10 @@ def _version(entry: Entry) -> int:
     return version
 
 
-NOISE = (e.TrainingProgressed, e.ScorerReported, e.PerformanceMeasured)
+NOISE = (
+    e.TrainingProgressed, e.ScorerReported, e.PerformanceMeasured,
+    est.PerformanceEstimated, est.PerformanceSettled,
+)  # fmt: skip
 
 
 def _belongs(event: object, version: int) -> bool:

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from driftloop.contracts import alerts as a
+from driftloop.contracts import estimates as est
 from driftloop.contracts import events as e
 from driftloop.contracts import scoring as s
 from driftloop.contracts.approval import in_words, seats_of
@@ -103,6 +104,19 @@ def _proposed(event: e.SchemaProposed) -> str:
 def _performance(event: e.PerformanceMeasured) -> str:
     parts = [f"v{m.version} {m.metric} {m.value:.4g}" for m in event.measurements]
     return f"{', '.join(parts)} on {event.row_count:,} labelled rows"
+
+
+def _estimated(event: est.PerformanceEstimated) -> str:
+    words = event.verdict.replace("_", " ")
+    return f"v{event.version} on {event.row_count:,} rows: {words}; {event.reason}"
+
+
+def _settled(event: est.PerformanceSettled) -> str:
+    first = event.metrics[0]
+    text = f"v{event.version} {first.metric} {first.value:.4g}"
+    if first.estimate is not None:
+        text += f", {first.estimate.value:.4g} was estimated"
+    return f"{text}, on {event.labelled_count:,} of {event.kept_count:,} rows"
 
 
 def _desired(event: e.ServingDesired) -> str:
@@ -276,6 +290,8 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
     e.VerdictOverruled: _overruled,
     e.DriftEnded: _drift_ended,
     e.PerformanceMeasured: _performance,
+    est.PerformanceEstimated: _estimated,
+    est.PerformanceSettled: _settled,
     e.AlertRaised: lambda x: f"{x.severity}: {x.title}",
     a.AlertResolved: lambda x: f"{x.condition}: {x.why}",
     a.AlertAcknowledged: lambda x: (

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from driftloop.contracts import alerts as a
+from driftloop.contracts import estimates as est
 from driftloop.contracts import events as e
 from driftloop.contracts import identity as i
 from driftloop.contracts import scoring as s
@@ -101,6 +102,8 @@ TOPICS: tuple[Topic, ...] = (
     ),
     Topic(e.DriftEnded, ("monitor",), (), readers=("scorer",)),
     Topic(e.PerformanceMeasured, ("monitor",), ("trainer", "deployer")),
+    Topic(est.PerformanceEstimated, ("monitor",), ()),
+    Topic(est.PerformanceSettled, ("monitor",), ()),
     Topic(
         e.AlertRaised,
         ("validator", "monitor", "trainer", "registry", "deployer"),

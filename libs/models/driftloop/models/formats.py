@@ -157,6 +157,7 @@ ALLOWED_FILES = {
     "card.html": AllowedFile(4 * MIB, _check_text),
     "card.md": AllowedFile(1 * MIB, _check_text),
     "reference.arrow": AllowedFile(32 * MIB, _check_arrow),
+    "holdout.arrow": AllowedFile(32 * MIB, _check_arrow),
     "continue.json": AllowedFile(4 * MIB, _check_json),
     "continue.river.json": AllowedFile(64 * MIB, _check_state),
     "continue.safetensors": AllowedFile(256 * MIB, _check_safetensors),

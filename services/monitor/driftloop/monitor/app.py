@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 from driftloop.monitor.api import router
+from driftloop.monitor.estimates.api import performance_router
 from driftloop.monitor.handlers import HANDLERS
 from driftloop.monitor.labelling.api import labels_router
 from driftloop.monitor.packages import package_opener
@@ -32,6 +33,7 @@ def build(runtime: Runtime[MonitorSettings]) -> Iterator[Parts[MonitorDeps]]:
         routers=[
             router(views, lambda name: name in pipelines),
             labels_router(runtime.engine, pipelines),
+            performance_router(runtime.engine, pipelines),
         ],
         configure_faust=views.configure,
     )

@@ -43,6 +43,7 @@ from driftloop.monitor.answered import answered
 from driftloop.monitor.causes import seasons, weighing
 from driftloop.monitor.causes.moved import moved_columns
 from driftloop.monitor.error_drift import MAX_BLOCK_ROWS, MAX_BLOCKS, Rise, block_rows
+from driftloop.monitor.estimates import turns
 from driftloop.monitor.feature_drift import MIN_ROWS, Kind, Movement, movements
 from driftloop.monitor.labelled import with_labelled
 from driftloop.monitor.labelling import asking, queue
@@ -71,6 +72,8 @@ def on_batch_validated(event: BatchValidated, deps: MonitorDeps) -> Iterator[Eve
             yield from doors.compare(turn)
             doors.passed(turn, event.row_count)
         yield from _labels(turn, event)
+        yield from turns.advance(turn)
+        yield from turns.miss_labels(turn)
         yield from asking.ask(turn)
     turn.save()
 
@@ -95,6 +98,8 @@ def on_batch_scored(event: BatchScored, deps: MonitorDeps) -> Iterator[Event]:
     met = joining.meet_predictions(deps.session, event.pipeline, rows)
     yield from _labelled(turn, met)
     yield from doors.compare(turn)
+    turns.scored(turn, event)
+    yield from turns.advance(turn)
     asking.scored(turn, event)
     yield from asking.ask(turn)
     turn.save()
@@ -163,6 +168,7 @@ def _judge_from_now(turn: Turn, version: int, package: PackageRef) -> None:
         store.drop_sample(session, pipeline)
     else:
         store.save_sample(session, pipeline, version, packaged.sample)
+    turns.deployed(turn, version, packaged)
 
 
 # ── quality ─────────────────────────────────────────────────────────────────
@@ -365,15 +371,12 @@ def _missing_labels(turn: Turn, inputs: list[store.Slice]) -> Iterator[Event]:
 
 
 def _keep_predictions(turn: Turn, event: BatchScored) -> None:
-    rows = pa.RecordBatch.from_pydict(
-        {
-            skew.ID: event.rows.column(skew.ID),
-            PREDICTION: event.rows.column("champion_prediction"),
-            skew.VERSION: pa.repeat(event.champion_version, event.row_count),
-        }
-    )
     store.add_slice(
-        turn.deps.session, event.pipeline, store.PREDICTIONS, event.span, rows
+        turn.deps.session,
+        event.pipeline,
+        store.PREDICTIONS,
+        event.span,
+        turns.answers(event),
     )
 
 
@@ -418,6 +421,7 @@ def _labelled(
     timely = pairing.within(pairs, _horizon(turn.spec))
     metrics.LATE_LABELS.labels(turn.spec.name).inc(len(pairs) - len(timely))
     pairs = timely
+    turns.landed(turn, pairs)
     if not pairs:
         return
     spec, session = turn.spec, turn.deps.session

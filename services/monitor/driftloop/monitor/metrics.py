@@ -30,3 +30,28 @@ WANTED_LABELS = Counter(
 OPEN_FAULTS = Gauge(
     "driftloop_monitor_open_faults", "Columns whose values are wrong now", ["pipeline"]
 )
+ESTIMATE = Gauge(
+    "driftloop_monitor_estimate",
+    "Performance of the newest window, estimated before its labels are there",
+    ["pipeline", "metric"],
+)
+ESTIMATE_ERROR = Gauge(
+    "driftloop_monitor_estimate_error",
+    "Mean absolute error of the estimates of windows whose labels have landed",
+    ["pipeline", "metric"],
+)
+ESTIMATE_COVERAGE = Gauge(
+    "driftloop_monitor_estimate_coverage",
+    "Share of such windows in which the estimate's interval held the truth",
+    ["pipeline"],
+)
+LABEL_WAIT = Gauge(
+    "driftloop_monitor_label_wait_days",
+    "Event time for which the oldest scored rows without a label have waited",
+    ["pipeline"],
+)
+BUSINESS = Gauge(
+    "driftloop_monitor_business",
+    "Metrics of the pipeline file's own, over the newest window that has them",
+    ["pipeline", "metric"],
+)

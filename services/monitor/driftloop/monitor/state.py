@@ -130,6 +130,53 @@ class Asking(Frozen):
     window: int = 0
 
 
+class Windows(Frozen):
+    """How far the pipeline is with windows of scored rows and with their labels.
+
+    Attributes
+    ----------
+    number : of the last closed window; 0: none yet.
+    after : newest slice of predictions in a closed window.
+    closed_until : event time of the newest scored row when a window closed last.
+    scored_rows, unanswered, seconds : since then; rows without a finite answer, and
+        what answering took.
+    scored_until : event time of the newest scored row.
+    oldest_waiting : event time of the oldest scored row without a label, as far as
+        batches tell; None: none waits.
+    landed_rows : labels since windows were last looked at; at ``wanted_rows`` of them
+        the oldest one may be settled.
+    labelled_until : newest row, in event time, whose label has landed.
+    waits : days from rows to the landing of their labels, the newest ones.
+    is_late : labels have stopped coming, and that was told.
+    labelled_ratio : of rows in settled windows; the newest count most.
+    stride : every so many windows one is kept until its labels land.
+    degrading : windows in a row that were estimated to be too bad.
+    told_version : whose estimate was told to be degrading.
+    told_slices : version, column and value that were told to degrade alone.
+    told_metrics : metrics of the pipeline file outside of their limits, as told.
+    """
+
+    number: int = 0
+    after: int = 0
+    closed_until: datetime | None = None
+    scored_rows: int = 0
+    unanswered: int = 0
+    seconds: float = 0.0
+    scored_until: datetime | None = None
+    oldest_waiting: datetime | None = None
+    landed_rows: int = 0
+    wanted_rows: int = 0
+    labelled_until: datetime | None = None
+    waits: tuple[float, ...] = ()
+    is_late: bool = False
+    labelled_ratio: float | None = None
+    stride: int = 1
+    degrading: int = 0
+    told_version: int | None = None
+    told_slices: tuple[str, ...] = ()
+    told_metrics: tuple[str, ...] = ()
+
+
 class Watch(Frozen):
     """All of it.
 
@@ -158,6 +205,7 @@ class Watch(Frozen):
     told_unlabelled : version of which it was told that no label has come.
     overrulings : causes of verdicts, with what people said instead; the newest.
     labelling : on the way to the next rows that people should label.
+    windows : of scored rows, and where their labels stand.
     """
 
     pipeline: str
@@ -188,3 +236,4 @@ class Watch(Frozen):
     told_unlabelled: int | None = None
     overrulings: tuple[tuple[Cause, Cause], ...] = ()
     labelling: Asking = Asking()
+    windows: Windows = Windows()

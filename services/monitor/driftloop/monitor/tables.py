@@ -126,6 +126,26 @@ class MonitorWanted(SQLModel, table=True):
     is_settled: bool = False
 
 
+class MonitorWindow(SQLModel, table=True):
+    """A window of scored rows; see ``estimates/windows.py``.
+
+    ``note`` is JSON: what was estimated and, once its labels have landed, measured.
+    ``data`` are its rows as Arrow IPC, null when they are no longer needed.
+    """
+
+    __tablename__ = "monitor_window"
+    pipeline: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    version: int
+    start: datetime = Field(sa_type=UTC_TIME)
+    end: datetime = Field(sa_type=UTC_TIME)
+    row_count: int
+    kept_count: int
+    is_settled: bool = False
+    note: str
+    data: bytes | None = None
+
+
 TABLES: tuple[type[SQLModel], ...] = (
     MonitorWatch,
     MonitorPrediction,
@@ -135,4 +155,5 @@ TABLES: tuple[type[SQLModel], ...] = (
     MonitorSlice,
     MonitorSample,
     MonitorWanted,
+    MonitorWindow,
 )

@@ -20,10 +20,14 @@ class Packaged:
     Attributes
     ----------
     sample : rows it learned from, with its predictions; None: it holds none.
+    holdout : rows that judged it, likewise.
+    classes : labels in the order of scores; none for a regression.
     """
 
     evaluation: Evaluation
     sample: pa.Table | None
+    holdout: pa.Table | None = None
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from driftloop.trainer.fitting import Fitted
 from driftloop.trainer.training import Trained
 
 REFERENCE_ROWS = 2000
+HOLDOUT_ROWS = 1000
 SAMPLE_ROWS = 10
 IMPORTANCE_ROWS = 2000
 IMPORTANCE_REPEATS = 3
@@ -58,6 +59,7 @@ def files_of(trained: Trained) -> dict[str, bytes]:
         ),
         SAMPLES_FILE: samples(trained),
         "reference.arrow": reference(trained),
+        "holdout.arrow": holdout(trained),
         "card.json": canonical_json(told),
         "card.html": to_html(told).encode(),
         **trained.state,
@@ -115,9 +117,24 @@ def reference(trained: Trained) -> bytes:
         draw = np.random.default_rng(request.spec.train.seed)
         chosen = draw.choice(rows.num_rows, REFERENCE_ROWS, replace=False)
         rows = rows.take(pa.array(np.sort(chosen)))
-    features = [column.name for column in trained.chosen.inputs]
-    kept = rows.select(["id", "event_time", *features, request.spec.data.target])
-    found = trained.chosen.loaded().predict(rows)
+    return _answered(trained, trained.chosen, rows)
+
+
+def holdout(trained: Trained) -> bytes:
+    """Return the newest hold-out rows with the answers that judged: not learned from.
+
+    The columns of :func:`reference`; the monitor's first estimates rest on them.
+    """
+    rows = trained.split.holdout
+    rows = rows.slice(max(0, rows.num_rows - HOLDOUT_ROWS))
+    return _answered(trained, trained.judged, rows)
+
+
+def _answered(trained: Trained, model: Fitted, rows: pa.Table) -> bytes:
+    features = [column.name for column in model.inputs]
+    target = trained.request.spec.data.target
+    kept = rows.select(["id", "event_time", *features, target])
+    found = model.loaded().predict(rows)
     kept = kept.append_column("prediction", pa.array(found.prediction))
     if found.score is not None:
         kept = kept.append_column("score", pa.array(found.score.tolist()))

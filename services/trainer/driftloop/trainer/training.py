@@ -82,6 +82,8 @@ class Trained:
     ----------
     request : with the spans that the labelled rows have; see :func:`measured_spans`.
     chosen : the model that is served.
+    judged : the one that was judged on the hold-out; the same, unless it was fitted
+        anew on all rows.
     learned : rows of the chosen window that it was fitted on.
     state : files for a next training to go on from, by name.
     is_continued : whether this one went on from the champion's.
@@ -96,6 +98,7 @@ class Trained:
     measured: Measured
     state: Mapping[str, bytes]
     is_continued: bool
+    judged: Fitted
 
     @cached_property
     def rows_sha256(self) -> str:
@@ -156,6 +159,7 @@ def train(request: JobRequest, using: Environment, progress: Progress) -> Traine
         served.evaluation, served.measured,
         state=found.model.state,
         is_continued=any(r.heritage for r in found.choice.recipes),
+        judged=chosen,
     )  # fmt: skip
 
 
