@@ -10,7 +10,7 @@ from rich.console import Console
 
 from tests.bench.figures import Figure, show_figures, write_figures
 
-PARTS = ("data", "chain", "training", "registry", "scoring", "quality")
+PARTS = ("data", "chain", "training", "registry", "scoring", "quality", "backtest")
 """Each is a module beside this one with ``run() -> Iterator[Figure]``."""
 ASKED_PARTS = ("devices",)
 """Only when they are named."""
