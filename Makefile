@@ -14,7 +14,7 @@ WORKERS ?= 3
 BIN := $(VENV)/bin
 DISTRIBUTIONS := libs/contracts libs/runtime libs/models libs/detection infra/local libs/cli \
   services/ingest services/validator services/trainer services/registry \
-  services/deployer services/monitor services/scorer services/console
+  services/deployer services/monitor services/scorer services/console libs/backtest
 
 SERVICES := $(patsubst services/%,%,$(filter services/%,$(DISTRIBUTIONS)))
 SOURCES := libs services infra
@@ -22,7 +22,7 @@ SOURCES := libs services infra
 # libraries anew, which takes twice as long as all the rest of the start. So make ignores
 # it, and `setup` compiles what the programs import.
 unexport PYTHONDONTWRITEBYTECODE
-PROGRAMS := driftloop.cli.app driftloop.local driftloop.trainer.child driftloop.models.trial \
+PROGRAMS := driftloop.cli.app driftloop.local driftloop.trainer.child driftloop.models.trial driftloop.backtest.run \
   $(SERVICES:%=driftloop.%.app)
 UV = VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

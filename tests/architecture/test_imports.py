@@ -38,6 +38,11 @@ BROKEN = {
         "import driftloop.cli",
         "Distributions build on each other",
     ),
+    "a service imports the backtest, which imports services": (
+        "faulty/app.py",
+        "import driftloop.backtest.errors",
+        "Distributions build on each other",
+    ),
     "a service imports the local stack": (
         "faulty/app.py",
         "import driftloop.local",

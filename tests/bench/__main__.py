@@ -19,6 +19,7 @@ PARTS = (
     "monitor",
     "detection",
     "quality",
+    "backtest",
 )
 """Each is a module beside this one with ``run() -> Iterator[Figure]``."""
 ASKED_PARTS = ("causes", "devices", "estimate")

@@ -234,4 +234,4 @@ def whole_stream(name: str) -> Iterator[Figure]:
 def walked_loop(example: Example, batch_rows: int) -> prequential.Walked:
     """Send an example's rows through the loop."""
     with tempfile.TemporaryDirectory(prefix="driftloop-bench-") as folder:
-        return prequential.Loop(example, Path(folder), batch_rows).walk()
+        return prequential.loop(example, Path(folder), batch_rows)

@@ -13,6 +13,7 @@ import typer
 from driftloop.cli import data, gc, letters, lineage, models, personal, stack
 from driftloop.cli.access import command as access
 from driftloop.cli.alerts.command import alerts_app
+from driftloop.cli.backtest.command import backtest
 from driftloop.cli.context import CommandError, connect
 from driftloop.cli.datasets.command import datasets_app
 from driftloop.cli.demo.command import DEFAULT_FOLDER, demo_command
@@ -511,6 +512,7 @@ app.command(rich_help_panel="Models")(verdicts)
 app.command(rich_help_panel="Models")(overrule)
 app.command(rich_help_panel="Models")(scores.score)
 app.command(rich_help_panel="Models")(size)
+app.command(rich_help_panel="Models")(backtest)
 
 
 # ── rights and their use ────────────────────────────────────────────────────

@@ -312,6 +312,7 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
     e.TrainingStarted: lambda x: (
         f"because of {x.trigger.reason.replace('_', ' ')}, rows from "
         f"{x.train_span.start:%Y-%m-%d} to {x.train_span.end:%Y-%m-%d}"
+        + (f"; {x.explanation}" if x.explanation else "")
     ),
     e.TrainingSkipped: lambda x: f"{x.reason.replace('_', ' ')}: {x.detail}",
     e.TrainingCancelRequested: lambda x: f"by {x.requested_by}: {x.reason}",

@@ -676,6 +676,11 @@ class TrainingStarted(Event):
     dataset: DatasetRef
     train_span: Span
     holdout_span: Span
+    explanation: str = Field(
+        default="",
+        description="the sum that says that it is worth it, where the pipeline weighs "
+        "what waiting loses against what a training costs",
+    )
 
 
 class TrainingSkipped(Event):
@@ -689,6 +694,7 @@ class TrainingSkipped(Event):
         "joined_running_job",
         "automation_advise",
         "budget",
+        "not_worth_it",
     ]
     detail: str
     covered_by_job: str | None = None

@@ -86,6 +86,31 @@ class BudgetSection(Section):
     days: float = Field(default=30, gt=0, description="that `budget` is for")
 
 
+class CostSection(Section):
+    """Whether a training is worth it: what waiting costs against what acting costs.
+
+    All in one unit of the pipeline's own: euros, kilowatt hours, minutes of somebody.
+    """
+
+    loss_unit_value: float | None = Field(
+        default=None,
+        gt=0,
+        description="what one unit of a row's loss costs (of its squared error for "
+        "rmse); empty: trainings are not weighed",
+    )
+    unit: str = Field(default="", description="of all figures here, for people")
+    training: float = Field(default=0.0, ge=0, description="what a training costs")
+    rollout: float = Field(
+        default=0.0, ge=0, description="what it costs to bring a version into service"
+    )
+    horizon_days: float = Field(
+        default=30, gt=0, description="for which a gain is counted"
+    )
+    window_rows: int = Field(
+        default=200, ge=20, description="newest labelled rows that say what is lost now"
+    )
+
+
 class RetrainSection(Section):
     """When training is worth it. Durations are event time."""
 
@@ -102,3 +127,4 @@ class RetrainSection(Section):
         default=7, ge=0, description="between the starts of two trainings"
     )
     budget: BudgetSection = BudgetSection()
+    cost: CostSection = CostSection()

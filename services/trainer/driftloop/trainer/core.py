@@ -31,6 +31,7 @@ from driftloop.trainer.facts import (
     Start,
     State,
 )
+from driftloop.trainer.worth import weigh
 
 __all__ = [
     "Data", "Hold", "LastJob", "Pending", "SkipReason", "SkipWith", "Spent", "Start",
@@ -43,6 +44,8 @@ UNKNOWN_JOB: Final[Refusal] = (
     "the pipeline has no such job; driftloop jobs list shows them",
 )
 RESOLUTION = timedelta(microseconds=1)
+NEVER_CURED: frozenset[str] = frozenset({"seasonality"})
+"""Causes of verdicts that no training cures, whatever the verdict advises."""
 
 
 def job_id_of(trigger: Trigger) -> str:
@@ -121,6 +124,7 @@ def after_data(
         covers = last.id if last and not last.has_failed else None
         covers = None if hold.reason == "budget" else covers
         obstacle = SkipWith(trigger, hold.reason, hold.detail, covers, pending)
+    obstacle = obstacle or _not_worth(pending, state, spec)
     return obstacle or _start(trigger, state, spec)
 
 
@@ -148,7 +152,7 @@ def after_job(state: State, spec: PipelineSpec) -> Start | None:
     ):
         return None
     for waiting in (state.asked, state.pending):
-        if waiting and (waiting.since is None or _hold(state, spec) is None):
+        if waiting and (waiting.since is None or _may_start(waiting, state, spec)):
             return _start(waiting.trigger, state, spec, answers_pending=True)
     return None
 
@@ -172,7 +176,7 @@ def after_drift(
         reason=event.cause,
         since=event.since,
     )
-    if not event.retrain_advised:
+    if not event.retrain_advised or event.cause in NEVER_CURED:
         known = event.cause == "not_enough_data"
         reason: SkipReason = (
             "not_enough_data" if known else "cause_not_cured_by_training"
@@ -244,7 +248,7 @@ def _after_alarm(
         return obstacle
     hold, last = _hold(state, spec), state.last_job
     if hold is None or last is None:
-        return _start(trigger, state, spec)
+        return _not_worth(pending, state, spec) or _start(trigger, state, spec)
     # The model that the last job made has to go into service before its worth is
     # known; if that one is not right already, the sign of it waits. So does one
     # that comes after the cooldown, when only the budget is used up.
@@ -260,6 +264,19 @@ def _after_alarm(
         last.id if names_job else None,
         pending if is_about_newer or not in_cooldown else None,
     )
+
+
+def _may_start(waiting: Pending, state: State, spec: PipelineSpec) -> bool:
+    """Whether nothing holds a trigger back that waits."""
+    return _hold(state, spec) is None and _not_worth(waiting, state, spec) is None
+
+
+def _not_worth(pending: Pending, state: State, spec: PipelineSpec) -> SkipWith | None:
+    """Return why a training is not worth it yet; the trigger waits until one is."""
+    worth = weigh(state.losses, spec.retrain.cost)
+    if worth is None or worth.is_worth_it:
+        return None
+    return SkipWith(pending.trigger, "not_worth_it", worth.text, keep=pending)
 
 
 def _advice(trigger: Trigger, setting: str) -> SkipWith:
@@ -385,7 +402,10 @@ def _start(
     assert state.data is not None  # noqa: S101 - callers checked
     assert state.data.labelled is not None  # noqa: S101 - callers checked
     train_span, holdout_span = plan(state.data.labelled, spec.train)
-    return Start(trigger, train_span, holdout_span, answers_pending)
+    is_first = state.champion_version is None
+    worth = None if is_first else weigh(state.losses, spec.retrain.cost)
+    why = worth.text if worth else ""
+    return Start(trigger, train_span, holdout_span, answers_pending, why)
 
 
 def _text(time: datetime) -> str:

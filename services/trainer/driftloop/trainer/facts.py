@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Literal
 
 from driftloop.contracts.events import DatasetRef, Span, Trigger
+from driftloop.trainer.worth import LossMemory
 
 SkipReason = Literal[
     "cause_not_cured_by_training",
@@ -13,6 +14,7 @@ SkipReason = Literal[
     "joined_running_job",
     "automation_advise",
     "budget",
+    "not_worth_it",
 ]
 
 
@@ -89,6 +91,7 @@ class State:
     asked : what a person asked for and waits; a place of its own, since no cooldown
         holds it back, and no verdict may push it out.
     spent : what earlier jobs cost; needed where the pipeline has a budget.
+    losses : of what was in service; needed where the pipeline weighs costs.
     """
 
     data: Data | None = None
@@ -97,6 +100,7 @@ class State:
     pending: Pending | None = None
     asked: Pending | None = None
     spent: tuple[Spent, ...] = ()
+    losses: LossMemory | None = None
 
 
 @dataclass(frozen=True)
@@ -106,12 +110,14 @@ class Start:
     Attributes
     ----------
     answers_pending : the trigger is one that waited.
+    why : the sum that says that it is worth it; empty: the pipeline weighs nothing.
     """
 
     trigger: Trigger
     train_span: Span
     holdout_span: Span
     answers_pending: bool = False
+    why: str = ""
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ from driftloop.trainer.tables import (
     pipeline_row,
     state_of,
 )
+from driftloop.trainer.worth import remembered
 from sqlalchemy.event import listen
 from sqlmodel import Session
 
@@ -89,14 +90,16 @@ def on_retrain_requested(event: RetrainRequested, deps: Deps) -> Iterator[Event]
 
 
 def on_performance_measured(event: PerformanceMeasured, deps: Deps) -> Iterator[Event]:
-    """Count windows below the accuracy floor; answer when they are enough."""
+    """Remember losses; count windows below the accuracy floor, answer when enough."""
     if event.environment != PRODUCTION:
         raise Skip("not_in_production")
     spec = deps.pipeline(event.pipeline)
-    if spec.retrain.accuracy_floor.max_loss is None:
+    how = spec.retrain
+    if how.accuracy_floor.max_loss is None and how.cost.loss_unit_value is None:
         return
     row = pipeline_row(deps.session, event.pipeline)
-    count, version = measured(row.floor_count(), event, spec.retrain.accuracy_floor)
+    row.set_losses(remembered(row.loss_memory(), event, how.cost))
+    count, version = measured(row.floor_count(), event, how.accuracy_floor)
     row.set_floor_count(count)
     if version is not None:
         state = state_of(deps.session, row, spec)
@@ -310,6 +313,7 @@ def accept(
         dataset=data.dataset,
         train_span=start.train_span,
         holdout_span=start.holdout_span,
+        explanation=start.why,
     )
     return started.following(origin) if start.answers_pending else started
 

@@ -18,11 +18,13 @@ from driftloop.trainer.federated.tables import Federation, FederationUpdate
 from driftloop.trainer.floor import FloorCount
 from driftloop.trainer.request import JobRequest
 from driftloop.trainer.submitted.tables import Submission
+from driftloop.trainer.worth import LossMemory
 from pydantic import BaseModel, TypeAdapter
 from sqlmodel import Field, Session, SQLModel, col, select
 
 JobState = Literal["waiting", "running", "done", "failed", "cancelled"]
 _floor = TypeAdapter(FloorCount)
+_losses = TypeAdapter(LossMemory)
 
 
 class Origin(BaseModel):
@@ -54,6 +56,7 @@ class TrainerPipeline(SQLModel, table=True):
     generation : of the serving state that ``champion`` comes from.
     pending, asked : triggers that wait, see :class:`core.State`.
     floor : a :class:`floor.FloorCount`.
+    losses : a :class:`worth.LossMemory`.
     """
 
     __tablename__ = "trainer_pipeline"
@@ -67,6 +70,7 @@ class TrainerPipeline(SQLModel, table=True):
     pending: str | None = None
     asked: str | None = None
     floor: str | None = None
+    losses: str | None = None
 
     def kept(self) -> KeptTrigger | None:
         return KeptTrigger.model_validate_json(self.pending) if self.pending else None
@@ -89,6 +93,12 @@ class TrainerPipeline(SQLModel, table=True):
 
     def set_floor_count(self, count: FloorCount | None) -> None:
         self.floor = _floor.dump_json(count).decode() if count else None
+
+    def loss_memory(self) -> LossMemory | None:
+        return _losses.validate_json(self.losses) if self.losses else None
+
+    def set_losses(self, memory: LossMemory | None) -> None:
+        self.losses = _losses.dump_json(memory).decode() if memory else None
 
     def served(self) -> ServedModel | None:
         return ServedModel.model_validate_json(self.champion) if self.champion else None
@@ -182,6 +192,7 @@ def state_of(session: Session, row: TrainerPipeline, spec: PipelineSpec) -> Stat
         kept.pending() if kept else None,
         asked.pending() if asked else None,
         _spent(session, row.name) if has_budget else (),
+        row.loss_memory(),
     )
 
 

@@ -1,0 +1,1 @@
+"""``driftloop backtest``: policies over recorded data."""
