@@ -1,4 +1,4 @@
-"""Thousands of histories of the product's own code keep its promises.
+"""About a thousand histories of the product's own code keep its promises.
 
 ``--seed N`` plays one again; ``make simulate`` plays others at random.
 """
