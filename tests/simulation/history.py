@@ -19,6 +19,7 @@ from driftloop.runtime.errors import Reject, Retry
 from driftloop.runtime.transport import Message
 from sqlmodel import Session
 
+from tests.simulation.kinds import unsent
 from tests.simulation.store import SimulatedStore
 
 if TYPE_CHECKING:
@@ -95,8 +96,6 @@ def at_rest(world: World, *, is_quiet: bool) -> History:
     }
     ledger, trail = _facts(world)
     instances = {i.kind.name: i for i in world.instances}
-    from tests.simulation.kinds import unsent
-
     return History(
         scenario=world.scenario,
         records=records,

@@ -126,7 +126,7 @@ class Instance:
         for view in self.views.values():
             view.caught_up.set()
         deps, self.loops = self.kind.build(self)
-        self.runner: Runner[Any] = world.runner_class(
+        self.runner: Runner[Any] = Runner(
             self.kind.name, self.kind.table, deps, self.engine, self.outbox,
             world.store, TRACER,
         )  # fmt: skip

@@ -7,6 +7,7 @@ of a training is a real one, signed, and read back as the services do.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC
 from functools import cache
@@ -159,7 +160,7 @@ def _trainer(instance: Instance) -> tuple[Deps, Loops]:
         instance.publisher, TRACER, pipelines, {}, instance.session,
         instance.stopping,
     )  # fmt: skip
-    loop = JobLoop(runtime, SIGNER, wake := instance.world.event())
+    loop = JobLoop(runtime, SIGNER, wake := threading.Event())
     loop._worker = DrawnTraining(instance)
     taken: list[TrainerJob] = []
 

@@ -19,9 +19,10 @@ from driftloop.contracts.events import (
 from driftloop.contracts.pipeline import PipelineSpec
 
 from tests.simulation.actors import AUTHOR, People, Scorers, audit
+from tests.simulation.faults import FaultyWorld
 from tests.simulation.kinds import KINDS
 from tests.simulation.scenario import Scenario
-from tests.simulation.world import Actor, World
+from tests.simulation.world import Actor
 from tests.unit.trainer import cases
 
 NAME = cases.NAME
@@ -80,7 +81,7 @@ class Resuming(Actor):
         return True
 
 
-class Deciding(World):
+class Deciding(FaultyWorld):
     """What people and the monitor may ask for in any world of decisions."""
 
     until = 0.0

@@ -24,10 +24,10 @@ from driftloop.runtime.errors import Skip
 from driftloop.runtime.handlers import Deps, EventHandler, handler_table
 from sqlmodel import Field, Session, SQLModel, select
 
+from tests.simulation.faults import FaultyWorld
 from tests.simulation.instance import Instance, Kind
 from tests.simulation.scenario import Item, Scenario, faults
 from tests.simulation.store import SimulatedStore
-from tests.simulation.world import World
 from tests.unit.trainer import cases
 
 NAME = cases.NAME
@@ -112,7 +112,7 @@ def relay(seed: int) -> Scenario:
     return Scenario("relay", seed, {}, tuple(sorted(items, key=lambda i: i.at)))
 
 
-class RelayWorld(World):
+class RelayWorld(FaultyWorld):
     def __init__(self, scenario: Scenario) -> None:
         super().__init__(scenario, KINDS, cases.spec())
 

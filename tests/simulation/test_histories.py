@@ -1,4 +1,4 @@
-"""Thousands of histories of the product's own code keep its promises.
+"""About a thousand histories of the product's own code keep its promises.
 
 ``--seed N`` plays one again; ``make simulate`` plays others at random.
 """
@@ -11,7 +11,7 @@ from tests.simulation.playing import failure_of, play, scenario_of
 
 BLOCKS = {"relay": 50, "policy": 10, "chain": 3}
 """Of histories in a test: none takes long, also on a slow machine."""
-COUNTS = {"relay": 900, "policy": 60, "chain": 12}
+COUNTS = {"relay": 900, "policy": 40, "chain": 9}
 """Of histories in the suite, by world: about a minute of a processor, all together."""
 
 
@@ -38,7 +38,6 @@ def test_invariants_hold(world: str, first_seed: int, count: int) -> None:
 
 @pytest.mark.parametrize("world", COUNTS)
 def test_a_seed_gives_the_same_history_again(world: str) -> None:
-    for seed in (3, 4):
-        one, other = (play(scenario_of(world, seed)) for _ in range(2))
-        assert one.told == other.told
-        assert one.records == other.records
+    one, other = (play(scenario_of(world, 3)) for _ in range(2))
+    assert one.told == other.told
+    assert one.records == other.records
