@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import ssl
 import threading
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -32,9 +32,17 @@ class Taken(NamedTuple):
 
 
 class MailReceiver:
-    """Keeps mails; ``reply`` is what it says to their content."""
+    """Keeps mails; ``reply`` is what it says to their content.
 
-    def __init__(self, folder: Path) -> None:
+    It knows nobody whose name begins with ``gone``.
+
+    Parameters
+    ----------
+    tls : ``starttls``, ``first`` (from the first byte) or ``none``.
+    """
+
+    def __init__(self, folder: Path, tls: str = "starttls") -> None:
+        self.offers = tls
         self.taken: list[Taken] = []
         self.refused: list[EmailMessage] = []
         self.reply = "250 taken"
@@ -47,10 +55,10 @@ class MailReceiver:
 
         class Handler(StreamRequestHandler):
             def handle(self) -> None:
-                dialogue = _Dialogue(self, receiver)
                 with suppress(OSError):  # the client is gone
-                    dialogue.run()
-                dialogue.close()
+                    dialogue = _Dialogue(self, receiver)
+                    with closing(dialogue):
+                        dialogue.run()
 
         class Server(ThreadingTCPServer):
             allow_reuse_address = daemon_threads = True
@@ -78,6 +86,13 @@ class _Dialogue:
         self._receiver = receiver
         self._is_encrypted = self._is_logged_in = False
         self._to: list[str] = []
+        if receiver.offers == "first":
+            self._encrypt()
+
+    def _encrypt(self) -> None:
+        self._socket = self._receiver.tls.wrap_socket(self._socket, True)
+        self._lines = self._socket.makefile("rb")
+        self._is_encrypted = True
 
     def run(self) -> None:
         self._say("220 here")
@@ -90,20 +105,23 @@ class _Dialogue:
 
     def _answer(self, verb: str, rest: str) -> None:
         if verb in ("EHLO", "HELO"):
-            offer = "250 AUTH PLAIN LOGIN" if self._is_encrypted else "250 STARTTLS"
+            offers_tls = self._receiver.offers == "starttls" and not self._is_encrypted
+            offer = "250 STARTTLS" if offers_tls else "250 AUTH PLAIN LOGIN"
             self._say(f"250-here\r\n{offer}")
         elif verb == "STARTTLS":
             self._say("220 go on")
-            self._socket = self._receiver.tls.wrap_socket(self._socket, True)
-            self._lines = self._socket.makefile("rb")
-            self._is_encrypted = True
+            self._encrypt()
         elif verb == "AUTH":
             said = base64.b64decode(rest.partition(" ")[2]).decode().split("\0")
             self._is_logged_in = tuple(said[1:]) == LOGIN
             self._say("235 welcome" if self._is_logged_in else "535 who are you")
         elif verb == "RCPT":
-            self._to.append(rest.partition("<")[2].partition(">")[0])
-            self._say("250 ok")
+            name = rest.partition("<")[2].partition(">")[0]
+            if name.startswith("gone"):
+                self._say("550 nobody of that name")
+            else:
+                self._to.append(name)
+                self._say("250 ok")
         elif verb == "DATA":
             self._say("354 tell")
             self._take()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,3 +109,18 @@ def test_times_of_day_without_quotes() -> None:
     assert QuietHours.model_validate({"start": 1320, "end": "07:00"}).start == "22:00"
     with pytest.raises(ValidationError):
         QuietHours.model_validate({"start": 90 * 60, "end": "07:00"})
+
+
+def test_the_pages_files_are_right() -> None:
+    """What a reader copies from docs/alerts.md is accepted."""
+    page = (Path(__file__).parents[3] / "docs/alerts.md").read_text("utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        spec = parse_pipeline(f"name: x\ntask: binary\ndata: {{target: y}}\n{block}")
+        assert spec.alerts.channels or spec.monitor.fault_false_alarms
+    with pytest.raises(PipelineFileError, match="did you mean 'channels'"):
+        parse_pipeline(
+            "name: x\ntask: binary\ndata: {target: y}\n"
+            + blocks[0].replace("  channels:", "  channel:")
+        )

@@ -317,3 +317,16 @@ def test_a_repeat_that_is_read_late_ends_nothing_twice(make: Make) -> None:
     world.deliver()
     assert world.look(60) == []
     assert world.outcomes().count(("", "deduplicated")) == 1
+
+
+def test_what_a_replica_called_and_did_not_say_is_left_to_the_next(make: Make) -> None:
+    """It has lost the lock meanwhile: the other one tells it, and says so once."""
+    world = make(**ONE)
+    world.raise_()
+    world.deliverer.round()
+    world.deliverer.stand_by()
+    assert len(world.took) == 1
+    assert world.outcomes() == []
+    assert world.look() == ["team raised"]
+    assert world.outcomes() == [("team", "delivered")]
+    assert world.took[0][1] == world.took[1][1]

@@ -6,7 +6,8 @@ const SERVICES = ["ingest", "validator", "scorer", "monitor", "trainer", "regist
   "deployer"];
 const MAX_DOTS = 5; // of one topic at a time; more says no more
 const DOT_MS = 900;
-const QUIET = new Set(["pipeline-applied", "training-progressed", "alert-raised"]);
+const QUIET = new Set(["pipeline-applied", "training-progressed", "alert-raised",
+  "alert-resolved", "alert-acknowledged", "alerts-silenced", "alert-delivered"]);
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 export class Chain {

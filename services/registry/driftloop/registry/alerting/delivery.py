@@ -101,7 +101,9 @@ class Deliverer:
         try:
             while not stopping.wait(POLL_S):
                 try:
-                    if self.is_ready() and self.alone.is_alone():
+                    if not self.alone.is_alone():
+                        self.stand_by()
+                    elif self.is_ready():
                         self.round()
                 except LogSilentError as error:
                     logger.warning("alerts wait", error=str(error))
@@ -112,6 +114,13 @@ class Deliverer:
         finally:
             self.workers.shutdown(wait=False, cancel_futures=True)
             self.alone.release()
+
+    def stand_by(self) -> None:
+        """Leave it to another replica, also what this one has called and not said."""
+        while not self._ended.empty():
+            notice = self._ended.get().notice
+            self._receiver((notice.alert.pipeline, notice.channel)).is_busy = False
+        self._unsaid.clear()
 
     def round(self) -> None:
         """Say what has become of notices, then call whom it is time to call."""
