@@ -30,7 +30,7 @@ RUNS = 12
 MIN_SLICE_SHARE = 0.02
 MIN_KNOWN = 20
 TOLD_APART = 1.5
-"""Of what the target does by itself: so far it should have gone to tell whether it did."""
+"""Of what the target does by itself: so far it should have gone to say whether."""
 STAYED = (0.3, 0.7)
 """Of the way that the target should have gone: what it did not go of it."""
 MIN_RUNS = 4
@@ -233,7 +233,7 @@ def unexplained(
     length = min(len(here), len(matrix) // MIN_RUNS)
     if high <= low or length < MIN_KNOWN:
         return 0.0
-    left = fitted.residuals[:, 0]
+    left = fitted.residuals[: len(matrix) - length // 2, 0]  # a change may begin there
     runs = [part.mean() for part in np.array_split(left, len(left) // length)]
     chance = USUAL_RATIO * float(np.abs(np.diff(runs)).max())
     step = abs(float(rest) - float(left[-length:].mean()))

@@ -34,6 +34,8 @@ FAULTS: frozenset[Cause] = frozenset({"sensor_fault", "schema_change", "label_fa
 FAR = (0.35, 0.9)
 """Interquartile ranges from what the other columns say: a world seldom jumps so far
 in one column alone."""
+VERY_FAR = (0.8, 1.4)
+"""Likewise, where there are no labels yet that could tell."""
 MIN_LONE = 0.5
 MIN_CURED = 0.5
 """Confidence in causes that training cures, together, from which one is advised."""
@@ -279,8 +281,11 @@ def _wrong_values(signals: Signals, m: Moved) -> Speaking:
             "other columns say of it, and the target took no notice."
         )
     else:
-        weight = 0.8 * alone * news
-        why = f"{m.column} alone moved, to values that never came before."
+        weight = 0.8 * alone * max(news, _ramp(own, *VERY_FAR))
+        why = (
+            f"{m.column} alone moved (distance {m.distance:.2f}), far from what the "
+            "other columns say of it."
+        )
     return Speaking(weight, {m.column: 1.0}, _whose(m), why)
 
 
