@@ -95,11 +95,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic(e.ValueRevealed, ("ingest",), ()),
     # watching
     Topic(e.DriftDetected, ("monitor",), ("trainer", "registry"), readers=("scorer",)),
-    Topic(
-        e.VerdictOverruled,
-        ("people", "registry"),
-        ("trainer", "monitor", "registry"),
-    ),
+    Topic(e.VerdictOverruled, ("registry",), ("trainer", "monitor", "registry")),
     Topic(e.DriftEnded, ("monitor",), (), readers=("scorer",)),
     Topic(e.PerformanceMeasured, ("monitor",), ("trainer", "deployer")),
     Topic(est.PerformanceEstimated, ("monitor",), ()),

@@ -30,7 +30,7 @@ RUNS = 12
 MIN_SLICE_SHARE = 0.02
 MIN_KNOWN = 20
 TOLD_APART = 1.5
-"""Of what the target does by itself: so far it should have gone to tell whether it did."""
+"""Of what the target does by itself: so far it should have gone to say whether."""
 STAYED = (0.3, 0.7)
 """Of the way that the target should have gone: what it did not go of it."""
 MIN_RUNS = 4
@@ -58,7 +58,7 @@ class Split:
     shift: float
 
 
-def split(before: Stretch, now: Stretch, leave_out: set[str]) -> Split:
+def split(before: Stretch, now: Stretch, leave_out: set[str], block_rows: int) -> Split:
     """Split the rise by inputs and relation, on the rows in common.
 
     A row counts by how usual it is in the other stretch; these weights are bounded,
@@ -69,7 +69,12 @@ def split(before: Stretch, now: Stretch, leave_out: set[str]) -> Split:
     common = (_mean(before.loss, there), _mean(now.loss, 1 - here))
     total = float(now.loss.mean() - before.loss.mean())
     relation = common[1] - common[0]
-    noise = _noise(before.loss, there) ** 2 + _noise(now.loss, 1 - here) ** 2
+    spread = max(
+        _spread(before.loss, there, block_rows),
+        _spread(now.loss, 1 - here, block_rows),
+    )
+    blocks = [max(1.0, len(rows) / block_rows) for rows in (before, now)]
+    noise = spread**2 * sum(1 / count for count in blocks)
     ranks = (there[:, None] < here[None, :]).mean()
     ties = (there[:, None] == here[None, :]).mean() / 2
     return Split(
@@ -87,16 +92,19 @@ def _mean(values: Floats, weights: Floats) -> float:
     return float(values @ weights / total) if total > 0 else float(values.mean())
 
 
-def _noise(values: Floats, weights: Floats) -> float:
-    """Return the standard error of a weighted mean of rows like their neighbours."""
-    runs = min(RUNS, len(values) // 4)
-    if runs < 2:
-        return float("inf")
+def _spread(values: Floats, weights: Floats, block_rows: int) -> float:
+    """Return the standard deviation of a weighted mean from block to block.
+
+    Rows of a day resemble each other and days differ: a mean is as sure as its number
+    of blocks says, not of rows.
+    """
+    blocks = len(values) // block_rows
+    if blocks < 2:
+        return 0.0
     parts = zip(
-        np.array_split(values, runs), np.array_split(weights, runs), strict=True
+        np.array_split(values, blocks), np.array_split(weights, blocks), strict=True
     )
-    means = [_mean(v, w) for v, w in parts]
-    return float(np.std(means, ddof=1) / runs**0.5)
+    return float(np.std([_mean(v, w) for v, w in parts], ddof=1))
 
 
 @dataclass(frozen=True)
@@ -233,7 +241,7 @@ def unexplained(
     length = min(len(here), len(matrix) // MIN_RUNS)
     if high <= low or length < MIN_KNOWN:
         return 0.0
-    left = fitted.residuals[:, 0]
+    left = fitted.residuals[: len(matrix) - length // 2, 0]  # a change may begin there
     runs = [part.mean() for part in np.array_split(left, len(left) // length)]
     chance = USUAL_RATIO * float(np.abs(np.diff(runs)).max())
     step = abs(float(rest) - float(left[-length:].mean()))

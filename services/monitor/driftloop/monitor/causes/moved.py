@@ -47,7 +47,7 @@ class Moved:
         most that came, less what is usual: values of another scale fall between the
         steps in which a sensor counts, another population's do not.
     outside : share of values beyond all that came before.
-    gone : share of null in the newest quarter of the rows.
+    gone : share of null in the newest eighth of the rows.
     apart : of one source's amounts: by how many interquartile ranges it moved away from
         the other sources' rows of the same time, less what chance does; whatever
         happens to all sources (weather, demand) is not in it.
@@ -133,7 +133,7 @@ def _step(rows: Stretch, m: Moved, here: npt.NDArray[np.bool_]) -> float | None:
 
 
 def _gone(is_null: npt.NDArray[np.bool_]) -> float:
-    newest = is_null[-max(len(is_null) // 4, 1) :]
+    newest = is_null[-max(len(is_null) // 8, 1) :]
     return float(newest.mean()) if len(is_null) else 0.0
 
 

@@ -16,6 +16,7 @@ from driftloop.monitor.causes.labels import OfLabeller
 from driftloop.monitor.causes.moved import Moved
 from driftloop.monitor.causes.seasons import Season
 from driftloop.monitor.causes.stretch import Stretch, inputs_after
+from driftloop.monitor.error_drift import block_rows
 
 MIN_ROWS = 40
 """Rows of now, and of before, without which nothing is weighed."""
@@ -34,6 +35,10 @@ FAULTS: frozenset[Cause] = frozenset({"sensor_fault", "schema_change", "label_fa
 FAR = (0.35, 0.9)
 """Interquartile ranges from what the other columns say: a world seldom jumps so far
 in one column alone."""
+VERY_FAR = (0.8, 1.4)
+"""Likewise, where there are no labels yet that could tell."""
+SEPARATE = (0.5, 0.7)
+"""Distance beyond the usual from which a column has nothing in common with before."""
 MIN_LONE = 0.5
 MIN_CURED = 0.5
 """Confidence in causes that training cures, together, from which one is advised."""
@@ -134,7 +139,7 @@ def gather(
         moved=found,
         slow=slow,
         row_count=min(len(now), len(before)),
-        split=decomposing.split(before, now, slow),
+        split=decomposing.split(before, now, slow, block_rows(window_rows)),
         mixes=mixes,
         unmoved_within=decomposing.is_unmoved_within(before, now, mixes[0], slow)
         if mixes and mixes[0].mix > 0
@@ -263,6 +268,10 @@ def _wrong_values(signals: Signals, m: Moved) -> Speaking:
     own = signals.unexplained.get(m.column, 0.0)
     others = [u for name, u in signals.unexplained.items() if name != m.column]
     alone = _ramp(own, 0.1, 0.4) * _ramp(own - max(others, default=0.0), 0.0, 0.25)
+    nothing_common = _ramp(m.distance - m.usual, *SEPARATE) * (
+        1 - _ramp(_beside(signals, m), 0.3, 0.6)
+    )
+    alone = max(alone, nothing_common)
     works = signals.is_untrue.get(m.column, 0.0)
     if m.source:
         lone = _ramp(m.apart, 0.15, 0.5)
@@ -271,7 +280,7 @@ def _wrong_values(signals: Signals, m: Moved) -> Speaking:
             f"{_of(m)} moved (distance {m.distance:.2f}) while other sources' did not."
         )
     elif signals.is_labelled:
-        plain = 0.8 * max(news, _ramp(own, *FAR))
+        plain = 0.8 * max(news, _ramp(own, *FAR), nothing_common)
         sure = 0.7 + 0.3 * news
         weight = alone * float(np.interp(works, [0.0, 0.5, 1.0], [0.0, plain, sure]))
         why = (
@@ -279,9 +288,24 @@ def _wrong_values(signals: Signals, m: Moved) -> Speaking:
             "other columns say of it, and the target took no notice."
         )
     else:
-        weight = 0.8 * alone * news
-        why = f"{m.column} alone moved, to values that never came before."
+        weight = 0.8 * alone * max(news, _ramp(own, *VERY_FAR), nothing_common)
+        why = (
+            f"{m.column} alone moved (distance {m.distance:.2f}), far from what the "
+            "other columns say of it."
+        )
     return Speaking(weight, {m.column: 1.0}, _whose(m), why)
+
+
+def _beside(signals: Signals, m: Moved) -> float:
+    """Return how far the farthest other column moved."""
+    return max(
+        (
+            o.strength
+            for o in signals.moved
+            if o.column not in {m.column, *signals.slow} and not o.source
+        ),
+        default=0.0,
+    )
 
 
 def _schema(signals: Signals) -> Speaking:

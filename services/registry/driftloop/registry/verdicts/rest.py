@@ -71,18 +71,16 @@ def verdict_routes(context: Context) -> GuardedRouter:
         holds = mine[-1] if mine else told.cause
         if holds == body.cause and key is None:
             raise HTTPException(409, f"that it is {holds} holds already")
-        event = VerdictOverruled.model_validate(
-            {
-                "pipeline": pipeline,
-                "verdict_id": verdict_id,
-                "verdict_cause": told.cause,
-                "cause": body.cause,
-                "overruled_by": name_in(caller, body.overruled_by),
-                "reason": body.reason,
-                "since": told.since,
-                "detected_at": told.detected_at,
-                "model_version": told.model_version,
-            }
+        event = VerdictOverruled(
+            pipeline=pipeline,
+            verdict_id=verdict_id,
+            verdict_cause=told.cause,
+            cause=body.cause,
+            overruled_by=name_in(caller, body.overruled_by),
+            reason=body.reason,
+            since=told.since,
+            detected_at=told.detected_at,
+            model_version=told.model_version,
         )
         meta = context.publish(event, id_of(event, key))
 
