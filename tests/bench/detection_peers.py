@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+WALKS = [15, 20, 25, 30, 35, 40, 45, 50, 55, 60, 65, 70, 80, 100]
+"""Thresholds of walks."""
 SLOW_ROWS = 20_000
 """Of streams without a drift, for a detector that does a whole test each row."""
 SLOW_BEFORE = 500
@@ -42,15 +44,15 @@ def river() -> dict[str, tuple[str, list[Any], Make, Found]]:
     def hddm(kind: Any) -> Make:
         return lambda value: kind(drift_confidence=value)
 
-    small = [10.0**-power for power in (2, 3, 4, 5, 6, 7, 8, 10, 12, 15)]
+    small = [a * 10.0**-b for b in range(1, 9) for a in (3, 1)]
     return {
-        "ADWIN": ("delta", [0.002, *small[2:]], lambda v: drift.ADWIN(delta=v), asked),
+        "ADWIN": ("delta", small, lambda v: drift.ADWIN(delta=v), asked),
         "Page-Hinkley": (
-            "threshold", [10, 20, 30, 40, 50, 65, 80, 100, 130, 170],
+            "threshold", WALKS,
             lambda v: drift.PageHinkley(threshold=v, mode="up"), asked,
         ),
         "DDM": (
-            "drift_threshold", [2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8],
+            "drift_threshold", [3, 4, 5, 6, 7, 8, 10, 12, 15],
             lambda v: binary.DDM(drift_threshold=v), asked,
         ),
         "EDDM": (
@@ -60,7 +62,7 @@ def river() -> dict[str, tuple[str, list[Any], Make, Found]]:
         "HDDM_A": ("drift_confidence", small, hddm(binary.HDDMA), asked),
         "HDDM_W": ("drift_confidence", small, hddm(binary.HDDMW), asked),
         "KSWIN": (
-            "alpha", [1e-5, 1e-7, 1e-9],
+            "alpha", [1e-3, 1e-4, 1e-5, 1e-6],
             lambda v: drift.KSWIN(alpha=v, seed=0), asked,
         ),
     }  # fmt: skip
@@ -82,7 +84,7 @@ def frouros() -> dict[str, tuple[str, list[Any], Make, Found]]:
         return lambda value: kind(config=config(**{setting: value}))
 
     wanted = {
-        "CUSUM": ("lambda_", [10, 20, 30, 40, 50, 65, 80, 100, 130, 170]),
+        "CUSUM": ("lambda_", WALKS),
         "RDDM": ("drift_level", [2.258, 4, 8, 16]),
         "ECDDWT": ("average_run_length", [1000]),  # its longest one
     }
