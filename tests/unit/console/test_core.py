@@ -13,6 +13,7 @@ from driftloop.console.core import DECISIONS, Board, DeadLetter
 from driftloop.contracts import events as e
 from driftloop.contracts import scoring as s
 from driftloop.contracts.base import Event
+from driftloop.contracts.estimates import PerformanceEstimated, PerformanceSettled
 from driftloop.contracts.identity import AuditAnchored, AuditNoted, TokenChanged
 from driftloop.contracts.topics import TOPICS, produced_by
 
@@ -142,6 +143,7 @@ def test_every_decision_of_the_table_is_shown() -> None:
     assert left_out == {
         e.ObservationArrived, e.LabelArrived, e.BatchIngested, e.BatchValidated,
         e.BatchRejected, e.BatchScored, e.DatasetVersioned, e.PerformanceMeasured,
+        PerformanceEstimated, PerformanceSettled,
         e.RequestsAnswered, e.TrainingProgressed, e.ServingDesired, e.ScorerReported,
         e.EdgeReported, e.FederatedRoundOpened,
         e.FederatedUpdateSubmitted, s.ScoringProgressed,

@@ -1,7 +1,8 @@
 """What a handler of the monitor works with while it handles one message."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 from driftloop.contracts.base import Event
@@ -50,6 +51,8 @@ class Turn:
     spec: PipelineSpec
     deps: MonitorDeps
     watch: Watch
+    known: dict[int, Any] = field(default_factory=dict)
+    """Labelled rows by version that were read in this turn: see ``estimates``."""
 
     def told(self, conclusion: faults.Conclusion) -> Iterator[Event]:
         self.watch, events = conclusion

@@ -136,6 +136,9 @@ class Known:
 
 def known_rows(turn: Turn, version: int) -> tuple[list[pa.Table], list[Window]]:
     """Return the newest labelled rows of a version, by window, newest first."""
+    if version in turn.known:
+        found: tuple[list[pa.Table], list[Window]] = turn.known[version]
+        return found
     tables, of = [], []
     most = wanted_rows(turn.spec.monitor.window_rows)
     for window in windows.known(turn.deps.session, turn.watch.pipeline, most):
@@ -148,6 +151,7 @@ def known_rows(turn: Turn, version: int) -> tuple[list[pa.Table], list[Window]]:
         if judged is not None:
             tables.append(judged.rows)
             of.append(judged)
+    turn.known[version] = tables, of
     return tables, of
 
 

@@ -149,8 +149,12 @@ def of_version(kept: pa.Table, version: int) -> pa.Table | None:
 
     In columns as if it had been champion; None: it answered none.
     """
-    found = kept.filter(pc.is_valid(kept[LABEL]))
-    own = found.filter(pc.equal(found[BY], version))
+    found, by = kept, pc.unique(kept[BY]).to_pylist()
+    if kept[LABEL].null_count:
+        found = kept.filter(pc.is_valid(kept[LABEL]))
+    own = found
+    if by != [version]:
+        own = found.filter(pc.equal(found[BY], version))
     if own.num_rows:
         return _plain(own)
     if RIVAL_VERSION not in found.schema.names:

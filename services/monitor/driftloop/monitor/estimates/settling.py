@@ -37,6 +37,8 @@ from driftloop.monitor.estimates.windows import Realised, Window
 from driftloop.monitor.turn import Turn, kinds_of
 
 MAX_TOLD_SLICES = 50
+FORGET_EVERY = 8
+"""Windows between two looks at which rows are no longer needed."""
 
 
 def settled(turn: Turn, window: Window) -> Generator[Event, None, Window]:
@@ -75,8 +77,9 @@ def settled(turn: Turn, window: Window) -> Generator[Event, None, Window]:
     )
     yield from _worse(turn, window.version, parts, span)
     yield from outside_limits(turn, business, span)
+    turn.known.clear()  # this window is one of them from now on
     numbers = [one.number for one in of if one.number > 0]
-    if numbers:
+    if numbers and window.number % FORGET_EVERY == 0:
         windows.forget(turn.deps.session, pipeline, numbers[-1], window.number)
     return done
 
@@ -146,7 +149,7 @@ def _slices(
         whole = pa.concat_tables(
             [one.replace_schema_metadata(None) for one in before],
             promote_options="permissive",
-        )
+        ).combine_chunks()
         losses = [row_losses(spec.metric, _rows(one)) for one in before]
         side = Side(whole, np.concatenate(losses))
     wanted = spec.gate.slices

@@ -93,6 +93,8 @@ def names_of(
 
 
 def _values(before: pa.Table, now: pa.Table, name: str) -> Sides:
+    if pa.types.is_integer(now.schema.field(name).type):
+        return _codes(before, now, name)
     both = [texts(table[name]) for table in (before, now)]
     column = pa.chunked_array(
         [chunk for one in both for chunk in _chunks(one)], pa.string()
@@ -103,6 +105,20 @@ def _values(before: pa.Table, now: pa.Table, name: str) -> Sides:
     places = coded.indices.cast(pa.int64()).to_numpy(zero_copy_only=False)
     first = before.num_rows
     return Sides(coded.dictionary.to_pylist(), places[:first], places[first:])
+
+
+def _codes(before: pa.Table, now: pa.Table, name: str) -> Sides:
+    """Return the parts of whole numbers, without a text of each row."""
+    both = np.concatenate([numbers(table[name]) for table in (before, now)])
+    is_there = np.isfinite(both)
+    values, places = np.unique(both[is_there], return_inverse=True)
+    found = np.full(len(both), len(values), dtype=np.int64)
+    found[is_there] = places
+    names = [str(int(value)) for value in values]
+    if not is_there.all():
+        names.append(MISSING)
+    first = before.num_rows
+    return Sides(names, found[:first], found[first:])
 
 
 def _chunks(column: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
