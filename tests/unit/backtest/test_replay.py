@@ -119,9 +119,10 @@ def test_the_same_policy_makes_the_same_decisions(log: list[Event]) -> None:
 
 def test_another_policy_differs_where_it_says_so(log: list[Event], tmp_path) -> None:
     eager = tmp_path / "eager.yaml"
-    eager.write_text("retrain: {on_drift: false}")
+    eager.write_text("{retrain: {on_drift: false}, gate: {confidence: 0.9}}")
     found = of(replay(plan_of(log, str(eager))), "eager")
     assert found["differences"][0]["replayed"]["outcome"] == "automation_advise"
+    assert found["as_recorded"] == ["gate"]
     assert found["trainings"] < sum(isinstance(event, TrainingStarted) for event in log)
 
 
