@@ -332,6 +332,8 @@ def miss_labels(turn: Turn) -> Iterator[Event]:
     metrics.LABEL_WAIT.labels(name).set(days)
     if state.is_late or not awaiting.is_late(state, watermark, horizon):
         return
+    if any(fault.kind == "labels" for fault in turn.watch.faults):
+        return  # a verdict has told so already
     _note(turn, state, is_late=True)
     since = state.oldest_waiting or watermark
     known = len(state.waits) >= awaiting.MIN_WAITS
