@@ -30,7 +30,7 @@ from tests.bench.throw_away import environment
 
 PART = "detection"
 SEEDS = 20
-STILL_SEEDS = 12
+STILL_SEEDS = 2
 RATE = 0.05
 """False alarms in 10,000 rows that everybody may raise without a drift."""
 PAGE = Path("docs/detection.md")

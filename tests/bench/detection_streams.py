@@ -24,6 +24,9 @@ Make = Callable[[int, int, bool], Rows]
 
 LEARNED_ROWS = 2000
 BEFORE_ROWS, AFTER_ROWS = 3000, 3000
+STILL_ROWS = 36_000
+"""Of a stream without a drift. Walks take tens of thousands of rows to come to a false
+alarm by themselves: streams as short as those with a drift would flatter them."""
 TRANSITION_ROWS = 2000
 RECURRING_ROWS = 1500
 """Of the second concept, each time; the first one lasts ``BEFORE_ROWS``."""
@@ -158,9 +161,10 @@ def stream(name: str, kind: str, seed: int) -> Stream:
         n_estimators=10, min_samples_leaf=5, random_state=0, n_jobs=1
     ).fit(*make(LEARNED_ROWS, 10 * seed, False))
     after = RECURRING_ROWS if kind == "recurring" else AFTER_ROWS
-    lengths = {"recurring": (BEFORE_ROWS, after, BEFORE_ROWS, after)}.get(
-        kind, (BEFORE_ROWS, AFTER_ROWS)
-    )
+    lengths = {
+        "recurring": (BEFORE_ROWS, after, BEFORE_ROWS, after),
+        "still": (STILL_ROWS, 0),
+    }.get(kind, (BEFORE_ROWS, AFTER_ROWS))
     count = sum(lengths)
     bounds = [0, *itertools.accumulate(lengths)]
     starts, ends = bounds[1:-1:2], bounds[2::2]
