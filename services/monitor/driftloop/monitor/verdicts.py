@@ -168,7 +168,11 @@ def faults_over(
     ]
     watch, events = _closed(watch, over, window.start, spec)
     longest = MAX_FAULT_WINDOWS * (window.end - window.start)
-    old = [f for f in watch.faults if f.is_weighed and window.end - f.since > longest]
+    old = [
+        f
+        for f in watch.faults
+        if f.is_weighed and f.check != MISSING and window.end - f.since > longest
+    ]
     watch, ends = _closed(watch, old, window.end, spec)
     return watch, [*events, *(e for e in ends if isinstance(e, DriftEnded))]
 
