@@ -19,8 +19,10 @@ from driftloop.contracts.events import (
     ModelRolledBack,
     PerformanceMeasured,
     ServedModel,
+    VerdictOverruled,
 )
 from driftloop.monitor.handlers import HANDLERS
+from driftloop.monitor.store import load_watch
 from driftloop.monitor.tables import MonitorLabel, MonitorPrediction
 from driftloop.monitor.turn import Packaged
 from driftloop.runtime.handlers import handler_table
@@ -420,3 +422,54 @@ def test_without_a_version_in_service_nothing_is_judged(shop: Shop) -> None:
     monitor.take_all(shop.usual(range(CHANGED + 6)))
     assert monitor.of(DriftDetected) == []
     monitor.close()
+
+
+def test_labels_that_stay_away_are_a_fault_until_they_come_again(
+    monitor: InProcess,
+) -> None:
+    calm = Shop()
+    monitor.take_all(calm.usual(range(30)))
+    for number in range(30, 60):
+        monitor.take(calm.observed(number))
+        monitor.take(calm.scored(number))
+    (fault,) = monitor.of(DriftDetected)
+    assert (fault.cause, fault.features) == ("label_fault", ["cnt"])
+    assert not fault.retrain_advised
+    assert [e.severity for e in monitor.of(AlertRaised)] == ["critical"]
+    monitor.take_all(calm.usual(range(60, 90)))
+    (end,) = monitor.of(DriftEnded)
+    assert (end.cause, end.features) == ("label_fault", ["cnt"])
+
+
+def test_no_labels_at_all_are_told_once_and_never_fine(monitor: InProcess) -> None:
+    calm = Shop()
+    for number in range(40):
+        monitor.take(calm.observed(number))
+        monitor.take(calm.scored(number))
+    (open_one,) = monitor.of(DriftDetected)
+    assert open_one.cause == "not_enough_data"
+    assert not open_one.retrain_advised
+
+
+def test_a_person_ends_a_fault_that_was_none(monitor: InProcess) -> None:
+    """What it silenced is spoken of again; the person's word is remembered."""
+    calm = Shop()
+    monitor.take_all(calm.usual(range(30)))
+    for number in range(30, 60):
+        monitor.take(calm.observed(number))
+        monitor.take(calm.scored(number))
+    (fault,) = monitor.of(DriftDetected)
+    said = VerdictOverruled(
+        pipeline=fault.pipeline, verdict_id="v", verdict_cause=fault.cause,
+        cause="not_enough_data", overruled_by="ann", reason="they come on Mondays",
+        since=fault.since, detected_at=fault.detected_at, model_version=1,
+    )  # fmt: skip
+    (end,) = monitor.take(said)
+    assert isinstance(end, DriftEnded)
+    watch = load_watch(monitor.session, fault.pipeline)
+    assert watch.faults == ()
+    assert watch.overrulings == (("label_fault", "not_enough_data"),)
+    other = said.model_copy(update={"cause": "sensor_fault"})
+    (alert,) = monitor.take(other)
+    assert isinstance(alert, AlertRaised)
+    assert (alert.severity, alert.owner) == ("critical", "ada")

@@ -10,7 +10,7 @@ from driftloop.contracts.events import Span
 from driftloop.models.pairing import EPOCH
 from driftloop.monitor import answered, skew, store
 from driftloop.monitor.causes.stretch import NO_SOURCE, Stretch, stretches
-from driftloop.monitor.causes.weighing import MIN_ROWS
+from driftloop.monitor.causes.weighing import ENOUGH_ROWS
 from driftloop.monitor.turn import Turn, kinds_of, newest_rows
 from driftloop.monitor.verdicts import LabelledShares
 
@@ -60,7 +60,7 @@ def labelled_stretches(
         is_bad |= (times >= start) & (times < end)
     now = whole.where(is_now & ~is_bad).newest(MAX_NOW_ROWS)
     before = whole.where(~is_now & ~is_bad).newest(MAX_BEFORE_ROWS)
-    if len(before) < MIN_ROWS and known.is_labelled:
+    if len(before) < ENOUGH_ROWS and known.is_labelled:
         mean = (level * reference.no_skill) ** (2 if spec.metric == "rmse" else 1)
         usual = mean / max(float(known.loss.mean()), 1e-12)
         before = replace(known, loss=known.loss * usual)

@@ -200,7 +200,7 @@ class Watch(Frozen):
     window_rows : rows in slices since then.
     judged_end : end of the newest block, in event time.
     pruned_at : event time at which rows behind the horizon were dropped last.
-    doubted_since : start of a rise whose cause was told to be open.
+    doubted_at : when it was told that the cause of a rise is open.
     label_lag_s : the longest that labels came behind their rows, in event time.
     told_unlabelled : version of which it was told that no label has come.
     overrulings : causes of verdicts, with what people said instead; the newest.
@@ -231,7 +231,7 @@ class Watch(Frozen):
     window_rows: int = 0
     judged_end: datetime | None = None
     pruned_at: datetime | None = None
-    doubted_since: datetime | None = None
+    doubted_at: datetime | None = None
     label_lag_s: float | None = None
     told_unlabelled: int | None = None
     overrulings: tuple[tuple[Cause, Cause], ...] = ()

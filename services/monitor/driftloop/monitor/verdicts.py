@@ -6,7 +6,7 @@ it is over; only a concept drift and a population shift may lead to a training.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from driftloop.contracts.events import (
     AlertRaised,
@@ -107,9 +107,10 @@ def error_verdict(
         }
     )
     if cause == "not_enough_data":  # looked at again with the next block
-        is_told = watch.doubted_since == since
-        watch = watch.model_copy(update={"doubted_since": since})
-        return watch, [] if is_told else [told]
+        pause, asked = timedelta(days=spec.retrain.cooldown_days), watch.doubted_at
+        if asked is not None and last.end < asked + pause:
+            return watch, []
+        return watch.model_copy(update={"doubted_at": last.end}), [told]
     before = watch.verdict
     is_repeat = before is not None and before.version == version
     verdict = Verdict(
@@ -122,7 +123,7 @@ def error_verdict(
         features=tuple(told.features),
         since=since if before is None or not is_repeat else before.since or since,
     )
-    watch = watch.model_copy(update={"verdict": verdict, "doubted_since": None})
+    watch = watch.model_copy(update={"verdict": verdict, "doubted_at": None})
     if cause not in FAULTS:
         return watch, [told]
     return _with_fault(watch, told, spec)
@@ -167,7 +168,11 @@ def faults_over(
     ]
     watch, events = _closed(watch, over, window.start, spec)
     longest = MAX_FAULT_WINDOWS * (window.end - window.start)
-    old = [f for f in watch.faults if f.is_weighed and window.end - f.since > longest]
+    old = [
+        f
+        for f in watch.faults
+        if f.is_weighed and f.check != MISSING and window.end - f.since > longest
+    ]
     watch, ends = _closed(watch, old, window.end, spec)
     return watch, [*events, *(e for e in ends if isinstance(e, DriftEnded))]
 

@@ -39,6 +39,8 @@ VERY_FAR = (0.8, 1.4)
 """Likewise, where there are no labels yet that could tell."""
 SEPARATE = (0.5, 0.7)
 """Distance beyond the usual from which a column has nothing in common with before."""
+MIN_SPREAD = 0.25
+"""Of before's: targets that hardly differ make no error as large as one likes."""
 MIN_LONE = 0.5
 MIN_CURED = 0.5
 """Confidence in causes that training cures, together, from which one is advised."""
@@ -134,6 +136,7 @@ def gather(
     }
     if not (before.is_labelled and now.is_labelled):
         return Signals(found, slow, len(now), unexplained=alone)
+    now = as_hard(before, now)
     mixes = decomposing.mixes(before, now, slow)
     return Signals(
         moved=found,
@@ -155,6 +158,20 @@ def gather(
         season=season or seasons.of_sample(known, before, now),
         grown=float(now.loss.mean() / max(before.loss.mean(), 1e-12)),
     )  # fmt: skip
+
+
+def as_hard(before: Stretch, now: Stretch) -> Stretch:
+    """Return now with its losses as if its targets were as hard to guess as before's.
+
+    As the levels are in which a rise is found: in a season with half the demand, half
+    the error is no better.
+    """
+    spread = [
+        float(np.abs(rows.target - np.median(rows.target, axis=0)).mean())
+        for rows in (before, now)
+    ]
+    ratio = spread[0] / max(spread[1], MIN_SPREAD * spread[0], 1e-12)
+    return replace(now, loss=now.loss * ratio) if ratio > 0 else now
 
 
 def _told_alike(now: Stretch) -> Stretch:
