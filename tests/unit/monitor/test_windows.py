@@ -270,6 +270,19 @@ def test_a_stretch_without_rows_is_no_wait_for_labels(
     assert alerts(monitor, "labels_late") == []
 
 
+def test_a_stretch_without_rows_is_none_either_when_answers_are_read_first(
+    monitor: InProcess, shop: Shop
+) -> None:
+    """Topics have no common order: here all answers come before their rows."""
+    days = [*range(10), *range(16, 26)]
+    for number in days:
+        monitor.take(shop.scored(number))
+    for number in days:
+        monitor.take(shop.observed(number))
+        monitor.take(shop.labelled(number))
+    assert alerts(monitor, "labels_late") == []
+
+
 def test_waits_are_learned_from_the_pipeline() -> None:
     state = Windows()
     for number in range(8):
@@ -467,7 +480,7 @@ def test_the_view_has_windows_labels_and_the_score(
     assert seen.score is not None
     assert seen.score.window_count == 2
     assert seen.labels.state == "awaited"
-    assert seen.labels.awaited_since == day(31) + timedelta(hours=23)
+    assert seen.labels.awaited_since == day(32)
 
 
 def test_faulty_rows_are_not_estimated(monitor: InProcess, shop: Shop) -> None:

@@ -141,8 +141,7 @@ class Windows(Frozen):
     scored_rows, unanswered, seconds : since then; rows without a finite answer, and
         what answering took.
     scored_until : event time of the newest scored row.
-    oldest_waiting : event time of the oldest scored row without a label, as far as
-        batches tell; None: none waits.
+    waiting : spans of scored batches that have rows without a label; oldest first.
     landed_rows : labels since windows were last looked at; at ``wanted_rows`` of them
         the oldest one may be settled.
     labelled_until : newest row, in event time, whose label has landed.
@@ -163,7 +162,7 @@ class Windows(Frozen):
     unanswered: int = 0
     seconds: float = 0.0
     scored_until: datetime | None = None
-    oldest_waiting: datetime | None = None
+    waiting: tuple[Span, ...] = ()
     landed_rows: int = 0
     wanted_rows: int = 0
     labelled_until: datetime | None = None

@@ -8,8 +8,11 @@ labels is late after weeks and one with labels in every row after a few batches.
 from datetime import datetime, timedelta
 
 from driftloop.contracts.estimates import LabelsAwaited
+from driftloop.contracts.events import Span
 from driftloop.monitor.state import Windows
 
+MAX_WAITING = 16
+"""Batches whose rows wait that are told apart; the last one stands for the rest."""
 MAX_WAITS = 30
 MIN_WAITS = 5
 """Before so many waits were seen, only the pipeline's horizon is late."""
@@ -21,11 +24,14 @@ DAY_S = 86_400.0
 def scored(state: Windows, start: datetime, end: datetime) -> Windows:
     """Note that rows were answered, which from now on wait for labels."""
     until, known = max(state.scored_until or end, end), state.labelled_until
-    oldest = state.oldest_waiting
+    waiting = state.waiting
     if known is None or end > known:
-        first = start if known is None else max(start, known)
-        oldest = first if oldest is None else min(oldest, first)
-    return state.model_copy(update={"scored_until": until, "oldest_waiting": oldest})
+        waiting = (*waiting, Span(start=start, end=end))
+        if len(waiting) > MAX_WAITING:
+            *older, last = waiting[:MAX_WAITING]
+            longest = max(last.end, end)
+            waiting = (*older, last.model_copy(update={"end": longest}))
+    return state.model_copy(update={"scored_until": until, "waiting": waiting})
 
 
 def landed(state: Windows, newest: datetime, watermark: datetime) -> Windows:
@@ -38,17 +44,24 @@ def landed(state: Windows, newest: datetime, watermark: datetime) -> Windows:
     before = state.labelled_until
     if before is not None and newest <= before:
         return state
-    since = state.oldest_waiting or newest
+    since = oldest_waiting(state) or newest
     wait = max((watermark - since).total_seconds(), 0.0) / DAY_S
-    has_more = state.scored_until is not None and state.scored_until > newest
     return state.model_copy(
         update={
             "labelled_until": newest,
-            "oldest_waiting": newest if has_more else None,
+            "waiting": tuple(span for span in state.waiting if span.end > newest),
             "waits": (*state.waits, wait)[-MAX_WAITS:],
             "is_late": False,
         }
     )
+
+
+def oldest_waiting(state: Windows) -> datetime | None:
+    """Return the oldest row without a label, as far as batches tell; None: none."""
+    if not state.waiting:
+        return None
+    first = min(span.start for span in state.waiting)
+    return max(first, state.labelled_until or first)
 
 
 def allowed_days(state: Windows, horizon: timedelta) -> float:
@@ -61,9 +74,10 @@ def allowed_days(state: Windows, horizon: timedelta) -> float:
 
 def waiting_days(state: Windows, watermark: datetime) -> float:
     """Return how long the oldest rows without a label have waited; 0: none wait."""
-    if state.oldest_waiting is None:
+    since = oldest_waiting(state)
+    if since is None:
         return 0.0
-    return max((watermark - state.oldest_waiting).total_seconds(), 0.0) / DAY_S
+    return max((watermark - since).total_seconds(), 0.0) / DAY_S
 
 
 def is_late(state: Windows, watermark: datetime, horizon: timedelta) -> bool:
@@ -81,7 +95,7 @@ def awaited(
         state=kind,  # type: ignore[arg-type]  # one of its three words
         watermark=watermark,
         labelled_until=state.labelled_until,
-        awaited_since=state.oldest_waiting,
+        awaited_since=oldest_waiting(state),
         usual_days=max(state.waits) if len(state.waits) >= MIN_WAITS else None,
         labelled_ratio=state.labelled_ratio,
     )

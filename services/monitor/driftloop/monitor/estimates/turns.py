@@ -335,7 +335,7 @@ def miss_labels(turn: Turn) -> Iterator[Event]:
     if any(fault.kind == "labels" for fault in turn.watch.faults):
         return  # a verdict has told so already
     _note(turn, state, is_late=True)
-    since = state.oldest_waiting or watermark
+    since = awaiting.oldest_waiting(state) or watermark
     known = len(state.waits) >= awaiting.MIN_WAITS
     usual = (
         f"labels of this pipeline used to land within {_days(max(state.waits))}"
