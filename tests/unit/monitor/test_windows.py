@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from driftloop.contracts.alerts import AlertResolved
 from driftloop.contracts.estimates import PerformanceEstimated, PerformanceSettled
 from driftloop.contracts.events import AlertRaised, Evaluation
 from driftloop.monitor.estimates import awaiting, kept, turns, windows
@@ -245,7 +246,9 @@ def test_labels_that_stop_are_told_once_and_again_when_they_stop_again(
     walk(monitor, shop, range(20, 40), delay=None)
     (alert,) = alerts(monitor, "labels_late")
     assert "used to land within" in alert.detail
+    assert monitor.of(AlertResolved) == []
     monitor.take_all(shop.labelled(number) for number in range(18, 40))
+    assert [e.condition for e in monitor.of(AlertResolved)] == ["labels_late"]
     walk(monitor, shop, range(40, 60), delay=2)
     assert len(alerts(monitor, "labels_late")) == 1
     walk(monitor, shop, range(60, 120), delay=None)
@@ -382,7 +385,7 @@ METRICS = [
 
 
 def test_metrics_of_ones_own_are_measured_when_what_they_need_is_there() -> None:
-    shop = Shop(true=lambda number, size: 10 * size + (30 if number >= 14 else 0))
+    shop = Shop(true=lambda day, size: 10 * size + (30 if 14 <= day < 28 else 0))
     monitor = monitored(shop, metrics=METRICS)
     walk(monitor, shop, range(28), delay=2)
     first, done = monitor.of(PerformanceEstimated)[0], monitor.of(PerformanceSettled)
@@ -399,6 +402,11 @@ def test_metrics_of_ones_own_are_measured_when_what_they_need_is_there() -> None
         "broken cannot be computed",
         "lost sales is outside of its limits",
     ]
+    assert monitor.of(AlertResolved) == []
+    walk(monitor, shop, range(28, 42), delay=2)
+    (over,) = monitor.of(AlertResolved)
+    assert over.condition == "metric:lost sales"
+    assert len(alerts(monitor, "metric:")) == 2
     monitor.close()
 
 

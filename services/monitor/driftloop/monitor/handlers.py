@@ -424,7 +424,7 @@ def _labelled(
     timely = pairing.within(pairs, _horizon(turn.spec))
     metrics.LATE_LABELS.labels(turn.spec.name).inc(len(pairs) - len(timely))
     pairs = timely
-    turns.landed(turn, pairs)
+    yield from turns.landed(turn, pairs)
     if not pairs:
         return
     spec, session = turn.spec, turn.deps.session

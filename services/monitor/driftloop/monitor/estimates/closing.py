@@ -6,6 +6,7 @@ from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from driftloop.contracts.alerts import AlertResolved
 from driftloop.contracts.base import Event
 from driftloop.contracts.estimates import (
     AnswerHealth,
@@ -260,10 +261,10 @@ def _business(turn: Turn, closed: Closed) -> list[BusinessMetric]:
 
 def outside_limits(
     turn: Turn, business: Sequence[BusinessMetric], span: Span
-) -> Sequence[AlertRaised]:
-    """Return an alert for each metric that has left its limits, once per stretch."""
+) -> Sequence[Event]:
+    """Return an alert for each metric that has left its limits, and its end."""
     told = set(turn.watch.windows.told_metrics)
-    alerts = []
+    alerts: list[Event] = []
     for one in business:
         metrics.BUSINESS.labels(turn.spec.name, one.name).set(
             float("nan") if one.value is None else one.value
@@ -274,13 +275,24 @@ def outside_limits(
             alerts.append(
                 AlertRaised(
                     pipeline=turn.spec.name,
-                    condition=f"metric:{one.name}:{span.end:%Y-%m-%dT%H:%M}",
+                    condition=f"metric:{one.name}",
                     severity="warning",
                     title=f"{one.name} is outside of its limits"
                     if one.value is not None
                     else f"{one.name} cannot be computed",
                     detail=f"{said}, in rows from {span.start:%Y-%m-%d} to "
                     f"{span.end:%Y-%m-%d}.",
+                    owner=turn.spec.owner,
+                    can_end=True,
+                )
+            )
+        elif not is_bad and one.name in told:
+            alerts.append(
+                AlertResolved(
+                    pipeline=turn.spec.name,
+                    condition=f"metric:{one.name}",
+                    at=span.end,
+                    why=f"{one.name} is {one.value:.4g}, within its limits.",
                     owner=turn.spec.owner,
                 )
             )

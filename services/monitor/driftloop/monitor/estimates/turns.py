@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from driftloop.contracts.alerts import AlertResolved
 from driftloop.contracts.base import Event
 from driftloop.contracts.estimates import LabelsAwaited
 from driftloop.contracts.events import AlertRaised, BatchScored, Span
@@ -32,6 +33,8 @@ MIN_LABELLED_ROWS = 20
 MAX_WAITING_LABELS = 4
 """In windows: labels that no window has taken in yet, the newest."""
 NEVER = 1_000_000_000
+LABELS_LATE = "labels_late"
+"""Condition of the alert that labels have stopped coming."""
 MIN_BETWEEN = timedelta(hours=1)
 """Event time between windows: what is told of them is kept for ever, and nobody reads
 more. Of a busy hour the newest rows are judged."""
@@ -76,19 +79,28 @@ def scored(turn: Turn, event: BatchScored) -> None:
     )
 
 
-def landed(turn: Turn, pairs: Sequence[Pair]) -> None:
-    """Put aside labels that have met their predictions."""
+def landed(turn: Turn, pairs: Sequence[Pair]) -> Iterator[Event]:
+    """Put aside labels that have met their predictions; tell that they come again."""
     if not pairs:
         return
     times = [said.time_us for said, _ in pairs]
     newest = as_time(max(times))
     watermark = max(_watermark(turn) or newest, newest)
+    was_late = turn.watch.windows.is_late
     state = awaiting.landed(turn.watch.windows, newest, watermark)
     _note(turn, state, landed_rows=state.landed_rows + len(pairs))
     rows = kept.labels(pairs, is_number=turn.spec.task == "regression")
     span = Span(start=as_time(min(times)), end=as_time(max(times)))
     pipeline = turn.watch.pipeline
     store.add_slice(turn.deps.session, pipeline, windows.LANDED, span, rows)
+    if was_late and not state.is_late:
+        yield AlertResolved(
+            pipeline=pipeline,
+            condition=LABELS_LATE,
+            at=newest,
+            why=f"Labels of rows up to {newest:%Y-%m-%d %H:%M} have landed.",
+            owner=turn.spec.owner,
+        )
 
 
 def advance(turn: Turn) -> Iterator[Event]:
@@ -346,12 +358,13 @@ def miss_labels(turn: Turn) -> Iterator[Event]:
     has_any = state.labelled_until is not None
     yield AlertRaised(
         pipeline=name,
-        condition=f"labels_late:{since:%Y-%m-%dT%H:%M}",
+        condition=LABELS_LATE,
         severity="warning",
         title="Labels have stopped coming" if has_any else "No label has come yet",
         detail=f"Rows since {since:%Y-%m-%d %H:%M} ({_days(days)}) have none; {usual}. "
         "Until they come, performance is estimated and errors are not seen.",
         owner=turn.spec.owner,
+        can_end=True,
     )
 
 
