@@ -84,7 +84,7 @@ def expected(name: str) -> list[dict[str, Any]]:
     for _, event in history(shop):
         monitor.take(event)
     monitor.close()
-    return contents(monitor.told)
+    return contents([event for event in monitor.told if isinstance(event, KINDS)])
 
 
 def contents(events: list[Event]) -> list[dict[str, Any]]:
