@@ -319,7 +319,7 @@ def tables(found: list[Told]) -> str:
         for strength in STRENGTHS:
             of = [t for t in mine if t.strength == strength]
             right = sum(t.is_right for t in of)
-            shares.append(f"{right} of {len(of)}" if of else "–")
+            shares.append(f"{right} of {len(of)}" if of else "")
         trained = sum(t.trained for t in mine)
         lines.append(f"| {_words(cause)} | {kind} | {' | '.join(shares)} | {trained} |")
     return "\n".join(lines)
