@@ -288,6 +288,8 @@ def figures(found: list[Told]) -> Iterator[Figure]:
     """Return the shares that are promised."""
     for strength in STRENGTHS:
         mine = [t for t in found if t.strength == strength]
+        if not mine:
+            continue
         share = float(np.mean([t.is_right for t in mine]))
         yield Figure("causes", f"right verdicts, {strength}", "ratio", share)
     faults = [t for t in found if t.cause in ("sensor_fault", "schema_change")]
@@ -316,7 +318,8 @@ def tables(found: list[Told]) -> str:
         shares = []
         for strength in STRENGTHS:
             of = [t for t in mine if t.strength == strength]
-            shares.append(f"{sum(t.is_right for t in of)} of {len(of)}")
+            right = sum(t.is_right for t in of)
+            shares.append(f"{right} of {len(of)}" if of else "")
         trained = sum(t.trained for t in mine)
         lines.append(f"| {_words(cause)} | {kind} | {' | '.join(shares)} | {trained} |")
     return "\n".join(lines)
