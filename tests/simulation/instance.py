@@ -17,10 +17,11 @@ from driftloop.runtime.handlers import Deps, HandlerTable
 from driftloop.runtime.outbox import OutboxRelay, Stopping
 from driftloop.runtime.runner import Runner
 from driftloop.runtime.state import StateView
-from driftloop.runtime.transport import Message, PublishError, Record
+from driftloop.runtime.transport import Message, Record
 from opentelemetry.trace import NoOpTracer
 from sqlmodel import Session, SQLModel
 
+from tests.simulation.clock import Waiting
 from tests.simulation.databases import DISKS
 from tests.support.kills import Fuse, FusedPublisher, Killed
 
@@ -66,7 +67,7 @@ class Door(FusedPublisher):
 
     def publish(self, records: Sequence[Record], timeout_s: float = 30) -> None:
         if self.is_frozen:
-            raise PublishError("this process stands still")
+            raise Waiting  # the process stands still
         super().publish(records, timeout_s)
 
 
