@@ -435,7 +435,7 @@ def test_labels_that_stay_away_are_a_fault_until_they_come_again(
     (fault,) = monitor.of(DriftDetected)
     assert (fault.cause, fault.features) == ("label_fault", ["cnt"])
     assert not fault.retrain_advised
-    assert [e.severity for e in monitor.of(AlertRaised)] == ["critical"]
+    assert [e.condition for e in monitor.of(AlertRaised)] == ["labels_late"]
     monitor.take_all(calm.usual(range(60, 90)))
     (end,) = monitor.of(DriftEnded)
     assert (end.cause, end.features) == ("label_fault", ["cnt"])

@@ -144,15 +144,15 @@ def _with_sample(known: Stretch, sample: pa.Table, turn: Turn) -> Stretch:
 def labelled_shares(turn: Turn, inputs: list[store.Slice]) -> LabelledShares | None:
     """Return how many rows have their label, by the newest window and those before it.
 
-    Rows younger than labels take to come are left out. None: there are too few, or
-    nothing has answered them.
+    Rows younger than labels take to come are left out, and those that nothing has
+    answered yet. None: too few are left.
     """
     spec, lag = turn.spec, turn.watch.label_lag_s
-    until = turn.watch.seen_until
-    if until is None or not inputs:
+    until, answered_until = turn.watch.seen_until, turn.watch.windows.scored_until
+    if until is None or answered_until is None or not inputs:
         return None
     lag_s = LAG_RATIO * (lag or 0.0)
-    due = until - timedelta(seconds=lag_s)
+    due = min(until - timedelta(seconds=lag_s), answered_until)
     rows = store.rows_of(inputs)
     times = rows.column("event_time").cast(pa.timestamp("us", "UTC"))
     rows = rows.filter(pc.less_equal(times, pa.scalar(due, times.type)))
@@ -167,9 +167,6 @@ def labelled_shares(turn: Turn, inputs: list[store.Slice]) -> LabelledShares | N
     start, end = (
         rows.column("event_time")[at].as_py() for at in (len(rows) - window_rows, -1)
     )
-    answered_until = turn.watch.windows.scored_until
-    if answered_until is None or answered_until < end:
-        return None
     share = float(before.mean()) if len(before) >= window_rows // 2 else None
     return LabelledShares(
         share, float(now.mean()), window_rows, Span(start=start, end=end)

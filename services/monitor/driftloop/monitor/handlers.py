@@ -365,9 +365,6 @@ def _wrong_inputs(
 
 def _missing_labels(turn: Turn, inputs: list[store.Slice]) -> Iterator[Event]:
     """Ask of full windows whether their labels came as they used to."""
-    session, pipeline = turn.deps.session, turn.watch.pipeline
-    if not store.newest_slices(session, pipeline, store.PREDICTIONS, 1):
-        return  # nothing was answered, so that no label would tell anything
     shares = compared.labelled_shares(turn, inputs)
     if shares is not None and turn.watch.reference is not None:
         yield from turn.told(verdicts.labels_missing(turn.watch, shares, turn.spec))

@@ -410,6 +410,8 @@ def labels_missing(
     why = f"Labels came for {shares.before:.0%} of rows, and now for {shares.now:.0%}."
     told = _about_labels(watch, "label_fault", why, shares, spec)
     watch, events = _with_fault(watch, told, spec)
+    if watch.windows.is_late:  # people know of it already
+        events = [told]
     faults = tuple(
         f.model_copy(update={"check": MISSING}) if f.since == told.since else f
         for f in watch.faults
