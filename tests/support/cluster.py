@@ -114,6 +114,14 @@ class Cluster:
             consumer.close()
 
     def end(self, topic: str, partition: int = 0) -> int:
+        try:
+            return self._end(topic, partition)
+        except KafkaException:
+            # A broker that was killed may have an older epoch than this client knows.
+            self._admin = AdminClient(self._client)
+            return self._end(topic, partition)
+
+    def _end(self, topic: str, partition: int) -> int:
         wanted = {TopicPartition(topic, partition): Spec.latest()}
         (future,) = self._admin.list_offsets(wanted).values()
         return int(future.result(TIMEOUT_S).offset)
