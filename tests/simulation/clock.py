@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, tzinfo
+from functools import cache
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -101,4 +102,9 @@ def simulated_time() -> Iterator[SimulatedClock]:
 
 def _asks_for_now(module: Any) -> bool:
     file = getattr(module, "__file__", None)
-    return file is not None and "datetime.now(" in Path(file).read_text("utf-8")
+    return file is not None and _says_now(file)
+
+
+@cache
+def _says_now(file: str) -> bool:
+    return "datetime.now(" in Path(file).read_text("utf-8")

@@ -14,9 +14,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, help="play this history alone")
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(autouse=True)
 def simulated() -> Iterator[None]:
-    """Let the product see simulated time, and say nothing of what it expects."""
+    """Let the product see simulated time, and say nothing of what it expects.
+
+    For one test at a time: between two of these a worker runs tests of others.
+    """
     before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     try:
