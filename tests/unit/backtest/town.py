@@ -1,4 +1,4 @@
-"""A small town whose law turns round on one day: rows, a pipeline, a backtest of it."""
+"""A small town whose law is another one from a day on: rows, a pipeline, a backtest."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def spec(**sections: Any) -> PipelineSpec:
             "features": {"a": {"type": "number"}, "b": {"type": "number"}},
         },
         "train": {"candidates": ["linear"], "min_rows": 100, "window_days": 8},
-        "retrain": {"first_rows": 200, "cooldown_days": 2},
+        "retrain": {"first_rows": 200, "cooldown_days": 6},
         "monitor": {"window_rows": WINDOW},
         "rollout": {"shadow_rows": 24, "steps": [0.5], "step_rows": 24,
                     "watch_rows": 24},
@@ -38,11 +38,11 @@ def spec(**sections: Any) -> PipelineSpec:
 
 
 def rows(count: int = ROWS, turn: int = TURN, seed: int = 3) -> pa.Table:
-    """Return hourly rows; from ``turn`` on the same inputs mean the contrary."""
+    """Return hourly rows; from ``turn`` on what ``a`` meant is what ``b`` means."""
     dice = np.random.default_rng(seed)
     a, b = dice.normal(0, 1, count), dice.normal(0, 1, count)
-    sign = np.where(np.arange(count) < turn, 1.0, -1.0)
-    y = 10 + sign * 4 * a + b + dice.normal(0, 0.5, count)
+    first, second = np.where(np.arange(count) < turn, (a, b), (b, a))
+    y = 10 + 4 * first + second + dice.normal(0, 0.5, count)
     times = [START + timedelta(hours=n) for n in range(count)]
     return pa.table(
         {
