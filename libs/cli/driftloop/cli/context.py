@@ -180,3 +180,25 @@ def connect(home: Path) -> Installation:
         ingest_url=ingest_url or report["urls"].get("ingest", ""),
         monitor_url=monitor_url or report["urls"].get("monitor", ""),
     )
+
+
+def every(installation: Installation, path: str, **wanted: Any) -> list[dict[str, Any]]:
+    """Return all items of a list that the registry gives in pages.
+
+    Parameters
+    ----------
+    wanted : of the query; what is None is left out.
+
+    Raises
+    ------
+    CommandError
+        With the server's own explanation.
+    """
+    query = {name: value for name, value in wanted.items() if value is not None}
+    found: list[dict[str, Any]] = []
+    while True:
+        page = installation.request("GET", path, params=query)
+        found += page["items"]
+        if page["next_cursor"] is None:
+            return found
+        query["cursor"] = page["next_cursor"]

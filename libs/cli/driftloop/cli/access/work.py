@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from driftloop.cli.context import Installation
+from driftloop.cli.context import Installation, every
 from driftloop.cli.log import read_log
 from driftloop.contracts.audit import Anchor, Break, Entry, breaks_in
 from driftloop.contracts.identity import AuditAnchored, AuditNoted
@@ -43,15 +43,8 @@ def me(installation: Installation) -> dict[str, Any]:
 
 def entries_after(installation: Installation, position: int) -> list[Entry]:
     """Return the audit trail's entries after a position."""
-    found: list[Entry] = []
-    cursor: int | None = position
-    while cursor is not None:
-        page = installation.request(
-            "GET", "/audit", params={"limit": PAGE, "cursor": cursor}
-        )
-        found += [Entry(**item) for item in page["items"]]
-        cursor = page["next_cursor"]
-    return found
+    items = every(installation, "/audit", cursor=position, limit=PAGE)
+    return [Entry(**item) for item in items]
 
 
 def verify(installation: Installation) -> dict[str, Any]:

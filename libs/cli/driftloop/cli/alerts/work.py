@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from driftloop.cli.context import Installation
+from driftloop.cli.context import Installation, every
 from driftloop.cli.options import plain_table
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -17,27 +17,18 @@ def alerts(
     installation: Installation, pipeline: str | None, states: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Return the alerts of the last 90 days, newest first."""
-    return _every(installation, "/alerts", pipeline, state=list(states))
+    return every(
+        installation,
+        "/alerts",
+        pipeline=pipeline or None,
+        state=list(states),
+        limit=PAGE,
+    )
 
 
 def silences(installation: Installation, pipeline: str | None) -> list[dict[str, Any]]:
     """Return silences, newest first."""
-    return _every(installation, "/silences", pipeline)
-
-
-def _every(
-    installation: Installation, path: str, pipeline: str | None, **wanted: Any
-) -> list[dict[str, Any]]:
-    wanted = {**wanted, "limit": PAGE}
-    if pipeline:
-        wanted["pipeline"] = pipeline
-    found: list[dict[str, Any]] = []
-    while True:
-        page = installation.request("GET", path, params=wanted)
-        found += page["items"]
-        if page["next_cursor"] is None:
-            return found
-        wanted["cursor"] = page["next_cursor"]
+    return every(installation, "/silences", pipeline=pipeline or None, limit=PAGE)
 
 
 def alert(installation: Installation, alert_id: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from driftloop.cli.context import CommandError, Installation
+from driftloop.cli.context import CommandError, Installation, every
 from driftloop.cli.edge.folder import (
     FROM_PACKAGE,
     RUNNER,
@@ -226,13 +226,4 @@ def _notes(origin: Origin) -> list[str]:
 
 def edges(installation: Installation, pipeline: str | None) -> list[dict[str, Any]]:
     """Return the runners at the edge that the registry has heard of."""
-    found: list[dict[str, Any]] = []
-    cursor: str | None = None
-    while True:
-        wanted = {"pipeline": pipeline, "cursor": cursor}
-        params = {name: value for name, value in wanted.items() if value}
-        page = installation.request("GET", "/edges", params=params)
-        found += page["items"]
-        cursor = page["next_cursor"]
-        if not cursor:
-            return found
+    return every(installation, "/edges", pipeline=pipeline or None)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from driftloop.cli.context import Installation
+from driftloop.cli.context import Installation, every
 from driftloop.cli.options import plain_table
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -13,16 +13,7 @@ PAGE = 500
 
 def erasures(installation: Installation, pipeline: str | None) -> list[dict[str, Any]]:
     """Return all erasures, newest first."""
-    wanted: dict[str, Any] = {"limit": PAGE}
-    if pipeline:
-        wanted["pipeline"] = pipeline
-    found: list[dict[str, Any]] = []
-    while True:
-        page = installation.request("GET", "/erasures", params=wanted)
-        found += page["items"]
-        if page["next_cursor"] is None:
-            return found
-        wanted["cursor"] = page["next_cursor"]
+    return every(installation, "/erasures", pipeline=pipeline or None, limit=PAGE)
 
 
 def erasure(installation: Installation, erasure_id: str) -> dict[str, Any]:
