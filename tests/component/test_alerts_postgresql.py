@@ -7,10 +7,10 @@ from datetime import timedelta
 import pytest
 from driftloop.contracts.base import Chain, Meta
 from driftloop.registry.alerting import tables
-from driftloop.registry.alerting.alone import Alone
 from driftloop.registry.alerting.life import alerts_of
 from driftloop.registry.app import SERVICE
 from driftloop.runtime.database import open_database
+from driftloop.runtime.replicas import SessionLock
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
@@ -26,20 +26,20 @@ def test_one_replica_tells_people(postgresql: PostgresqlServer) -> None:
     """Also when it loses its session: then it is not the one before it asks again."""
     url = postgresql.new_database()
     engines = [open_database(url, SERVICE.tables, "registry") for _ in range(2)]
-    first, second = (Alone(engine) for engine in engines)
-    assert [first.is_alone(), second.is_alone()] == [True, False]
-    assert [first.is_alone(), second.is_alone()] == [True, False]
+    first, second = (SessionLock(engine, "alerts") for engine in engines)
+    assert [first.take(), second.take()] == [True, False]
+    assert [first.take(), second.take()] == [True, False]
     with engines[1].connect() as connection:
         found = text(
             "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
         )
         assert list(connection.execute(found).scalars()) == [True]
-    assert second.is_alone()
+    assert second.take()
     with pytest.raises(DBAPIError):
-        first.is_alone()
-    assert not first.is_alone()
+        first.take()
+    assert not first.take()
     second.release()
-    assert first.is_alone()
+    assert first.take()
     first.release()
     for engine in engines:
         engine.dispose()

@@ -12,11 +12,11 @@ from driftloop.contracts.alerting import AlertsSection, Channel
 from driftloop.contracts.alerts import AlertDelivered, AlertResolved, AlertsSilenced
 from driftloop.contracts.events import AlertRaised, PipelineApplied
 from driftloop.registry.alerting import tables
-from driftloop.registry.alerting.alone import Alone
 from driftloop.registry.alerting.channels import NotSentError
 from driftloop.registry.alerting.content import Content
 from driftloop.registry.alerting.delivery import Deliverer
 from driftloop.registry.alerting.seeing import Sight
+from driftloop.runtime.replicas import SessionLock
 
 from tests.unit.registry import approvals, story
 from tests.unit.registry.story import NAME
@@ -77,7 +77,7 @@ class World(approvals.Installation):
         self.deliverer = Deliverer(
             self.engine,
             self.outbox,
-            Alone(self.engine),
+            SessionLock(self.engine, "alerts"),
             Sight(self.engine, lambda: [self.applied.spec], AlertsSection()),
             self,  # type: ignore[arg-type]  # sends
             lambda: True,

@@ -19,6 +19,58 @@ _PROBE = text("SELECT 1")
 logger = log(__name__)
 
 
+class SessionLock:
+    """A lock on a name that this process keeps as long as its connection lives.
+
+    A process that is killed loses its connection, and another one gets the lock. An
+    SQLite database has one process only: there everybody has it.
+    """
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self._engine = engine
+        self._name = name
+        self._held: Connection | None = None
+
+    def take(self) -> bool:
+        """Whether the lock is ours.
+
+        Raises
+        ------
+        sqlalchemy.exc.DBAPIError
+            When the database is away, or has lost the connection that held it: then it
+            is not, before it is asked for again.
+        """
+        if self._engine.dialect.name == "sqlite":
+            return True
+        if self._held is not None:
+            try:
+                self._held.execute(_PROBE)
+            except DBAPIError:
+                self.release()
+                raise
+            return True
+        connection = self._engine.connect()
+        try:
+            connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+            has_it = bool(connection.execute(_HOLD, {"name": self._name}).scalar())
+        except BaseException:
+            connection.invalidate()
+            connection.close()
+            raise
+        if has_it:
+            self._held = connection
+        else:
+            connection.close()
+        return has_it
+
+    def release(self) -> None:
+        """Let another process have it."""
+        if self._held is not None:
+            self._held.invalidate()  # closes it: the pool must not keep the lock
+            self._held.close()
+            self._held = None
+
+
 class Replica:
     """The own process among a service's replicas; its owner keeps threads apart.
 
@@ -29,25 +81,21 @@ class Replica:
         self._engine = engine
         self._service = service
         self.name = name
-        self._held: Connection | None = None
+        self._lock = SessionLock(engine, self._lock_name(name))
 
     def hold(self) -> None:
         """Take the lock on the name; again, if the database has lost it."""
-        if self._engine.dialect.name == "sqlite" or self._is_held():
-            return
-        connection = self._engine.connect()
-        connection = connection.execution_options(isolation_level="AUTOCOMMIT")
-        if not connection.execute(_HOLD, self._lock_of(self.name)).scalar():
+        try:
+            has_it = self._lock.take()
+        except DBAPIError:
+            has_it = self._lock.take()
+        if not has_it:
             # Our own last run, which the server has not missed yet; or a mistake.
             logger.warning("another process has this replica's name", name=self.name)
-        self._held = connection
 
     def release(self) -> None:
         """Give the name back; the process is about to end."""
-        if self._held is not None:
-            self._held.invalidate()  # closes it: the pool must not keep the lock
-            self._held.close()
-            self._held = None
+        self._lock.release()
 
     def take_over(self) -> list[Unsent]:
         """Make the unpublished events of replicas that are gone ours; return them."""
@@ -70,18 +118,8 @@ class Replica:
 
     def _is_gone(self, session: Session, other: str) -> bool:
         """Whether nobody holds a name; then it is ours until the transaction ends."""
-        name = self._lock_of(other)
+        name = {"name": self._lock_name(other)}
         return bool(session.connection().execute(_IS_GONE, name).scalar())
 
-    def _is_held(self) -> bool:
-        if self._held is None:
-            return False
-        try:
-            self._held.execute(_PROBE)
-        except DBAPIError:
-            self.release()
-            return False
-        return True
-
-    def _lock_of(self, name: str) -> dict[str, str]:
-        return {"name": f"driftloop/{self._service}/{name}"}
+    def _lock_name(self, name: str) -> str:
+        return f"driftloop/{self._service}/{name}"

@@ -11,7 +11,6 @@ from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.contracts.topics import BY_NAME
 from driftloop.registry.access import first_admin
 from driftloop.registry.alerting import tables as alert_tables
-from driftloop.registry.alerting.alone import Alone
 from driftloop.registry.alerting.delivery import Deliverer as AlertDeliverer
 from driftloop.registry.alerting.rest import Alerting
 from driftloop.registry.alerting.seeing import Sight
@@ -51,6 +50,7 @@ from driftloop.runtime.database import reading_engine
 from driftloop.runtime.envelope import attributes_of, meta_of
 from driftloop.runtime.errors import Reject
 from driftloop.runtime.follower import Partition, bounds_of, message_at
+from driftloop.runtime.replicas import SessionLock
 from driftloop.runtime.service import Background, Parts, Runtime, Service
 
 
@@ -123,7 +123,7 @@ def build(runtime: Runtime[RegistrySettings]) -> Iterator[Parts[Deps]]:
     telling = AlertDeliverer(
         runtime.engine,
         runtime.outbox,
-        Alone(runtime.engine),
+        SessionLock(runtime.engine, "driftloop/registry/alerts"),
         alerting.sight,
         alerting.sender,
         runtime.pipelines.caught_up.is_set,

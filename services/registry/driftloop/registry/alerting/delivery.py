@@ -18,7 +18,6 @@ from driftloop.contracts.alerting import Channel
 from driftloop.contracts.alerts import AlertDelivered, Outcome
 from driftloop.contracts.base import Chain, derived_id, origin_from
 from driftloop.registry import metrics
-from driftloop.registry.alerting.alone import Alone
 from driftloop.registry.alerting.channels import NotSentError, Sender
 from driftloop.registry.alerting.content import content_of, cut
 from driftloop.registry.alerting.due import Notice
@@ -27,6 +26,7 @@ from driftloop.runtime import database
 from driftloop.runtime.database import Outbox, next_offset
 from driftloop.runtime.follower import LogSilentError, Partition
 from driftloop.runtime.outbox import Cause, OutboxRelay
+from driftloop.runtime.replicas import SessionLock
 from driftloop.runtime.telemetry import log
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
@@ -77,7 +77,7 @@ class Deliverer:
 
     engine: Engine
     outbox: OutboxRelay
-    alone: Alone
+    alone: SessionLock
     sight: Sight
     sender: Sender
     is_ready: Callable[[], bool]
@@ -101,7 +101,7 @@ class Deliverer:
         try:
             while not stopping.wait(POLL_S):
                 try:
-                    if not self.alone.is_alone():
+                    if not self.alone.take():
                         self.stand_by()
                     elif self.is_ready():
                         self.round()
