@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from driftloop.runtime.pages import CONTENT_POLICY, style
+from driftloop.runtime.pages import CONTENT_POLICY, style, template
 from markupsafe import Markup
 
 WIDTH, HEIGHT, EDGE, FOOT = 1000, 300, 90, 26
@@ -152,13 +152,7 @@ def _text(x: float, y: float, text: str, anchor: str) -> str:
 
 @cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
-    environment.filters |= {"figure": figure, "days": days}
-    text = files("driftloop.backtest").joinpath("page.html.j2").read_text("utf-8")
-    return environment.from_string(text)
+    return template("driftloop.backtest", "page.html.j2", figure=figure, days=days)
 
 
 def figure(value: Any) -> str:

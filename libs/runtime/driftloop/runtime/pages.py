@@ -1,7 +1,12 @@
 """What the HTML pages that stand alone have in common: their style and its policy."""
 
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import jinja2
 
 CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """Of a page that only shows: the style stands in it, nothing else is loaded."""
@@ -11,3 +16,17 @@ CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 def style() -> str:
     """Return the style sheet to put into a page, light and dark."""
     return files("driftloop.runtime").joinpath("page.css").read_text("utf-8")
+
+
+def template(
+    package: str, name: str, **filters: Callable[..., Any]
+) -> "jinja2.Template":
+    """Return a page's template, which escapes what is put into it."""
+    import jinja2  # not every service makes pages
+
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    environment.filters |= filters
+    return environment.from_string(files(package).joinpath(name).read_text("utf-8"))

@@ -1,11 +1,10 @@
 """The model card as one HTML page that stands alone."""
 
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import jinja2
-from driftloop.runtime.pages import style
+from driftloop.runtime.pages import style, template
 from driftloop.trainer.card import charts
 from markupsafe import Markup
 
@@ -75,13 +74,9 @@ def _chart(svg: str) -> Markup:
 
 @cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
-    environment.filters |= {"figure": figure, "chance": chance}
-    text = files("driftloop.trainer.card").joinpath("card.html.j2").read_text("utf-8")
-    return environment.from_string(text)
+    return template(
+        "driftloop.trainer.card", "card.html.j2", figure=figure, chance=chance
+    )
 
 
 def figure(value: Any) -> str:
