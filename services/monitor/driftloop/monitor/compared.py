@@ -79,11 +79,8 @@ def input_stretches(
 
 
 def _kept(turn: Turn, kind: str) -> pa.Table | None:
-    slices = store.newest_slices(
-        turn.deps.session,
-        turn.watch.pipeline,
-        kind,
-        store.kept_rows(kind, turn.spec.monitor.window_rows),
+    slices = store.kept_slices(
+        turn.deps.session, turn.watch.pipeline, kind, turn.spec.monitor.window_rows
     )
     good = [row for row in slices if not row.is_faulty]
     return store.rows_of(good) if good else None

@@ -293,9 +293,7 @@ def _moved_inputs(turn: Turn, kinds: dict[str, Kind]) -> Iterator[Event]:
     window_rows, windows = how.window_rows, windows_of(how)
     kept = [
         row
-        for row in store.newest_slices(
-            session, pipeline, store.INPUTS, store.kept_rows(store.INPUTS, window_rows)
-        )
+        for row in store.kept_slices(session, pipeline, store.INPUTS, window_rows)
         if not row.is_faulty
     ]
     before, slices = _parted(kept, turn.watch, how)
@@ -365,8 +363,10 @@ def _wrong_inputs(
 
 def _missing_labels(turn: Turn, inputs: list[store.Slice]) -> Iterator[Event]:
     """Ask of full windows whether their labels came as they used to."""
+    if turn.watch.reference is None:
+        return
     shares = compared.labelled_shares(turn, inputs)
-    if shares is not None and turn.watch.reference is not None:
+    if shares is not None:
         yield from turn.told(verdicts.labels_missing(turn.watch, shares, turn.spec))
 
 
@@ -471,11 +471,8 @@ def _error(turn: Turn) -> Iterator[Event]:
     )
     is_wrong = any(f.is_weighed and f.kind == "observations" for f in turn.watch.faults)
     if is_wrong:
-        inputs = store.newest_slices(
-            session,
-            spec.name,
-            store.INPUTS,
-            store.kept_rows(store.INPUTS, spec.monitor.window_rows),
+        inputs = store.kept_slices(
+            session, spec.name, store.INPUTS, spec.monitor.window_rows
         )
         store.mark_faulty(session, [row for row in inputs if row.end >= since])
 

@@ -342,6 +342,13 @@ def kept_rows(kind: str, window_rows: int) -> int:
     return max(two, min(COMPARED_WINDOWS * window_rows, MAX_COMPARED_ROWS))
 
 
+def kept_slices(
+    session: Session, pipeline: str, kind: str, window_rows: int
+) -> list[Slice]:
+    """Return all that is kept of a kind, oldest first."""
+    return newest_slices(session, pipeline, kind, kept_rows(kind, window_rows))
+
+
 def forget_slices(session: Session, pipeline: str, window_rows: int) -> None:
     """Drop slices that are behind the windows in use."""
     connection = session.connection()
