@@ -72,6 +72,50 @@ def _shares(column: pa.Array) -> pa.Array:
     return pc.if_else(column.is_valid(), lists, pa.scalar(None, lists.type))
 
 
+def together(slices: Sequence[pa.Table]) -> pa.Table:
+    """Return the answers of several batches, oldest first, with one order of classes.
+
+    Batches differ in it where versions do, or where only some had a candidate beside.
+    """
+    tables, metadata = list(slices), {}
+    for name, key in ((SAID, CLASSES), (RIVAL_SAID, RIVAL_CLASSES)):
+        own = [_named(table, key) for table in tables]
+        order = list(dict.fromkeys(label for names in reversed(own) for label in names))
+        if not order:
+            continue
+        metadata[key] = json.dumps(order).encode()
+        tables = [
+            _in_order(table, name, names, order) if names else table
+            for table, names in zip(tables, own, strict=True)
+        ]
+    bare = [table.replace_schema_metadata(None) for table in tables]
+    found = pa.concat_tables(bare, promote_options="permissive")
+    return found.replace_schema_metadata(metadata or None)
+
+
+def _named(rows: pa.Table, key: bytes) -> list[str]:
+    said = (rows.schema.metadata or {}).get(key)
+    return [str(label) for label in json.loads(said)] if said else []
+
+
+def _in_order(
+    rows: pa.Table, name: str, own: Sequence[str], order: Sequence[str]
+) -> pa.Table:
+    """Return the rows with their lists of shares in another order of classes."""
+    if list(own) == list(order):
+        return rows
+    column = rows[name].combine_chunks()
+    values = numbers(column.flatten()).reshape(-1, len(own))
+    moved = np.zeros((len(values), len(order)))
+    moved[:, [order.index(label) for label in own]] = values
+    is_known = np.asarray(column.is_valid())
+    ends = np.concatenate([[0], np.cumsum(is_known)]).astype(np.int32) * len(order)
+    lists = pa.ListArray.from_arrays(
+        pa.array(ends), pa.array(moved.ravel()), mask=pc.invert(column.is_valid())
+    )
+    return rows.set_column(rows.schema.get_field_index(name), name, lists)
+
+
 def labels(pairs: Sequence[Pair], *, is_number: bool) -> pa.RecordBatch:
     """Return labels that have landed: ids and values."""
     values = [label.number if is_number else label.text for _, label in pairs]
@@ -182,8 +226,7 @@ def _plain(rows: pa.Table) -> pa.Table:
 
 def classes_of(rows: pa.Table) -> tuple[str, ...]:
     """Return the labels in the order of the shares; none for a regression."""
-    said = (rows.schema.metadata or {}).get(CLASSES)
-    return tuple(str(label) for label in json.loads(said)) if said else ()
+    return tuple(_named(rows, CLASSES))
 
 
 def shares_of(rows: pa.Table, classes: Sequence[str]) -> Floats:

@@ -167,7 +167,7 @@ def _close(turn: Turn) -> Iterator[Event]:
     if not slices:  # forgotten: far more rows than a window came at once
         _note(turn, state, scored_rows=0, unanswered=0, seconds=0.0)
         return
-    said = store.rows_of(slices)
+    said = kept.together([store.as_table(one.data) for one in slices])
     version = said[skew.VERSION][-1].as_py()
     inputs = store.newest_slices(
         session, pipeline, store.INPUTS, state.scored_rows + spec.monitor.window_rows
