@@ -19,6 +19,7 @@ from driftloop.contracts.estimates import LabelsAwaited
 from driftloop.contracts.events import AlertRaised, BatchScored, Span
 from driftloop.models.pairing import Pair, as_time
 from driftloop.monitor import metrics, skew, store
+from driftloop.monitor.columns import as_table
 from driftloop.monitor.estimates import awaiting, kept, windows
 from driftloop.monitor.estimates.closing import Closed, estimated
 from driftloop.monitor.estimates.settling import settled
@@ -167,7 +168,7 @@ def _close(turn: Turn) -> Iterator[Event]:
     if not slices:  # forgotten: far more rows than a window came at once
         _note(turn, state, scored_rows=0, unanswered=0, seconds=0.0)
         return
-    said = kept.together([store.as_table(one.data) for one in slices])
+    said = kept.together([as_table(one.data) for one in slices])
     version = said[skew.VERSION][-1].as_py()
     inputs = store.newest_slices(
         session, pipeline, store.INPUTS, state.scored_rows + spec.monitor.window_rows
