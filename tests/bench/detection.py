@@ -65,7 +65,6 @@ class Told:
     rate: float
     alarms: list[list[int] | None]
     first: int = 0
-    row_us: float = 0.0
 
 
 def run() -> Iterator[Figure]:
@@ -133,7 +132,7 @@ def _errors(folder: Path, places: Mapping[str, Path]) -> tuple[list[str], list[F
                 told.append(
                     Told(
                         f"{project} {name}", said["setting"], said["rate"],
-                        said["alarms"], said["from"], said["row_us"],
+                        said["alarms"], said["from"],
                     )
                 )  # fmt: skip
     return _error_table(told, moving), list(_error_figures(told, moving))
@@ -156,12 +155,9 @@ def asked(script: str, python: Path, name: str, folder: Path) -> Any:
 
 def _ours(still: Sequence[made.Stream], moving: Sequence[made.Stream]) -> Told:
     false = [len(_changes(s.wrong)) for s in still]
-    began = time.perf_counter()
     alarms: list[list[int] | None] = [_changes(s.wrong) for s in moving]
-    seconds = time.perf_counter() - began
-    rows = sum(len(s.wrong) for s in moving)
     rate = 10_000 * sum(false) / sum(len(s.wrong) for s in still)
-    return Told("driftloop", "as shipped", rate, alarms, row_us=1e6 * seconds / rows)
+    return Told("driftloop", "as shipped", rate, alarms)
 
 
 def _changes(wrong: made.Wrong) -> list[int]:
@@ -284,7 +280,6 @@ def _error_table(told: Sequence[Told], moving: Sequence[made.Stream]) -> list[st
         "| the same, on these streams before the drift | | "
         + " | ".join(f"{false_rate(one, moving):.3f}" for one in told) + " |",
         "| set to | | " + " | ".join(one.setting for one in told) + " |",
-        "| µs a row | | " + " | ".join(f"{one.row_us:.2g}" for one in told) + " |",
     ]  # fmt: skip
     return lines
 

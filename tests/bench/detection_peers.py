@@ -9,7 +9,6 @@ documentation has it.
 
 import json
 import sys
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -136,7 +135,6 @@ def main(project: str, folder: Path) -> None:
             known = [row[:size] for row in still]
         chosen, rate = calibrated(values, make, ask, known, plan["rate"])
         found: list[list[int] | None] = []
-        seen, spent = 0, time.perf_counter()
         is_hopeless = rate > TOO_MANY * plan["rate"]
         for place, wrong in enumerate(moving):
             last_start = plan["last_starts"][place]
@@ -146,7 +144,6 @@ def main(project: str, folder: Path) -> None:
             skipped = plan["first_start"] - SLOW_BEFORE if name in SLOW else 0
             detector, at = make(chosen), []
             for number, value in enumerate(wrong[skipped:].tolist(), skipped):
-                seen += 1
                 if ask(detector, value):
                     at.append(number)
                     if number >= last_start:
@@ -157,7 +154,6 @@ def main(project: str, folder: Path) -> None:
             "rate": rate,
             "alarms": found,
             "from": plan["first_start"] - SLOW_BEFORE if name in SLOW else 0,
-            "row_us": 1e6 * (time.perf_counter() - spent) / max(seen, 1),
         }
     (folder / f"{project}.json").write_text(json.dumps(told), "utf-8")
 
