@@ -7,6 +7,7 @@ from driftloop.runtime.identity.guard import Guard
 from driftloop.runtime.identity.trail import NotedAnswers
 from driftloop.runtime.metrics import REGISTRY
 from driftloop.runtime.settings import Settings
+from driftloop.runtime.timed import TimedAnswers
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -64,7 +65,7 @@ def _validation_problem(_: Request, error: Any) -> JSONResponse:
 
 
 def http_app(
-    title: str, settings: Settings, health: Health, guard: Guard | None = None
+    service: str, settings: Settings, health: Health, guard: Guard | None = None
 ) -> FastAPI:
     """Return an application with health routes; errors are problem+json (RFC 9457).
 
@@ -76,11 +77,14 @@ def http_app(
     # The chain's spans and the metrics are the project's own; to look for others at
     # each request takes time.
     none: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
-    app = FastAPI(title=title, docs_url="/docs", redoc_url=None, telemetry=none)
+    app = FastAPI(
+        title=f"driftloop {service}", docs_url="/docs", redoc_url=None, telemetry=none
+    )
     app.state.guard = guard or Guard(settings)
     if app.state.guard.trail is not None:
         app.add_middleware(NotedAnswers, trail=app.state.guard.trail)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*settings.allowed_hosts])
+    app.add_middleware(TimedAnswers, service=service)  # the outermost
     app.add_exception_handler(StarletteHTTPException, _http_problem)
     app.add_exception_handler(RequestValidationError, _validation_problem)
     health_routes(app, health)

@@ -270,7 +270,7 @@ class _Process(Generic[S, D]):
             loops.append(self._consume(table.topics, outbox, parts))
         if table.is_known:
             loops.append(self._store_positions)
-        app = http_app(f"driftloop {service.name}", settings, self.health, guard)
+        app = http_app(service.name, settings, self.health, guard)
         for router in parts.routers:
             check_router(router)
             app.include_router(router)
