@@ -48,6 +48,12 @@ CONSUMER_LAG = Gauge(
     "driftloop_consumer_lag", "Messages behind the end of the topics", ["service"]
 )
 
+ARTIFACT_BYTES = Counter(
+    "driftloop_artifact_written_bytes_total",
+    "Bytes that this process wrote to the artifact store; what was there counts not "
+    "again where the store is a folder",
+)
+
 
 def exemplar_of(traceparent: str | None) -> dict[str, str] | None:
     """Return what leads from a measurement to its trace; None: it has none.
@@ -61,6 +67,7 @@ def exemplar_of(traceparent: str | None) -> dict[str, str] | None:
 
 
 __all__ = [
+    "ARTIFACT_BYTES",
     "CONSUMER_LAG",
     "EVENTS_CONSUMED",
     "EVENTS_PRODUCED",
