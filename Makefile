@@ -31,7 +31,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
   --no-header --no-emit-index-url --no-annotate \
   $(foreach d,$(DISTRIBUTIONS),--no-emit-package driftloop-$(notdir $(d)))
 
-.PHONY: help setup setup-broker setup-torch setup-ray setup-mlflow setup-triton setup-prometheus dashboards mlflow-answers protocol demo test fuzz simulate test-gpu chaos lint isolated contracts migration secrets bench up down lock clean
+.PHONY: help setup setup-broker setup-torch setup-ray setup-mlflow setup-triton setup-prometheus dashboards mlflow-answers protocol demo test fuzz simulate test-gpu chaos lint isolated contracts migration secrets bench up traces down lock clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{sub(/:.*/, "", $$1); printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}'
@@ -166,6 +166,9 @@ clean:  ## Remove environments, caches and build results (not .driftloop)
 
 up: setup  ## Start Kafka and all services on this machine
 	$(BIN)/driftloop up
+
+traces: setup  ## Show the traces of all chains in Zipkin; HOME_OF=.driftloop/demo for the demo's
+	$(BIN)/driftloop traces $(if $(HOME_OF),--home $(HOME_OF))
 
 down:  ## Stop them; WIPE=1 also deletes their data
 	$(BIN)/driftloop down $(if $(WIPE),--wipe)
