@@ -105,7 +105,9 @@ test: lint  ## Lint, then every test: unit to end-to-end on a real Kafka
 	$(BIN)/python -m pytest -m ray tests/component
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --durations=30 --durations-min=20 -m "not ray"
 
-chaos: setup-torch  ## A minute of torch, killed a dozen times at random moments
+chaos: setup setup-torch  ## Faults to a running installation, then every invariant; SEEDS=10 FAULTS=24 FIRST=7
+	DRIFTLOOP_CHAOS=1 DRIFTLOOP_CHAOS_SEEDS=$(or $(SEEDS),1) DRIFTLOOP_CHAOS_FAULTS=$(or $(FAULTS),12) \
+	  $(if $(FIRST),DRIFTLOOP_CHAOS_FIRST=$(FIRST)) $(BIN)/python -m pytest tests/chaos -s
 	DRIFTLOOP_CHAOS=1 $(BIN)/python -m pytest tests/component/test_trainer.py -k minute_of_torch -s
 
 fuzz: setup setup-torch  ## Property tests with new examples at random; FUZZ=20 times as many
