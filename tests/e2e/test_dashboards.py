@@ -36,8 +36,8 @@ NOT_USED_BY_THE_DEMO = {
     "Values that no version learned from",
     "Notices of alerts",
     "Late, out of order, revised",
+    "Warnings of checks",
 }
-ROW = {"dataframe_records": [{"hour": 8, "temp": 20.0}]}
 
 
 def panels() -> list[tuple[str, str, str]]:
@@ -54,10 +54,14 @@ def panels() -> list[tuple[str, str, str]]:
 def asked(run: Run, home: Path, prometheus: Prometheus) -> Prometheus:
     """Prometheus after the run, and after some requests for predictions."""
     scorer = stack.status(home)["urls"]["scorer"]
+    spec = run.scenario.spec
+    row = run.scenario.rows.row(0, named=True)
+    asked = {"dataframe_records": [{name: row[name] for name in spec.data.features}]}
     token = {"Authorization": f"Bearer {run.installation.token}"}
     with httpx.Client(base_url=scorer, headers=token) as client:
         for _ in range(20):
-            client.post(f"/pipelines/{run.board.pipeline}/invocations", json=ROW)
+            answer = client.post(f"/pipelines/{spec.name}/invocations", json=asked)
+            assert answer.is_success, answer.text
             time.sleep(0.2)
     time.sleep(4 * SCRAPE_S)
     return prometheus
