@@ -8,6 +8,8 @@ VENV := .venv
 MLFLOW := 3.17.2
 # The client of the Open Inference Protocol that the scorer's tests speak with.
 TRITON := 2.73.0
+# Builders of dashboards: of Grafana 11.6, which 12 takes as well. Its versions have epochs.
+GRAFANA_SDK := 1769699379!11.6.0
 # Test processes side by side, each with a broker of its own; 0: one after the other.
 # More than two cores could keep busy: most tests with a broker wait most of the time.
 WORKERS ?= 3
@@ -29,7 +31,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
   --no-header --no-emit-index-url --no-annotate \
   $(foreach d,$(DISTRIBUTIONS),--no-emit-package driftloop-$(notdir $(d)))
 
-.PHONY: help setup setup-broker setup-torch setup-ray setup-mlflow setup-triton mlflow-answers protocol demo test fuzz simulate test-gpu chaos lint isolated contracts migration secrets bench up down lock clean
+.PHONY: help setup setup-broker setup-torch setup-ray setup-mlflow setup-triton setup-prometheus dashboards mlflow-answers protocol demo test fuzz simulate test-gpu chaos lint isolated contracts migration secrets bench up traces down lock clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{sub(/:.*/, "", $$1); printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}'
@@ -82,6 +84,15 @@ $(VENV)-triton/.setup: requirements-triton.lock | $(BIN)/uv
 
 setup-triton: $(VENV)-triton/.setup  ## Triton's client, for the scorer's tests, in an environment of its own
 
+$(VENV)-prometheus/.setup:
+	@echo "fetching Prometheus (19 MB) into $(VENV)-prometheus: Debian's package, not installed"
+	@mkdir -p $(VENV)-prometheus/{lists,archives}/partial
+	@cd $(VENV)-prometheus && apt='apt-get --quiet=2 -o APT::Sandbox::User=root -o Dir::State::Lists=lists -o Dir::Cache::Archives=archives' && \
+	  $$apt update && $$apt download prometheus && dpkg -x prometheus_*.deb . && rm -rf lists archives *.deb
+	@touch $@
+
+setup-prometheus: $(VENV)-prometheus/.setup  ## Prometheus, for the tests of rules and dashboards; needs apt, no rights
+
 mlflow-answers: setup setup-mlflow  ## Record what MLflow's own server answers (installs it for that)
 	$(BIN)/python -m tests.component.mlflow_answers
 
@@ -90,11 +101,13 @@ demo: setup  ## Two real years through the whole loop; KEEP=1 leaves it running
 
 test: lint  ## Lint, then every test: unit to end-to-end on a real Kafka
 	@$(MAKE) --no-print-directory --jobs 2 isolated setup-torch setup-ray setup-mlflow setup-triton
-	-@$(MAKE) --no-print-directory setup-broker
+	-@$(MAKE) --no-print-directory setup-broker setup-prometheus
 	$(BIN)/python -m pytest -m ray tests/component
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --durations=30 --durations-min=20 -m "not ray"
 
-chaos: setup-torch  ## A minute of torch, killed a dozen times at random moments
+chaos: setup setup-torch  ## Faults to a running installation, then every invariant; SEEDS=10 FAULTS=24 FIRST=7
+	DRIFTLOOP_CHAOS=1 DRIFTLOOP_CHAOS_SEEDS=$(or $(SEEDS),1) DRIFTLOOP_CHAOS_FAULTS=$(or $(FAULTS),12) \
+	  $(if $(FIRST),DRIFTLOOP_CHAOS_FIRST=$(FIRST)) $(BIN)/python -m pytest tests/chaos -s
 	DRIFTLOOP_CHAOS=1 $(BIN)/python -m pytest tests/component/test_trainer.py -k minute_of_torch -s
 
 fuzz: setup setup-torch  ## Property tests with new examples at random; FUZZ=20 times as many
@@ -124,6 +137,11 @@ protocol: setup  ## Write the messages of the Open Inference Protocol anew from 
 	cd services/scorer && ../../$(BIN)/uv run --quiet --no-project --with grpcio-tools==1.85.1 \
 	  python -m grpc_tools.protoc -I . --python_out=. driftloop/scorer/open_inference/open_inference.proto
 
+dashboards: setup  ## Write dashboards, rules of the objectives and docs/metrics.md anew
+	$(BIN)/uv run --quiet --no-project --with 'grafana-foundation-sdk==$(GRAFANA_SDK)' python infra/grafana/write.py
+	$(BIN)/python infra/prometheus/write_slos.py
+	$(BIN)/python infra/prometheus/write_metrics_page.py
+
 bench: setup  ## Measure; PART=chain for one part
 	$(BIN)/python -m tests.bench $(PART)
 
@@ -146,10 +164,13 @@ lock: $(BIN)/uv  ## Compile the locks anew (no addresses in them)
 	printf '%s\n' 'tritonclient[http,grpc]==$(TRITON)' | $(COMPILE) - -o requirements-triton.lock
 
 clean:  ## Remove environments, caches and build results (not .driftloop)
-	rm -rf $(VENV) $(VENV)-mlflow $(VENV)-triton build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-mlflow $(VENV)-triton $(VENV)-prometheus build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 up: setup  ## Start Kafka and all services on this machine
 	$(BIN)/driftloop up
+
+traces: setup  ## Show the traces of all chains in Zipkin; HOME_OF=.driftloop/demo for the demo's
+	$(BIN)/driftloop traces $(if $(HOME_OF),--home $(HOME_OF))
 
 down:  ## Stop them; WIPE=1 also deletes their data
 	$(BIN)/driftloop down $(if $(WIPE),--wipe)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from driftloop.contracts.audit import Entry
 from driftloop.contracts.base import Event
 from driftloop.contracts.topics import BY_NAME, dead_letter_topic
+from driftloop.models.signing import TrustedKeys
 from driftloop.registry import tables
 from driftloop.registry.audit import all_entries
 from driftloop.registry.ledger import Ledger
@@ -19,7 +20,7 @@ from driftloop.runtime.errors import Reject, Retry
 from driftloop.runtime.transport import Message
 from sqlmodel import Session
 
-from tests.simulation.kinds import unsent
+from tests.simulation.kinds import TRUSTED, unsent
 from tests.simulation.store import SimulatedStore
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class History:
     serves : what each replica of the scorer answers with.
     is_quiet : whether it came to rest.
     bugs : processes that an unexpected error has ended.
+    trusted : the keys whose packages count.
     """
 
     scenario: Scenario
@@ -70,6 +72,7 @@ class History:
     is_quiet: bool
     bugs: tuple[str, ...]
     told: tuple[str, ...]
+    trusted: TrustedKeys = TRUSTED
 
     def of(self, kind: type[E]) -> tuple[E, ...]:
         """Return the events of a kind, each id once."""

@@ -49,7 +49,6 @@ from driftloop.runtime.errors import Reject, Retry
 from driftloop.runtime.transport import Message
 
 from tests.simulation.history import History
-from tests.simulation.kinds import TRUSTED
 
 Check = Callable[[History], Iterator[str]]
 MOVES = {
@@ -419,7 +418,7 @@ def _rolled_out(history: History) -> set[int]:
 def artifacts_are_whole(history: History) -> Iterator[str]:
     for event in history.of(ModelRegistered):
         try:
-            package = read_package(event.package, history.store, TRUSTED)
+            package = read_package(event.package, history.store, history.trusted)
         except (PackageRefused, Reject, Retry) as error:
             yield f"the package of version {event.version} cannot be fetched: {error}"
             continue

@@ -139,6 +139,12 @@ def status(home: Home = HOME, as_json: Json = False) -> None:
         stack.show(report, _console())
 
 
+@app.command(rich_help_panel="Local stack")
+def traces(home: Home = HOME) -> None:
+    """Show the traces of all chains in Zipkin, those of the past as well."""
+    stack.traces(home, _console())
+
+
 app.command(rich_help_panel="Local stack")(rebuild)
 
 

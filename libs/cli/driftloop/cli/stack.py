@@ -1,11 +1,15 @@
 """The local stack, as the command line shows it."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import driftloop.local.stack as local_stack
 from driftloop.cli.options import plain_table
+from driftloop.local.zipkin import Zipkin
+from driftloop.local.zipkin import show as show_traces
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -123,3 +127,26 @@ def status_table(report: dict[str, Any]) -> Table:
             Text(str(restarts), style="yellow" if restarts else ""),
         )
     return table
+
+
+def traces(home: Path, console: Console) -> None:
+    """Show the home's traces in Zipkin until Ctrl-C.
+
+    Raises
+    ------
+    StackError
+        When there are none, or Zipkin does not come up.
+    """
+    console.print("starting Zipkin (131 MB to fetch, the first time)", style="dim")
+    told = 0
+
+    def say(zipkin: Zipkin, count: int) -> None:
+        nonlocal told
+        if told == 0:
+            console.print(f"traces: {zipkin.url}/zipkin/   Ctrl-C ends it")
+        if count != told:
+            console.print(f"{count:,} spans", style="dim")
+        told = count or told
+
+    with suppress(KeyboardInterrupt):
+        show_traces(home, Event(), say)

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from driftloop.contracts.events import BlobRef
 from driftloop.runtime.errors import Reject, Retry
+from driftloop.runtime.metrics import ARTIFACT_BYTES
 from driftloop.runtime.settings import Settings
 from driftloop.runtime.telemetry import log
 
@@ -176,6 +177,7 @@ class FolderStore:
             Path(file.name).replace(path)
         except OSError as error:
             raise Retry(f"artifact store: {error}") from error
+        ARTIFACT_BYTES.inc(ref.size_bytes)
         return ref
 
     def parts(self, uri: str, sha256: str) -> Iterator[bytes]:
@@ -271,6 +273,7 @@ class S3Store:
         name = self._prefix + _name_of(ref.uri, ref.sha256)
         with s3_faults():
             self._client.put_object(self._bucket, name, data, ref.size_bytes)
+        ARTIFACT_BYTES.inc(ref.size_bytes)
         return ref
 
     def parts(self, uri: str, sha256: str) -> Iterator[bytes]:

@@ -5,8 +5,11 @@ from typing import Any
 
 from driftloop.runtime.identity.guard import Guard
 from driftloop.runtime.identity.trail import NotedAnswers
+from driftloop.runtime.limiting import Allowances, LimitedCallers
 from driftloop.runtime.metrics import REGISTRY
+from driftloop.runtime.problems import problem
 from driftloop.runtime.settings import Settings
+from driftloop.runtime.timed import OF_THE_PROCESS, TimedAnswers
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -40,15 +43,6 @@ def health_routes(app: FastAPI, health: Health) -> None:
         return Response(encode(REGISTRY), media_type=content_type)
 
 
-def problem(status: int, title: str, **more: Any) -> JSONResponse:
-    """Return an error answer as problem+json (RFC 9457)."""
-    return JSONResponse(
-        {"type": "about:blank", "status": status, "title": title, **more},
-        status_code=status,
-        media_type="application/problem+json",
-    )
-
-
 def _http_problem(_: Request, error: Any) -> JSONResponse:
     response = problem(error.status_code, str(error.detail))
     response.headers.update(error.headers or {})
@@ -64,7 +58,7 @@ def _validation_problem(_: Request, error: Any) -> JSONResponse:
 
 
 def http_app(
-    title: str, settings: Settings, health: Health, guard: Guard | None = None
+    service: str, settings: Settings, health: Health, guard: Guard | None = None
 ) -> FastAPI:
     """Return an application with health routes; errors are problem+json (RFC 9457).
 
@@ -76,11 +70,18 @@ def http_app(
     # The chain's spans and the metrics are the project's own; to look for others at
     # each request takes time.
     none: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
-    app = FastAPI(title=title, docs_url="/docs", redoc_url=None, telemetry=none)
+    app = FastAPI(
+        title=f"driftloop {service}", docs_url="/docs", redoc_url=None, telemetry=none
+    )
     app.state.guard = guard or Guard(settings)
     if app.state.guard.trail is not None:
         app.add_middleware(NotedAnswers, trail=app.state.guard.trail)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*settings.allowed_hosts])
+    if settings.requests_per_second is not None:
+        rate, burst = settings.requests_per_second, settings.requests_at_once
+        allowances = Allowances(rate, burst)
+        app.add_middleware(LimitedCallers, allowances=allowances, free=OF_THE_PROCESS)
+    app.add_middleware(TimedAnswers, service=service)  # the outermost
     app.add_exception_handler(StarletteHTTPException, _http_problem)
     app.add_exception_handler(RequestValidationError, _validation_problem)
     health_routes(app, health)

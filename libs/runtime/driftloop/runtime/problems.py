@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 
@@ -21,6 +22,15 @@ class Problem(BaseModel):
     title: str
     errors: list[Fault] = []
     error_count: int | None = None
+
+
+def problem(status: int, title: str, **more: Any) -> JSONResponse:
+    """Return an error answer as problem+json (RFC 9457)."""
+    return JSONResponse(
+        {"type": "about:blank", "status": status, "title": title, **more},
+        status_code=status,
+        media_type="application/problem+json",
+    )
 
 
 def refusals(why: dict[int, str]) -> dict[int | str, dict[str, Any]]:

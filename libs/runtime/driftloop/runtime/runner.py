@@ -205,7 +205,7 @@ class Runner(Generic[D]):
             # DataError: the message holds what the database cannot, such as a NUL.
             self._set_aside(messages, error)
         metrics.HANDLER_DURATION.labels(self._service, topic).observe(
-            time.perf_counter() - started
+            time.perf_counter() - started, metrics.exemplar_of(_trace_of(messages[0]))
         )
 
     def _not_done(self, session: Session, messages: list[Message]) -> list[Message]:
@@ -226,7 +226,8 @@ class Runner(Generic[D]):
         event = decode(message, self._store)
         meta = event.meta
         metrics.EVENT_AGE.labels(self._service, message.topic).observe(
-            max(0.0, time.time() - meta.time.timestamp())
+            max(0.0, time.time() - meta.time.timestamp()),
+            metrics.exemplar_of(meta.chain.traceparent),
         )
         with processing_span(self._tracer, self._service, meta) as span:
             if not database.remember(session.connection(), meta.source, meta.id):
@@ -319,6 +320,11 @@ class Runner(Generic[D]):
 
     def _count(self, topic: str, outcome: str, number: int = 1) -> None:
         metrics.EVENTS_CONSUMED.labels(self._service, topic, outcome).inc(number)
+
+
+def _trace_of(message: Message) -> str | None:
+    found = (value for name, value in message.headers if name == "traceparent")
+    return next(found, b"").decode("latin-1") or None
 
 
 def _origin_of(message: Message) -> Meta:

@@ -35,6 +35,7 @@ from driftloop.runtime.identity.guard import Guard
 from driftloop.runtime.identity.routing import GuardedRouter, check_router
 from driftloop.runtime.identity.trail import Trail
 from driftloop.runtime.outbox import OutboxRelay, Stopping
+from driftloop.runtime.production import refuse_unsafe
 from driftloop.runtime.runner import Runner
 from driftloop.runtime.settings import Settings, load_settings
 from driftloop.runtime.state import StateView
@@ -129,6 +130,7 @@ class Service(Generic[S, D]):
 def run_service(service: Service[S, D]) -> None:
     """Run until SIGTERM or SIGINT; exit 1 on a bug, 3 by the watchdog."""
     settings = load_settings(service.settings, service.name)
+    refuse_unsafe(settings)
     start_logging(service.name, settings)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(_Process(service, settings).run())
@@ -162,7 +164,7 @@ class _Process(Generic[S, D]):
             app, threads, servers, shared = self._start(stack)
             sock = _listen(self._settings)
             host, port = sock.getsockname()[:2]
-            server = _server(app)
+            server = _server(app, self._settings)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._stop, server)
@@ -171,7 +173,8 @@ class _Process(Generic[S, D]):
                     protocol: await opened.enter_async_context(one)
                     for protocol, one in servers.items()
                 }
-                logger.info("started", http=f"http://{host}:{port}", **others)
+                scheme = "https" if self._settings.http_tls_key else "http"
+                logger.info("started", http=f"{scheme}://{host}:{port}", **others)
                 watcher = asyncio.create_task(self._end_with_failure(server))
                 others_too = asyncio.create_task(self._serve_shared(app, shared))
                 await server.serve(sockets=[sock])
@@ -190,7 +193,8 @@ class _Process(Generic[S, D]):
             if self._stopping.is_set():
                 return
             await asyncio.sleep(SHARED_POLL_S)
-        server = _server(app, lifespan="off")  # the process's own has begun it
+        # The process's own has begun the lifespan.
+        server = _server(app, self._settings, lifespan="off")
         serving = asyncio.create_task(server.serve(sockets=[shared]))
         while not self._stopping.is_set():
             if serving.done():
@@ -270,7 +274,7 @@ class _Process(Generic[S, D]):
             loops.append(self._consume(table.topics, outbox, parts))
         if table.is_known:
             loops.append(self._store_positions)
-        app = http_app(f"driftloop {service.name}", settings, self.health, guard)
+        app = http_app(service.name, settings, self.health, guard)
         for router in parts.routers:
             check_router(router)
             app.include_router(router)
@@ -416,10 +420,18 @@ def _listen(settings: Settings) -> socket.socket:
     return sock
 
 
-def _server(app: FastAPI, lifespan: Literal["auto", "off"] = "auto") -> "_Server":
+def _server(
+    app: FastAPI, settings: Settings, lifespan: Literal["auto", "off"] = "auto"
+) -> "_Server":
     return _Server(
         uvicorn.Config(
-            app, log_config=None, access_log=False, workers=1, lifespan=lifespan
+            app,
+            log_config=None,
+            access_log=False,
+            workers=1,
+            lifespan=lifespan,
+            ssl_certfile=settings.http_tls_certificate,
+            ssl_keyfile=settings.http_tls_key,
         )
     )
 

@@ -8,11 +8,18 @@ import ipaddress
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from driftloop.contracts.roles import Rights
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -60,7 +67,7 @@ class Oidc(BaseModel):
     @field_validator("jwks")
     @classmethod
     def _is_safe(cls, value: str) -> str:
-        if value.startswith("http://") and not _is_loopback(value):
+        if value.startswith("http://") and not is_loopback(value):
             raise ValueError(
                 "keys over http:// can be exchanged on their way: use https://, or a "
                 "file"
@@ -75,7 +82,8 @@ class Oidc(BaseModel):
         return value
 
 
-def _is_loopback(url: str) -> bool:
+def is_loopback(url: str) -> bool:
+    """Whether an address is of this machine only."""
     host = urlsplit(url).hostname or ""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
@@ -111,8 +119,25 @@ class Settings(BaseSettings):
     s3_access_key: SecretStr | None = None
     s3_secret_key: SecretStr | None = None
     s3_region: str = "us-east-1"
+    mode: Literal["local", "production"] = Field(
+        default="local",
+        description="production: refuse to start with settings that are safe on one "
+        "person's machine only",
+    )
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=0, ge=0, le=65535, description="0: a free one")
+    http_tls_certificate: Path | None = Field(
+        default=None, description="PEM with the chain; the interfaces speak TLS then"
+    )
+    http_tls_key: Path | None = Field(default=None, description="its key, PEM")
+    requests_per_second: float | None = Field(
+        default=None,
+        gt=0,
+        description="that one caller may make at the HTTP interface; more: 429",
+    )
+    requests_at_once: int = Field(
+        default=100, ge=1, description="that a caller may make beyond that in a burst"
+    )
     allowed_hosts: list[str] = Field(
         default=["127.0.0.1", "localhost", "[::1]"],
         description="Host headers that are answered (DNS rebinding)",
@@ -142,6 +167,25 @@ class Settings(BaseSettings):
     retry_limit_seconds: float = Field(
         default=600, gt=0, description="a passing fault longer than this: dead letter"
     )
+
+    @model_validator(mode="after")
+    def _has_both(self) -> Self:
+        both = {
+            "HTTP_TLS_CERTIFICATE": self.http_tls_certificate,
+            "HTTP_TLS_KEY": self.http_tls_key,
+        }
+        if None in both.values() and any(both.values()):
+            raise ValueError(f"set both of {' and '.join(both)}, or none")
+        for name, path in both.items():
+            if path is not None and not path.is_file():
+                raise ValueError(f"{name}: {path} is no file")
+        return self
+
+    @property
+    def tls(self) -> tuple[Path, Path] | None:
+        """Certificate and key of the interfaces, where they speak TLS."""
+        both = self.http_tls_certificate, self.http_tls_key
+        return (both[0], both[1]) if both[0] and both[1] else None
 
     @property
     def part(self) -> str:

@@ -7,9 +7,11 @@ from functools import partial
 from driftloop.console.access import Access, SecurityHeaders
 from driftloop.console.api import STATIC, page_router
 from driftloop.console.handlers import HANDLERS
+from driftloop.console.measured import LogCollector
 from driftloop.console.reading import Reader
 from driftloop.console.settings import ConsoleSettings
 from driftloop.runtime.handlers import Deps
+from driftloop.runtime.metrics import REGISTRY
 from driftloop.runtime.service import Parts, Runtime, Service
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
@@ -26,6 +28,8 @@ def build(runtime: Runtime[ConsoleSettings]) -> Iterator[Parts[Deps]]:
     settings = runtime.settings
     reader = Reader(settings.broker, settings.kafka_config, runtime.store)
     router = page_router(Access(settings), reader, settings, runtime.stopping)
+    collector = LogCollector(reader.tell, lambda: reader.is_complete)
+    REGISTRY.register(collector)
     yield Parts(
         Deps(session=runtime.session, pipelines=runtime.pipelines),
         routers=[router],
@@ -33,6 +37,7 @@ def build(runtime: Runtime[ConsoleSettings]) -> Iterator[Parts[Deps]]:
         ready={"log_read": lambda: reader.is_complete},
         mount=mount,
     )
+    REGISTRY.unregister(collector)
 
 
 SERVICE = Service(

@@ -70,6 +70,7 @@ class Board:
             is_productions = getattr(event, "environment", PRODUCTION) == PRODUCTION
             rows = event.row_count if is_productions else 0
         self.count(event.pipeline, event.topic(), rows)
+        found.tally.take(event)
         if type(event) in DECISIONS:
             found.decisions[event.meta.id] = (self.revision, event)
             _trim(found.decisions, MAX_DECISIONS)

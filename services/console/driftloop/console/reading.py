@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from driftloop.console.core import Board, DeadLetter
+from driftloop.console.measured import Families
+from driftloop.console.story import DECISIONS
 from driftloop.contracts.base import Event
 from driftloop.contracts.topics import (
     BESIDE_THE_CHAIN,
@@ -25,6 +27,7 @@ FOLLOWED_TOPICS = [t for t in (*BY_NAME, *LETTER_TOPICS) if t not in BESIDE_THE_
 FETCHED_TOPICS = frozenset({"batch-rejected"})
 """Of rows that are in the artifact store only these are fetched: what was found in them
 is told in the object, and they are few. Of others the record is counted."""
+STORY_TOPICS = frozenset(event.topic() for event in DECISIONS)
 STOP_POLL_S = 0.1
 
 
@@ -62,6 +65,13 @@ class Reader:
         """Return what the board has beyond a revision."""
         with self.lock:
             return self.board.since(revision)
+
+    def tell(self, families: Families) -> None:
+        """Add what is counted of each pipeline."""
+        with self.lock:
+            for name, found in sorted(self.board.pipelines.items()):
+                story = {t: n for t, n in found.counts.items() if t in STORY_TOPICS}
+                families.tell(name, found.tally, story)
 
     def read_at(self, topic: str, partition: int, offset: int) -> Event | None:
         """Return the event at a position; None when the log does not hold it."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from driftloop.console.datasets import Versions
+from driftloop.console.measured import Tally
 from driftloop.console.quality import Quality
 from driftloop.contracts import alerts as a
 from driftloop.contracts import events as e
@@ -90,6 +91,7 @@ class Pipeline:
     progress: dict[str, e.TrainingProgressed] = field(default_factory=dict)
     spans: list[tuple[datetime, datetime, float]] = field(default_factory=list)
     recent: dict[str, None] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
     revision: int = 0
     """Of the last change of anything but counts, points and what is of the data."""
 

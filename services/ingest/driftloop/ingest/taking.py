@@ -38,7 +38,7 @@ from driftloop.ingest.records import records_of, rewritten
 from driftloop.ingest.settings import IngestSettings
 from driftloop.runtime.envelope import STRUCTURED_TYPE, Attributes, attributes_of
 from driftloop.runtime.errors import Reject
-from driftloop.runtime.http import problem
+from driftloop.runtime.problems import problem
 from driftloop.runtime.state import StateView
 from driftloop.runtime.transport import Message, Publisher, PublishError, Record
 from fastapi import HTTPException, Request, Response

@@ -313,6 +313,9 @@ def _moved_inputs(turn: Turn, kinds: dict[str, Kind]) -> Iterator[Event]:
         return
     alpha = windows.alpha_a_look(how.feature_alpha)
     found = movements(sample, store.rows_of(slices), kinds, alpha, how.feature_tests)
+    for one in found:
+        labels = (pipeline, one.column, one.detector)
+        metrics.FEATURE_DRIFT.labels(*labels).set(one.effect / one.least_effect)
     span = Span(start=slices[0].start, end=slices[-1].end)
     yield from turn.told(core.judge_inputs(turn.watch, found, span, turn.spec))
 

@@ -30,6 +30,12 @@ WANTED_LABELS = Counter(
 OPEN_FAULTS = Gauge(
     "driftloop_monitor_open_faults", "Columns whose values are wrong now", ["pipeline"]
 )
+FEATURE_DRIFT = Gauge(
+    "driftloop_monitor_feature_drift_ratio",
+    "How far a column's newest window is from its reference, over the least distance "
+    "that counts as large: from 1 on it has moved, if that is no chance",
+    ["pipeline", "feature", "detector"],
+)
 ESTIMATE = Gauge(
     "driftloop_monitor_estimate",
     "Performance of the newest window, estimated before its labels are there",

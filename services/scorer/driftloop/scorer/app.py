@@ -153,6 +153,7 @@ def build(runtime: Runtime[ScorerSettings]) -> Iterator[Parts[ScorerDeps]]:
                 settings.grpc_port,
                 settings.max_body_bytes,
                 is_shared=settings.shared_fd is not None,
+                tls=settings.tls,
             )
         },
         shared=_shared(settings.shared_fd),

@@ -6,7 +6,6 @@ from typing import Any
 from driftloop.contracts.roles import Action
 from driftloop.registry.mlflow.call import DEFAULT_USER
 from driftloop.registry.mlflow.errors import Refusal
-from driftloop.runtime.http import problem
 from driftloop.runtime.identity.guard import credential_in
 from driftloop.runtime.identity.routing import (
     GuardedRoute,
@@ -14,6 +13,7 @@ from driftloop.runtime.identity.routing import (
     authorise,
     who_in,
 )
+from driftloop.runtime.problems import problem
 from fastapi import HTTPException, Request, Response
 
 READING = frozenset(

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -139,12 +140,14 @@ async def grpc_server(
     max_bytes: int,
     *,
     is_shared: bool = False,
+    tls: tuple[Path, Path] | None = None,
 ) -> AsyncIterator[str]:
     """Serve the protocol; the value is ``host:port``.
 
     Parameters
     ----------
     is_shared : other processes may serve at the same port.
+    tls : certificate and key (PEM); None: without TLS.
 
     Raises
     ------
@@ -177,7 +180,12 @@ async def grpc_server(
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(SERVICE, handlers),)
     )
-    bound = server.add_insecure_port(f"{host}:{port}")
+    if tls is None:
+        bound = server.add_insecure_port(f"{host}:{port}")
+    else:
+        certificate, key = (file.read_bytes() for file in tls)
+        credentials = grpc.ssl_server_credentials([(key, certificate)])
+        bound = server.add_secure_port(f"{host}:{port}", credentials)
     await server.start()
     try:
         yield f"{host}:{bound}"
