@@ -220,9 +220,7 @@ def is_untrue(
     return float(np.clip((stayed - STAYED[0]) / (STAYED[1] - STAYED[0]), 0, 1))
 
 
-def unexplained(
-    before: Stretch, now: Stretch, leave_out: set[str]
-) -> dict[str, float]:
+def unexplained(before: Stretch, now: Stretch, leave_out: set[str]) -> dict[str, float]:
     """Return how far each amount left what the other columns say of it.
 
     In interquartile ranges of the column, seen from the rows just before, and beyond
