@@ -2,7 +2,8 @@
 
 The default detectors over a stream in windows: KS and PSI of each column, one
 multivariate test, the error's own. Peers do the same test on the same rows, in the same
-run; those that do not live with us, in an environment of their own.
+run; those that do not live with us, in an environment of their own. Beside the
+detectors alone, the monitor's whole handlers, with all that they store.
 """
 
 import resource
@@ -22,7 +23,7 @@ from driftloop.detection.together import Together
 from driftloop.monitor.feature_drift import movements
 from scipy import stats
 
-from tests.bench import detection
+from tests.bench import detection, monitored
 from tests.bench.figures import Figure
 from tests.bench.throw_away import environment
 
@@ -32,6 +33,9 @@ BATCH_ROWS = 2000
 STREAM_BATCHES = 200
 LONG_ROWS = 10_000_000
 PEER_ROWS = 20_000
+HANDLED_ROWS = 80_000
+BIKE_COPIES, DAY_ROWS = 5, 24
+SEED = 20261127
 REPEATS = 30
 WRONG = 0.13
 ALPHA = 0.001
@@ -71,12 +75,13 @@ class Watching:
 
 def run() -> Iterator[Figure]:
     """Measure the part."""
-    draw = np.random.default_rng(20261127)
+    draw = np.random.default_rng(SEED)
     reference = draw.standard_normal((REFERENCE_ROWS, COLUMNS))
     batches = [draw.standard_normal((BATCH_ROWS, COLUMNS)) for _ in range(20)]
     wrong = [draw.random(BATCH_ROWS) < WRONG for _ in range(20)]
     yield from _reports(reference, batches[0])
     yield from _stream(reference, batches, wrong)
+    yield from _messages()
     yield from _memory(reference, batches, wrong)
 
 
@@ -196,6 +201,22 @@ def _stream(
         adwin.update(value)
     peer = 20 * BATCH_ROWS / (time.process_time() - began)
     yield Figure(PART, "the error alone", "rows/CPU-s", mine, "river's ADWIN", peer)
+
+
+def _messages() -> Iterator[Figure]:
+    """Let the whole handlers take rows and the answers to them, message by message."""
+    wide = monitored.wide(COLUMNS, HANDLED_ROWS, WINDOW_ROWS, SEED)
+    bikes = monitored.bikes(BIKE_COPIES)
+    for served, what, message_rows in (
+        (wide, f"{COLUMNS} columns, each message a window", BATCH_ROWS),
+        (bikes, f"bike-demand {BIKE_COPIES} times over", BATCH_ROWS),
+        (monitored.bikes(1), "bike-demand once", DAY_ROWS),
+    ):
+        with tempfile.TemporaryDirectory(prefix="driftloop-bench-") as folder:
+            rows, seconds = monitored.handled(served, message_rows, Path(folder))
+        label = f"handlers, {what}, messages of {message_rows:,}"
+        yield Figure(PART, label, "rows/CPU-s", rows / seconds)
+        yield Figure(PART, label, "CPU ms", 1e3 * seconds * message_rows / rows)
 
 
 def _memory(

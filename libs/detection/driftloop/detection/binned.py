@@ -160,7 +160,8 @@ class Binned:
         low, scale, starts, table = self._tables
         cells = matrix - low
         cells *= scale
-        np.clip(cells, 0.0, CELLS + 1.0, out=cells)
+        np.maximum(cells, 0.0, out=cells)
+        np.minimum(cells, CELLS + 1.0, out=cells)
         cells += starts
         found = np.bincount(
             table[cells.astype(np.intp)].ravel(), minlength=size * len(low)

@@ -197,10 +197,12 @@ def _stepped(
     if_wrong = np.log(changed / state.share)
     if_right = np.log((1 - changed) / (1 - state.share))
     counts = np.cumsum(rows)
-    numbers = np.arange(1, len(rows) + 1)
-    sums = np.outer(if_wrong - if_right, counts) + np.outer(if_right, numbers)
+    numbers = np.arange(1.0, len(rows) + 1)
+    sums = np.outer(if_wrong - if_right, counts.astype(np.float64))
+    sums += np.outer(if_right, numbers)
     last, statistic = len(rows) - 1, -math.inf
-    if is_used.any() and most(state.evidence, sums)[is_used].max() >= threshold:
+    highest = most(state.evidence, sums[:, _turns(rows)], len(rows))
+    if mixed(highest[:, None], is_used, len(RISES))[0] >= threshold:
         totals = mixed(log_ratios(state.evidence, sums), is_used, len(RISES))
         above = np.flatnonzero(totals >= threshold)
         if len(above):
@@ -237,6 +239,14 @@ def _stepped(
     )
     anew = Watched.since(held_rows, held_wrongs, state.run_length)
     return replace(anew, seen=state.seen), end, change
+
+
+def _turns(rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    """Return the places of wrong answers, those before them, the first and the last."""
+    is_turn = rows.copy()
+    is_turn[:-1] |= rows[1:]
+    is_turn[[0, -1]] = True
+    return np.flatnonzero(is_turn)
 
 
 def _share_before(state: Watched, rise: int) -> float:

@@ -7,7 +7,7 @@ when there were enough rows to find a large effect. Else there is *not enough da
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -67,9 +67,12 @@ def judged(found: Sequence[Comparison], alpha: float) -> list[Comparison]:
     """
     p_values = false_discovery([c.p_value for c in found])
     return [
-        replace(c, p_value=float(p), verdict=_verdict(c, float(p), alpha))
-        for c, p in zip(found, p_values, strict=True)
-    ]
+        Comparison(
+            c.signal, c.test, c.statistic, c.effect, p, c.row_count, c.least_effect,
+            c.needed_rows, _verdict(c, p, alpha), c.columns,
+        )
+        for c, p in zip(found, p_values.tolist(), strict=True)
+    ]  # fmt: skip
 
 
 def _verdict(found: Comparison, p_value: float, alpha: float) -> Verdict:

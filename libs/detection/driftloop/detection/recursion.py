@@ -81,26 +81,32 @@ def log_ratios(evidence: Evidence, sums: Floats) -> Floats:
     return found
 
 
-def most(evidence: Evidence, sums: Floats) -> Floats:
+def most(evidence: Evidence, turns: Floats, rows: int) -> Floats:
     """Return what no row's logarithm exceeds, for each change, at less cost.
 
     The sum of the recursion has one term a row: none is more than the greatest climb.
+
+    Parameters
+    ----------
+    turns : (n_changes, n_turns) those of ``rows`` running sums at which they may turn,
+        with the first and the last: between them all lies no higher climb.
     """
-    rows = sums.shape[1]
-    lowest = np.minimum(np.minimum.accumulate(sums, axis=1), 0.0)
-    climb = np.maximum(sums[:, 0], 0.0)
-    if rows > 1:
-        climb = np.maximum(climb, (sums[:, 1:] - lowest[:, :-1]).max(axis=1))
-    begun = np.array(evidence.log_ratios) + sums.max(axis=1)
+    lowest = np.minimum(np.minimum.accumulate(turns, axis=1), 0.0)
+    climb = np.maximum(turns[:, 0], 0.0)
+    if turns.shape[1] > 1:
+        climb = np.maximum(climb, (turns[:, 1:] - lowest[:, :-1]).max(axis=1))
+    begun = np.array(evidence.log_ratios) + turns.max(axis=1)
     return np.asarray(np.logaddexp(begun, math.log(rows) + climb))
 
 
 def last_log_ratio(evidence: Evidence, sums: Floats) -> Floats:
     """Return the recursion's logarithm after the last row alone."""
     last = sums[:, -1]
-    terms = np.minimum(last[:, None] - sums[:, :-1], MAX_EXPONENT)
+    terms = last[:, None] - sums[:, :-1]
+    np.minimum(terms, MAX_EXPONENT, out=terms)
+    np.exp(terms, out=terms)
     both = np.minimum([last, last + np.array(evidence.log_ratios)], MAX_EXPONENT)
-    total = np.exp(terms).sum(axis=1) + np.exp(both).sum(axis=0)
+    total = terms.sum(axis=1) + np.exp(both).sum(axis=0)
     return np.asarray(np.log(np.maximum(total, np.finfo(np.float64).tiny)))
 
 

@@ -125,9 +125,9 @@ class Together:
             return None
         features = _features(window, self.frequencies)
         apart = features.mean(axis=0, dtype=np.float64) - self.mean
-        centered = features - features.mean(axis=0)
+        features -= features.mean(axis=0)
         # Pooled, as under equality: a window's own covariance alone is of too few rows.
-        own = (centered.T @ centered).astype(np.float64)
+        own = (features.T @ features).astype(np.float64)
         both = own + (self.rows - 1) * self.covariance
         noise = both / (rows + self.rows - 2) * (1 / rows + 1 / self.rows)
         noise[np.diag_indices_from(noise)] += (
@@ -233,7 +233,9 @@ class Together:
 
 
 def _standardised(matrix: Floats, center: Floats, scale: Floats) -> Singles:
-    found = ((np.asarray(matrix) - center) / scale).astype(np.float32)
+    apart: Floats = np.asarray(matrix) - center
+    apart /= scale
+    found = apart.astype(np.float32)
     np.clip(found, -CLIPPED, CLIPPED, out=found)
     if not math.isfinite(float(found.sum())):
         np.nan_to_num(found, copy=False, nan=0.0)
@@ -251,7 +253,10 @@ def _width(sample: Singles, draw: np.random.Generator) -> float:
 
 def _features(sample: Singles, frequencies: Singles) -> Singles:
     angles = sample @ frequencies
-    found: Singles = np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+    size = angles.shape[1]
+    found: Singles = np.empty((len(angles), 2 * size), dtype=angles.dtype)
+    np.cos(angles, out=found[:, :size])
+    np.sin(angles, out=found[:, size:])
     return found
 
 

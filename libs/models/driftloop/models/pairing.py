@@ -176,10 +176,15 @@ def labelled(pairs: Sequence[Pair], metric: str) -> list[Labelled]:
     """Return the pairs by the versions that answered, in order of event time."""
 
     def versions(pair: Pair) -> tuple[int, int]:
-        return pair[0].champion_version, pair[0].candidate_version or 0
+        said = pair[0]
+        return said.champion_version, said.candidate_version or 0
 
     def place(pair: Pair) -> tuple[int, int, int, str]:
-        return *versions(pair), pair[0].time_us, pair[0].row_id
+        said = pair[0]
+        return (
+            said.champion_version, said.candidate_version or 0, said.time_us,
+            said.row_id,
+        )  # fmt: skip
 
     found = []
     for (champion, candidate), group in groupby(sorted(pairs, key=place), key=versions):
@@ -189,15 +194,16 @@ def labelled(pairs: Sequence[Pair], metric: str) -> list[Labelled]:
                 champion_version=champion,
                 candidate_version=candidate or None,
                 times_us=np.array([said.time_us for said, _ in rows], dtype=np.int64),
-                champion=_losses(rows, "champion", metric),
-                candidate=_losses(rows, "candidate", metric) if candidate else None,
-                targets=[_target(label) for _, label in rows],
+                champion=losses_of(rows, "champion", metric),
+                candidate=losses_of(rows, "candidate", metric) if candidate else None,
+                targets=[target_of(label) for _, label in rows],
             )
         )
     return sorted(found, key=lambda group: int(group.times_us[0]))
 
 
-def _losses(pairs: Sequence[Pair], role: str, metric: str) -> Floats:
+def losses_of(pairs: Sequence[Pair], role: str, metric: str) -> Floats:
+    """Return (n_pairs,) losses of the ``champion`` or the ``candidate``."""
     if metric == "log_loss":
         shares = [
             json.loads(getattr(said, f"{role}_shares")).get(label.text, 0.0)
@@ -209,7 +215,8 @@ def _losses(pairs: Sequence[Pair], role: str, metric: str) -> Floats:
     return squared_or_absolute(metric, target, said)
 
 
-def _target(label: Label) -> Target:
+def target_of(label: Label) -> Target:
+    """Return the true value as number or text."""
     if label.text is not None:
         return label.text
     return 0.0 if label.number is None else label.number

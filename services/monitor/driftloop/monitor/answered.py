@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from driftloop.models.columns import Floats, numbers
 from driftloop.models.losses import log_losses, squared_or_absolute
-from driftloop.models.pairing import Pair, labelled
+from driftloop.models.pairing import Pair, losses_of, target_of
 
 Columns = dict[str, pa.Array]
 
@@ -37,19 +37,18 @@ def _by_version(
         return version(pair), pair[0].time_us, pair[0].row_id
 
     for number, group in groupby(sorted(pairs, key=place), key=version):
-        alone = [
-            (said._replace(candidate_version=None), label) for said, label in group
-        ]
-        (rows,) = labelled(alone, metric)
+        alone = list(group)
         is_text = alone[0][1].text is not None
+        targets = [target_of(label) for _, label in alone]
+        times_us = [said.time_us for said, _ in alone]
         yield pa.RecordBatch.from_pydict(
             {
                 "id": [said.row_id for said, _ in alone],
-                "event_time": pa.array(rows.times_us, pa.timestamp("us", "UTC")),
+                "event_time": pa.array(times_us, pa.timestamp("us", "UTC")),
                 "version": pa.array([number] * len(alone), pa.int64()),
                 "labeller": pa.array([labeller] * len(alone), pa.string()),
-                "loss": rows.champion,
-                "target": pa.array(rows.targets, pa.string() if is_text else None),
+                "loss": losses_of(alone, "champion", metric),
+                "target": pa.array(targets, pa.string() if is_text else None),
                 "said": [
                     said.champion_shares if is_text else said.champion
                     for said, _ in alone

@@ -150,7 +150,7 @@ def labelled_shares(turn: Turn, inputs: list[store.Slice]) -> LabelledShares | N
         return None
     lag_s = LAG_RATIO * (lag or 0.0)
     due = min(until - timedelta(seconds=lag_s), answered_until)
-    rows = store.rows_of(inputs)
+    rows = store.rows_of(inputs).select([skew.ID, "event_time"])
     times = rows.column("event_time").cast(pa.timestamp("us", "UTC"))
     rows = rows.filter(pc.less_equal(times, pa.scalar(due, times.type)))
     window_rows = spec.monitor.window_rows
@@ -158,8 +158,9 @@ def labelled_shares(turn: Turn, inputs: list[store.Slice]) -> LabelledShares | N
         return None
     rows = rows.sort_by([("event_time", "ascending")])
     said = _kept(turn, store.LABELLED)
-    known = set() if said is None else set(said.column(skew.ID).to_pylist())
-    has = np.array([row_id in known for row_id in rows.column(skew.ID).to_pylist()])
+    ids = rows.column(skew.ID)
+    known = ids.slice(0, 0) if said is None else said.column(skew.ID)
+    has = pc.is_in(ids, value_set=known.combine_chunks().cast(ids.type)).to_numpy()
     now, before = has[-window_rows:], has[:-window_rows]
     start, end = (
         rows.column("event_time")[at].as_py() for at in (len(rows) - window_rows, -1)

@@ -97,9 +97,10 @@ def movements(
             continue
         before, now = reference.column(name), window.column(name)
         if kind in ("number", "integer"):
-            columns[name] = numbers(before), numbers(now)
+            columns[name] = both = numbers(before), numbers(now)
             if "KS" in tests:
-                found.append(moved_number(name, finite(before), finite(now)))
+                there, here = (values[np.isfinite(values)] for values in both)
+                found.append(moved_number(name, there, here))
         else:
             found.append(moved_category(name, before, now))
     found += _by_other_tests(columns, alpha, tests)
@@ -185,20 +186,29 @@ def moved_number(name: str, reference: Floats, window: Floats) -> Movement | Non
     if min(len(reference), len(window)) < MIN_ROWS:
         return None
     reference, window = np.sort(_thinned(reference)), np.sort(_thinned(window))
-    # The distance is greatest just before or just after a value of the window.
-    steps = np.arange(len(window) + 1) / len(window)
-    is_other = window[1:] != window[:-1]
-    last, first = np.append(is_other, True), np.insert(is_other, 0, True)
-    after = np.searchsorted(reference, window[last], side="right") / len(reference)
-    before = np.searchsorted(reference, window[first], side="left") / len(reference)
-    distance = max(
-        float(np.max(np.abs(after - steps[1:][last]))),
-        float(np.max(np.abs(before - steps[:-1][first]))),
-    )
+    distance = ks_distance(reference, window)
     size = (len(reference) * len(window) / (len(reference) + len(window))) ** 0.5
     p_value = float(special.kolmogorov((size + 0.12 + 0.11 / size) * distance))
     needed = window_for(needed_distance(MIN_EFFECT, ASSUMED_ALPHA), len(reference))
     return Movement(name, "KS", distance, p_value, len(window), needed_rows=needed)
+
+
+def ks_distance(reference: Floats, window: Floats) -> float:
+    """Return the Kolmogorov-Smirnov distance of two samples, each in order.
+
+    >>> ks_distance(np.array([1.0, 2.0]), np.array([2.0, 3.0]))
+    0.5
+    """
+    # The distance is greatest just before or just after a value of the window.
+    ends = np.append(np.flatnonzero(window[1:] != window[:-1]), len(window) - 1)
+    values, until = window[ends], ends + 1
+    earlier = np.append(0, until[:-1])
+    after = reference.searchsorted(values, "right") / len(reference)
+    before = reference.searchsorted(values, "left") / len(reference)
+    return max(
+        float(np.abs(after - until / len(window)).max()),
+        float(np.abs(before - earlier / len(window)).max()),
+    )
 
 
 def moved_category(name: str, reference: Column, window: Column) -> Movement | None:

@@ -6,7 +6,7 @@ running them.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -160,7 +160,11 @@ def _save(session: Session, upsert: dict[str, Any], row: Row) -> None:
 
 
 def add_blocks(session: Session, pipeline: str, blocks: Sequence[Block]) -> None:
-    rows = [{"pipeline": pipeline, **asdict(block)} for block in blocks]
+    names = [field.name for field in fields(Block)]
+    rows = [
+        {"pipeline": pipeline} | {name: getattr(block, name) for name in names}
+        for block in blocks
+    ]
     if rows:
         session.connection().execute(insert(_BLOCK), rows)
 

@@ -19,6 +19,7 @@ from driftloop.monitor.causes.additive import (
     design_of,
     learnable,
     regressed,
+    regressed_without,
     shares_of_now,
 )
 from driftloop.monitor.causes.moved import Moved
@@ -219,32 +220,59 @@ def is_untrue(
     return float(np.clip((stayed - STAYED[0]) / (STAYED[1] - STAYED[0]), 0, 1))
 
 
-def unexplained(
-    before: Stretch, now: Stretch, column: str, leave_out: set[str]
-) -> float:
-    """Return how far an amount left what the other columns say of it.
+def unexplained(before: Stretch, now: Stretch, leave_out: set[str]) -> dict[str, float]:
+    """Return how far each amount left what the other columns say of it.
 
     In interquartile ranges of the column, seen from the rows just before, and beyond
     the largest step between neighbouring runs of the earlier rows: a season moves a
     column far, and in steps that it had before. When the world moves its columns move
     together; a broken sensor moves alone.
     """
-    design = design_of(before, leave_out | {column})
-    there, here = before.amounts[column], now.amounts[column]
-    known, seen = np.isfinite(there), np.isfinite(here)
-    if min(known.sum(), seen.sum()) < MIN_KNOWN:
-        return 0.0
-    matrix = design.matrix(before)[known]
-    fitted = regressed(matrix, there[known][:, None])
-    rest = (here[seen][:, None] - design.matrix(now)[seen] @ fitted.weights).mean()
-    low, high = np.quantile(there[known], [0.25, 0.75])
-    length = min(len(here), len(matrix) // MIN_RUNS)
+    design = design_of(before, leave_out)
+    there, here = design.matrix(before), design.matrix(now)
+    found = dict.fromkeys(now.amounts, 0.0)
+    for known, names in _by_known_rows(before, now).items():
+        rows = np.frombuffer(known, dtype=np.bool_)
+        matrix = there if rows.all() else there[rows]
+        blocks = design.blocks()
+        targets = np.column_stack([before.amounts[name][rows] for name in names])
+        fits = regressed_without(
+            matrix, targets, [blocks.get(name, slice(0, 0)) for name in names]
+        )
+        for name, target, fitted in zip(names, targets.T, fits, strict=True):
+            values = now.amounts[name]
+            seen = np.isfinite(values)
+            rest = (values[seen] - (here[seen] @ fitted.weights)[:, 0]).mean()
+            found[name] = _left(target, fitted.residuals[:, 0], float(rest), len(now))
+    return found
+
+
+def _by_known_rows(before: Stretch, now: Stretch) -> dict[bytes, list[str]]:
+    """Return the amounts with enough values, by the rows before in which these are."""
+    found: dict[bytes, list[str]] = {}
+    for name, values in now.amounts.items():
+        known = np.isfinite(before.amounts[name])
+        if min(known.sum(), np.isfinite(values).sum()) >= MIN_KNOWN:
+            found.setdefault(known.tobytes(), []).append(name)
+    return found
+
+
+def _left(target: Floats, residuals: Floats, rest: float, row_count: int) -> float:
+    """Return how far ``rest``, the mean residual now, is beyond what is usual.
+
+    Parameters
+    ----------
+    target, residuals : (n_rows,) of the earlier rows.
+    row_count : of now.
+    """
+    low, high = np.quantile(target, [0.25, 0.75])
+    length = min(row_count, len(target) // MIN_RUNS)
     if high <= low or length < MIN_KNOWN:
         return 0.0
-    left = fitted.residuals[: len(matrix) - length // 2, 0]  # a change may begin there
+    left = residuals[: len(target) - length // 2]  # a change may begin there
     runs = [part.mean() for part in np.array_split(left, len(left) // length)]
     chance = USUAL_RATIO * float(np.abs(np.diff(runs)).max())
-    step = abs(float(rest) - float(left[-length:].mean()))
+    step = abs(rest - float(left[-length:].mean()))
     return float(max(0.0, step - chance) / (high - low))
 
 

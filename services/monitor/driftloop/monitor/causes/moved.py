@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from driftloop.models.columns import Floats
 from driftloop.monitor.causes.stretch import MIN_DISTINCT, NO_VALUE, Stretch, Words
-from driftloop.monitor.feature_drift import MIN_ROWS, moved_number
+from driftloop.monitor.feature_drift import MIN_ROWS, ks_distance
 
 FULL_DISTANCE = 0.3
 """Beyond what is usual: as in the feature test, so far apart is surely moved."""
@@ -153,14 +153,17 @@ def _of_rows(
 def _amount(
     name: str, before: Floats, now: Floats, known: Floats | None, source: str
 ) -> Moved | None:
-    there, here = before[np.isfinite(before)], now[np.isfinite(now)]
+    there, here = _finite(before), _finite(now)
     nulls = float(np.isnan(now).mean() - np.isnan(before).mean()) if len(now) else 0.0
     if len(there) < MIN_ROWS:
         return None
-    ever = there if known is None else np.concatenate([there, _finite(known)])
-    moved = moved_number(name, there, here)
-    distance = moved.effect if moved else 0.0
-    is_sensor = len(np.unique(ever)) >= MIN_DISTINCT
+    usual, newest = np.sort(there), np.sort(here)
+    ever = usual
+    if known is not None:
+        ever = np.sort(np.concatenate([usual, _finite(known)]))
+    is_enough = len(here) >= MIN_ROWS
+    distance = ks_distance(usual, newest) if is_enough else 0.0
+    is_sensor = len(_lengths(ever)) >= MIN_DISTINCT
     return Moved(
         column=name,
         source=source,
@@ -168,9 +171,9 @@ def _amount(
         distance=distance,
         usual=_usual(there, len(here)),
         nulls=nulls,
-        one_value=_stuck(there, here) if is_sensor else 0.0,
-        unseen=_unseen(ever, here) if is_sensor and len(here) else 0.0,
-        outside=float(((here < ever.min()) | (here > ever.max())).mean())
+        one_value=_stuck(there, here, usual, newest) if is_sensor else 0.0,
+        unseen=_unseen(ever, newest) if is_sensor and len(here) else 0.0,
+        outside=float(((here < ever[0]) | (here > ever[-1])).mean())
         if len(here)
         else 0.0,
         row_count=len(now),
@@ -186,12 +189,12 @@ def _usual(values: Floats, length: int) -> float:
     """Return how far runs of a column are from the rest of it, nearly the farthest."""
     found = []
     count = min(USUAL_RUNS, len(values) // max(length, MIN_ROWS))
-    for run in range(count if count > 1 else 0):
-        here = np.zeros(len(values), dtype=np.bool_)
-        here[run * length : (run + 1) * length] = True
-        moved = moved_number("", values[~here], values[here])
-        if moved is not None:
-            found.append(moved.effect)
+    if count > 1 and length >= MIN_ROWS:
+        order = np.argsort(values)
+        ordered, run_of = values[order], order // length
+        for run in range(count):
+            is_here = run_of == run
+            found.append(ks_distance(ordered[~is_here], ordered[is_here]))
     chance = 0.87 * (1 / max(length, 1) + 1 / len(values)) ** 0.5
     return float(max([chance, *found]))
 
@@ -200,17 +203,21 @@ def _runs(values: Floats) -> int:
     """Return the length of the longest run of one value."""
     if not len(values):
         return 0
-    starts = np.flatnonzero(np.append(True, values[1:] != values[:-1]))
-    return int(np.diff(np.append(starts, len(values))).max())
+    return int(_lengths(values).max())
 
 
-def _stuck(before: Floats, now: Floats) -> float:
+def _lengths(values: Floats) -> npt.NDArray[np.int64]:
+    """Return the lengths of the runs of one value; of ordered values, their counts."""
+    starts = np.append(0, np.flatnonzero(values[1:] != values[:-1]) + 1)
+    return np.diff(np.append(starts, len(values)))
+
+
+def _stuck(before: Floats, now: Floats, usual: Floats, newest: Floats) -> float:
+    """Return how much of now is one value; ``usual`` and ``newest`` are in order."""
     if len(now) < MIN_ROWS:
         return 0.0
-    _, counts = np.unique(now, return_counts=True)
-    share = float(counts.max() / len(now))
-    _, usual = np.unique(before, return_counts=True)
-    if share < STUCK_SHARE or usual.max() / len(before) > USUAL_ONE:
+    share = _runs(newest) / len(now)
+    if share < STUCK_SHARE or _runs(usual) / len(before) > USUAL_ONE:
         return 0.0
     return share if _runs(now) >= LONG_RUNS * _runs(before) else 0.0
 
@@ -220,13 +227,16 @@ def _unseen(ever: Floats, now: Floats) -> float:
 
     The share of what comes once estimates that of what has never come: Good (1953),
     Biometrika 40.
+
+    Parameters
+    ----------
+    ever, now : in order.
     """
-    _, counts = np.unique(ever, return_counts=True)
-    usual = float((counts == 1).sum() / len(ever))
-    within = now[(now >= ever.min()) & (now <= ever.max())]
+    within = now[(now >= ever[0]) & (now <= ever[-1])]
     if len(within) < MIN_ROWS:
         return 0.0
-    new = float((~np.isin(within, ever)).mean())
+    usual = float((_lengths(ever) == 1).sum() / len(ever))
+    new = float((ever[ever.searchsorted(within)] != within).mean())
     # A column that is measured more finely than it is written shows new values anyway.
     return max(0.0, new - 2 * usual)
 

@@ -129,11 +129,10 @@ def gather(
     now = now.newest(max(MIN_RECENT_ROWS, round(RECENT_RATIO * len(now))))
     found = moved.moved_columns(before, now, known)
     slow = moved.slow_columns(before, window_rows)
-    usual = inputs_after(known, before) if len(known) else before
-    alone = {
-        name: decomposing.unexplained(usual, now, name, slow | {"source"})
-        for name in now.amounts
-    }
+    alone: Mapping[str, float] = {}
+    if any(m.is_amount and m.strength >= MIN_MOVED for m in found):  # else of no use
+        usual = inputs_after(known, before) if len(known) else before
+        alone = decomposing.unexplained(usual, now, slow | {"source"})
     if not (before.is_labelled and now.is_labelled):
         return Signals(found, slow, len(now), unexplained=alone)
     now = as_hard(before, now)

@@ -4,7 +4,7 @@ Not the trainer's encoding, which only the model's graph has: one unit is a stan
 deviation of a number, or another value of a category.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -35,12 +35,16 @@ def points(
         if any(wanted - set(t.schema.names) for t in (basis, *tables)):
             continue
         known = values_of(basis, name, kind)
-        for table, found in zip(tables, parts, strict=True):
-            column = values_of(table, name, kind)
-            if kind == "category":
-                found.append(_marks(known, column))
-            else:
-                found.append(_scaled(known, column))
+        columns = [
+            known if table is basis else values_of(table, name, kind)
+            for table in tables
+        ]
+        if kind == "category":
+            made = [_marks(known, column) for column in columns]
+        else:
+            made = _scaled(known, columns)
+        for found, one in zip(parts, made, strict=True):
+            found.append(one)
     return [np.hstack(found) for found in parts]
 
 
@@ -49,18 +53,23 @@ def values_of(rows: pa.Table, name: str, kind: Kind) -> Column:
     return age_column(rows, name) if kind == "datetime" else rows.column(name)
 
 
-def _scaled(known: Column, column: Column) -> Floats:
-    """Return (n_rows, 2): the scaled number, and whether it is missing."""
+def _scaled(known: Column, columns: Sequence[Column]) -> list[Floats]:
+    """Return each as (n_rows, 2): the scaled number, and whether it is missing."""
     usual = numbers(known)
     usual = usual[np.isfinite(usual)]
-    values = numbers(column)
-    is_there = np.isfinite(values)
     spread = float(np.std(usual)) if len(usual) else 0.0
-    scaled = np.zeros(len(values))
-    if spread > 0:
-        middle = float(np.mean(usual))
-        scaled[is_there] = (values[is_there] - middle) / spread
-    return np.column_stack([np.clip(scaled, -MAX_SCALED, MAX_SCALED), ~is_there])
+    middle = float(np.mean(usual)) if spread > 0 else 0.0
+    made = []
+    for column in columns:
+        values = numbers(column)
+        found = np.zeros((len(values), 2))
+        is_there = np.isfinite(values)
+        if spread > 0:
+            scaled = (values[is_there] - middle) / spread
+            found[is_there, 0] = np.clip(scaled, -MAX_SCALED, MAX_SCALED)
+        found[:, 1] = ~is_there
+        made.append(found)
+    return made
 
 
 def _marks(known: Column, column: Column) -> Floats:
