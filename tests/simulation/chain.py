@@ -101,7 +101,7 @@ def chain(seed: int) -> Scenario:
     for _ in range(dice.randrange(3)):
         what = dice.choice(["drift", "retrain", "rollback", "steer", "audit", "cancel"])
         items.append(Item(dice.randrange(steps), what, (dice.randrange(10**6),)))
-    items += faults(dice, SERVICES, steps, ("registry",), MANY)
+    items += faults(dice, SERVICES, steps, MANY)
     options = {
         "automation": dice.choice(["full", "full", "approve"]),
         "every_rows": dice.choice([None, 60]),

@@ -51,7 +51,6 @@ def faults(
     dice: Random,
     services: Sequence[str],
     steps: int,
-    wipeable: Sequence[str],
     counts: Sequence[int] = FEW,
 ) -> list[Item]:
     """Draw what goes wrong: most histories have a few faults, some have many."""
@@ -65,7 +64,7 @@ def faults(
             + ["poison"] * 2
             + ["freeze"] * 2
             + ["broker_away", "database_away", "store_away", "endless_store_away"]
-            + (["wipe"] if wipeable else [])
+            + ["wipe"] * 2
         )
         args: tuple[Any, ...]
         match what:
@@ -80,7 +79,7 @@ def faults(
             case "database_away":
                 args = (service, dice.randint(3, 40))
             case "wipe":
-                args = (dice.choice(wipeable),)
+                args = (service,)
             case _:
                 args = (dice.randint(3, 60),)
         found.append(Item(at, what, args))
@@ -103,7 +102,7 @@ def policy(seed: int) -> Scenario:
         what = dice.choice(inputs)
         items.append(Item(dice.randrange(steps), what, (dice.randrange(10**6),)))
     services = ("trainer", "registry", "deployer")
-    items += faults(dice, services, steps, ("registry",))
+    items += faults(dice, services, steps)
     options = {
         "automation": automation,
         "people": dice.choice([1, 1, 2]),
