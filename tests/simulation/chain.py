@@ -142,6 +142,7 @@ def _validator(instance: Instance) -> tuple[Deps, Loops]:
         pipelines=instance.views["pipeline-applied"],
         datasets=datasets,
         schemas=instance.views["schema-accepted"],
+        recorded=instance.recorded,
     )
     return deps, {}
 
@@ -215,7 +216,7 @@ def _kind(
     *states: type[Any],
 ) -> Kind:
     table = handler_table(handlers.HANDLERS)
-    return Kind(service.name, table, service.tables, build, states)
+    return Kind(service.name, table, service.tables, build, states, service.recorded)
 
 
 WITH_DATA = (

@@ -143,7 +143,9 @@ class Instance:
         world = self.world
 
         def ends() -> dict[Place, int]:
-            places = [(t, n) for t in self.kind.topics for n in range(world.partitions[t])]
+            places = [
+                (t, n) for t in self.kind.topics for n in range(world.partitions[t])
+            ]
             return {place: end for place in places if (end := world.broker.end(place))}
 
         if self.recorded.topics and is_reading_anew(self.engine, ends):

@@ -70,8 +70,20 @@ TOPICS: tuple[Topic, ...] = (
     Topic(e.ObservationArrived, ("upstream", "ingest"), ("ingest",), RAW_RETENTION),
     Topic(e.LabelArrived, ("upstream", "ingest"), ("ingest",), RAW_RETENTION),
     Topic(e.BatchIngested, ("ingest",), ("validator",), ROWS_RETENTION),
-    Topic(e.BatchValidated, ("validator",), ("scorer", "monitor"), ROWS_RETENTION),
-    Topic(e.BatchRejected, ("validator",), ("monitor", "registry"), ROWS_RETENTION),
+    Topic(
+        e.BatchValidated,
+        ("validator",),
+        ("scorer", "monitor"),
+        ROWS_RETENTION,
+        readers=("validator",),
+    ),
+    Topic(
+        e.BatchRejected,
+        ("validator",),
+        ("monitor", "registry"),
+        ROWS_RETENTION,
+        readers=("validator",),
+    ),
     Topic(
         e.DatasetVersioned,
         ("validator",),
@@ -79,8 +91,8 @@ TOPICS: tuple[Topic, ...] = (
         readers=("validator", "scorer", "trainer"),
     ),
     Topic(e.MaintenanceRequested, ("people",), ("validator",)),
-    Topic(e.DatasetMaintained, ("validator",), ()),
-    Topic(e.SchemaProposed, ("validator",), ()),
+    Topic(e.DatasetMaintained, ("validator",), (), readers=("validator",)),
+    Topic(e.SchemaProposed, ("validator",), (), readers=("validator",)),
     Topic(e.SchemaAccepted, ("people", "validator"), ("validator",), compacted=True),
     Topic(e.BatchScored, ("scorer",), ("monitor",), ROWS_RETENTION),
     Topic(e.RequestsAnswered, ("scorer",), ("monitor",), ROWS_RETENTION),
@@ -104,13 +116,13 @@ TOPICS: tuple[Topic, ...] = (
         e.AlertRaised,
         ("validator", "monitor", "trainer", "registry", "deployer"),
         ("registry",),
-        readers=("trainer", "deployer"),
+        readers=("validator", "trainer", "deployer"),
     ),
     Topic(
         a.AlertResolved,
         ("validator", "monitor", "registry", "deployer"),
         ("registry",),
-        readers=("deployer",),
+        readers=("validator", "deployer"),
     ),
     Topic(a.AlertAcknowledged, ("registry",), ("registry",)),
     Topic(a.AlertsSilenced, ("registry",), ("registry",)),
@@ -121,13 +133,26 @@ TOPICS: tuple[Topic, ...] = (
         e.RetrainRequested, ("people", "registry"), ("trainer",), readers=("registry",)
     ),
     Topic(e.TrainingCancelRequested, ("people",), ("trainer",)),
-    Topic(e.TrainingStarted, ("trainer",), ("validator", "registry"), readers=("trainer",)),
+    Topic(
+        e.TrainingStarted, ("trainer",), ("validator", "registry"), readers=("trainer",)
+    ),
     Topic(e.TrainingSkipped, ("trainer",), ("registry",), readers=("trainer",)),
-    Topic(e.TrainingProgressed, ("trainer",), (), PROGRESS_RETENTION, readers=("trainer",)),
-    Topic(e.TrainingFailed, ("trainer",), ("validator", "registry"), readers=("trainer",)),
-    Topic(e.TrainingCancelled, ("trainer",), ("validator", "registry"), readers=("trainer",)),
+    Topic(
+        e.TrainingProgressed, ("trainer",), (), PROGRESS_RETENTION, readers=("trainer",)
+    ),
+    Topic(
+        e.TrainingFailed, ("trainer",), ("validator", "registry"), readers=("trainer",)
+    ),
+    Topic(
+        e.TrainingCancelled,
+        ("trainer",),
+        ("validator", "registry"),
+        readers=("trainer",),
+    ),
     Topic(e.TrainingCancelRefused, ("trainer",), (), readers=("trainer",)),
-    Topic(e.ModelTrained, ("trainer",), ("registry", "validator"), readers=("trainer",)),
+    Topic(
+        e.ModelTrained, ("trainer",), ("registry", "validator"), readers=("trainer",)
+    ),
     Topic(e.ModelSubmitted, ("registry",), ("trainer",)),
     # training by sites
     Topic(e.FederationRequested, ("people",), ("trainer",)),

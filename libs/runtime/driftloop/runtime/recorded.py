@@ -85,7 +85,8 @@ class Recorded:
 
         By the ids, which derive from the cause; see ``contracts.base.numbered``.
         """
-        return any(self.has(derived_id(cause_id, name, 0)) for name in self._by_topic)
+        ids = (derived_id(cause_id, name, 0) for name in self._by_topic)
+        return bool(self._said) and any(map(self.has, ids))
 
     def by_id(self, kind: type[E], pipeline: str) -> dict[str, E]:
         """Return a pipeline's events of a kind, oldest first: a key has one order."""

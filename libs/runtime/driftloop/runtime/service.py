@@ -247,7 +247,9 @@ class _Process(Generic[S, D]):
             client_config=settings.kafka_config,
         )
         stack.callback(publisher.close)
-        self._recorded = Recorded(source_of(service.name, settings.part), service.recorded)
+        self._recorded = Recorded(
+            source_of(service.name, settings.part), service.recorded
+        )
         outbox = OutboxRelay(
             service.name, engine, publisher, store, tracer, settings.replica,
             self._stopping.is_set, settings.part, self._recorded,

@@ -293,9 +293,7 @@ class JobLoop:
                 rounds = Rounds(session, self._wake, recorded)
                 events.extend(rounds.measure(job.pipeline, spec))
                 events.extend(
-                    waiting.measure(
-                        session, self._wake, job.pipeline, spec, recorded
-                    )
+                    waiting.measure(session, self._wake, job.pipeline, spec, recorded)
                 )
                 view = state_of(session, pipeline, spec)
                 next_one = core.after_job(view, spec)
