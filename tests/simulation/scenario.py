@@ -52,9 +52,15 @@ def faults(
     services: Sequence[str],
     steps: int,
     counts: Sequence[int] = FEW,
+    kept: Sequence[str] = (),
 ) -> list[Item]:
-    """Draw what goes wrong: most histories have a few faults, some have many."""
-    found = []
+    """Draw what goes wrong: most histories have a few faults, some have many.
+
+    Parameters
+    ----------
+    kept : services whose database is not deleted.
+    """
+    found, wipeable = [], [name for name in services if name not in kept]
     for _ in range(dice.choice(counts)):
         at, service = dice.randrange(steps), dice.choice(services)
         what = dice.choice(
@@ -79,7 +85,7 @@ def faults(
             case "database_away":
                 args = (service, dice.randint(3, 40))
             case "wipe":
-                args = (service,)
+                args = (dice.choice(wipeable),)
             case _:
                 args = (dice.randint(3, 60),)
         found.append(Item(at, what, args))
