@@ -107,7 +107,7 @@ class Place:
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         with sqlite3.connect(self.database) as connection:
-            return connection.execute(query).fetchall()
+            return connection.execute(query, {"name": self.name}).fetchall()
 
     def lose_database(self, command: list[str] | None = None) -> None:
         """Kill the process with SIGKILL, delete its database, start it again."""
@@ -146,7 +146,8 @@ def open_place(bootstrap: str, tmp_path: Path) -> Iterator[Callable[[str], Place
 def jobs_of(place: Place) -> list[tuple[Any, ...]]:
     return place.rows(
         "SELECT id, number, state, data_end, label_count, champion_version, "
-        "failure_count, cpu_seconds FROM trainer_job ORDER BY number"
+        "failure_count, cpu_seconds FROM trainer_job WHERE pipeline = :name "
+        "ORDER BY number"
     )
 
 
@@ -154,7 +155,7 @@ def knows(place: Place) -> list[Any]:
     """Return what the trainer knows; of a trigger that waits: which, since when."""
     [(*known, pending, asked)] = place.rows(
         "SELECT champion, generation, dataset, label_count, labelled_span, pending, "
-        "asked FROM trainer_pipeline"
+        "asked FROM trainer_pipeline WHERE name = :name"
     )
     kept = [json.loads(each) if each else {} for each in (pending, asked)]
     return [*known, *((one.get("trigger"), one.get("since")) for one in kept)]
@@ -212,7 +213,7 @@ def test_a_trainer_trains_nothing_again(open_place: Callable[[str], Place]) -> N
 
 
 def state_of(place: Place) -> dict[str, Any]:
-    [(text,)] = place.rows("SELECT state FROM deployer_serving")
+    [(text,)] = place.rows("SELECT state FROM deployer_serving WHERE pipeline = :name")
     state = json.loads(text)
     rollout, waiting = state["rollout"], state["waiting"]
     return {

@@ -282,7 +282,9 @@ class _Process(Generic[S, D]):
         read_back = partial(
             read_recorded, self._recorded, engine, table.topics, log_of, self._stopping
         )
-        loops = [self._follow_states(store), read_back, *parts.background]
+        loops: list[Background] = [
+            self._follow_states(store), read_back, *parts.background,
+        ]  # fmt: skip
         if table.topics:
             loops.append(self._consume(table.topics, outbox, parts))
         if table.is_known:

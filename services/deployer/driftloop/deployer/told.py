@@ -134,12 +134,13 @@ def _moved(desired: ServingDesired, told: Told) -> Serving:
     )
     for event in told.moves:
         if isinstance(event, ModelDeployed):
-            model = ServedModel(version=event.version, package=event.package)
-            release = _known(model, told, event)
+            served = ServedModel(version=event.version, package=event.package)
+            release = _known(served, told, event)
             update = {"deployed": (*state.deployed, release)}
             state = state.model_copy(update=update)
         else:
-            to = event.restored and _known(event.restored, told, event)
+            model = event.restored
+            to = None if model is None else _known(model, told, event)
             state = with_champion(state, to)
     return state
 

@@ -294,12 +294,13 @@ def _answer(
 ) -> Event:
     if isinstance(decision, core.Start):
         return _start(deps, row, decision, spec, origin)
+    before = last_job(deps.session, row.name)
+    waits = None
     if decision.keep:
         row.keep(decision.keep, Origin.model_validate(chain_of(origin)))
-    before = last_job(deps.session, row.name)
-    waits = decision.keep and WaitingTrigger(
-        since=decision.keep.since, newest_job=before.id if before else None
-    )
+        waits = WaitingTrigger(
+            since=decision.keep.since, newest_job=before.id if before else None
+        )
     return TrainingSkipped(
         pipeline=row.name,
         trigger=decision.trigger,
