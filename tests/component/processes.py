@@ -46,6 +46,7 @@ class ServiceProcess:
         self.port = free_port()
         self.url = f"http://{LOOPBACK}:{self.port}"
         self.log = home / f"{name}.log"
+        self.command = ["-m", f"driftloop.{name}"]
         self._env = {
             **{k: v for k, v in os.environ.items() if not k.startswith("DRIFTLOOP_")},
             "DRIFTLOOP_HOME": str(home),
@@ -65,7 +66,7 @@ class ServiceProcess:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", f"driftloop.{self.name}"],
+                [sys.executable, *self.command],
                 env=self._env,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from driftloop.contracts.events import PipelineApplied
 from driftloop.runtime.database import next_offset
 from driftloop.runtime.handlers import Deps, HandlerTable
-from driftloop.runtime.outbox import OutboxRelay, Stopping
+from driftloop.runtime.outbox import OutboxRelay, Stopping, source_of
+from driftloop.runtime.recorded import Recorded, is_reading_anew
 from driftloop.runtime.runner import Runner
 from driftloop.runtime.state import StateView
 from driftloop.runtime.transport import Message, Record
@@ -46,6 +47,7 @@ class Kind:
     build : returns what the handlers use, and the loops beside the consumer, each as a
         function of one turn that returns whether there was something to do.
     states : topics followed beside those handled.
+    recorded : what it reads back with a new database.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Kind:
     tables: Sequence[type[SQLModel]]
     build: Callable[[Instance], tuple[Deps, dict[str, Callable[[], bool]]]]
     states: tuple[type[Any], ...] = ()
+    recorded: Sequence[type[Any]] = ()
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -110,9 +113,11 @@ class Instance:
         self.disk = DISKS.of(self.kind.name, self.kind.tables)
         self.engine = self.disk.engine
         self.publisher = Door(world.broker, self.fuse)
+        self.recorded = Recorded(source_of(self.kind.name), self.kind.recorded)
+        self._read_back()
         self.outbox = OutboxRelay(
             self.kind.name, self.engine, self.publisher, world.store, TRACER,
-            self.replica,
+            self.replica, recorded=self.recorded,
         )  # fmt: skip
         followed = (PipelineApplied, *self.kind.states)
         self.views = {event.topic(): StateView(event) for event in followed}
@@ -132,6 +137,23 @@ class Instance:
             world.store, TRACER,
         )  # fmt: skip
         self._is_recovered = False
+
+    def _read_back(self) -> None:
+        """Read what the log holds of the service."""
+        world = self.world
+
+        def ends() -> dict[Place, int]:
+            places = [
+                (t, n) for t in self.kind.topics for n in range(world.partitions[t])
+            ]
+            return {place: end for place in places if (end := world.broker.end(place))}
+
+        if self.recorded.topics and is_reading_anew(self.engine, ends):
+            for topic in self.recorded.topics:
+                for partition in range(world.partitions[topic]):
+                    for message in world.broker.log(topic, partition):
+                        self.recorded.add(message, world.store)
+        self.recorded.complete.set()
 
     def kill(self) -> None:
         """Lose everything that is in memory."""

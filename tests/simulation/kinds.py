@@ -158,7 +158,7 @@ def _trainer(instance: Instance) -> tuple[Deps, Loops]:
     runtime: Any = Runtime(
         settings, instance.engine, instance.world.store, instance.outbox,
         instance.publisher, TRACER, pipelines, {}, instance.session,
-        instance.stopping,
+        instance.stopping, instance.recorded,
     )  # fmt: skip
     loop = JobLoop(runtime, SIGNER, wake := threading.Event())
     loop._worker = DrawnTraining(instance)
@@ -182,6 +182,7 @@ def _trainer(instance: Instance) -> tuple[Deps, Loops]:
         pipelines=pipelines,
         wake=wake,
         recheck=loop.recheck,
+        recorded=instance.recorded,
     )
     return deps, {"train": train}
 
@@ -263,20 +264,22 @@ def _deployer(instance: Instance) -> tuple[Deps, Loops]:
         session=instance.session,
         pipelines=instance.views["pipeline-applied"],
         desired=instance.views["serving-desired"],
+        recorded=instance.recorded,
     )
     return deps, {}
 
 
 KINDS = {
     "trainer": Kind(
-        "trainer", handler_table(trainer.HANDLERS), TRAINER.tables, _trainer
+        "trainer", handler_table(trainer.HANDLERS), TRAINER.tables, _trainer,
+        recorded=TRAINER.recorded,
     ),
     "registry": Kind(
         "registry", handler_table(registry.HANDLERS), REGISTRY.tables, _registry
     ),
     "deployer": Kind(
         "deployer", handler_table(deployer.HANDLERS), DEPLOYER.tables, _deployer,
-        (ServingDesired,),
+        (ServingDesired,), DEPLOYER.recorded,
     ),
 }  # fmt: skip
 

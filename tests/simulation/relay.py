@@ -108,7 +108,7 @@ def relay(seed: int) -> Scenario:
         Item(dice.randrange(steps), "request", (dice.random() < 0.1,))
         for _ in range(dice.randint(1, 9))
     ]
-    items += faults(dice, SERVICES, steps, SERVICES)
+    items += faults(dice, SERVICES, steps)
     return Scenario("relay", seed, {}, tuple(sorted(items, key=lambda i: i.at)))
 
 

@@ -51,11 +51,16 @@ def faults(
     dice: Random,
     services: Sequence[str],
     steps: int,
-    wipeable: Sequence[str],
     counts: Sequence[int] = FEW,
+    kept: Sequence[str] = (),
 ) -> list[Item]:
-    """Draw what goes wrong: most histories have a few faults, some have many."""
-    found = []
+    """Draw what goes wrong: most histories have a few faults, some have many.
+
+    Parameters
+    ----------
+    kept : services whose database is not deleted.
+    """
+    found, wipeable = [], [name for name in services if name not in kept]
     for _ in range(dice.choice(counts)):
         at, service = dice.randrange(steps), dice.choice(services)
         what = dice.choice(
@@ -65,7 +70,7 @@ def faults(
             + ["poison"] * 2
             + ["freeze"] * 2
             + ["broker_away", "database_away", "store_away", "endless_store_away"]
-            + (["wipe"] if wipeable else [])
+            + ["wipe"] * 2
         )
         args: tuple[Any, ...]
         match what:
@@ -103,7 +108,7 @@ def policy(seed: int) -> Scenario:
         what = dice.choice(inputs)
         items.append(Item(dice.randrange(steps), what, (dice.randrange(10**6),)))
     services = ("trainer", "registry", "deployer")
-    items += faults(dice, services, steps, ("registry",))
+    items += faults(dice, services, steps)
     options = {
         "automation": automation,
         "people": dice.choice([1, 1, 2]),

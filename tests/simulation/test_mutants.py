@@ -23,6 +23,7 @@ from driftloop.runtime.artifacts import uri_of
 from driftloop.runtime.database import Unsent
 from driftloop.runtime.leases import Leases
 from driftloop.runtime.outbox import SESSION_KEY, OutboxRelay
+from driftloop.runtime.recorded import Recorded
 from driftloop.runtime.runner import Runner
 from driftloop.runtime.transport import Message
 from driftloop.validator.datasets import Datasets
@@ -75,6 +76,10 @@ def publishes_before_it_commits(patch: Patch) -> None:
             session.commit()
 
     patch.setattr(OutboxRelay, "transaction", transaction)
+
+
+def forgets_what_it_said(patch: Patch) -> None:
+    patch.setattr(Recorded, "add", lambda *_: None)
 
 
 def drops_bad_records(patch: Patch) -> None:
@@ -173,6 +178,7 @@ MUTANTS: dict[Any, tuple[str, str, Sequence[int]]] = {
     forgets_a_row_of_the_outbox: ("1 outcome", "relay", range(200)),
     draws_its_ids: ("2 once", "relay", range(200)),
     publishes_before_it_commits: ("3 identity", "relay", range(200)),
+    forgets_what_it_said: ("3 identity", "policy", range(40, 120)),
     drops_bad_records: ("8 letters", "relay", range(200)),
     puts_aside_what_has_to_wait: ("8 letters", "relay", range(40, 240)),
     takes_late_results: ("3 identity", "policy", range(40, 200)),

@@ -96,13 +96,13 @@ class World:
         self._read: dict[str, list[int]] = {}
         self._events: dict[str, list[Event]] = {}
         self._numbers: dict[str, int] = {}
+        self._acting: Instance | None = None
         self.instances = [Instance(self, kind, "0") for kind in self.kinds.values()]
         self.say(PipelineApplied(pipeline=spec.name, spec=spec, applied_by="ann"))
         for instance in self.instances:
             self._new_disk(instance)
             instance.start()
         self.store.step = self._step_of_who_acts
-        self._acting: Instance | None = None
 
     def _disk(self, instance: Instance) -> Disk:
         return DISKS.of(instance.kind.name, instance.kind.tables)
@@ -303,7 +303,8 @@ class World:
     def _start(self, instance: Instance) -> None:
         if instance.is_alive:
             return
-        if not self.broker.is_available:  # it waits for the topics that it follows
+        is_away = self._disk(instance).is_away  # then it cannot even start
+        if is_away or not self.broker.is_available:  # it waits for what it follows
             self.later(1, lambda: self._start(instance))
             return
         self.note(instance.name, "starts")

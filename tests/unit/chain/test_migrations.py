@@ -150,6 +150,7 @@ def test_a_database_without_a_mark_is_of_the_first_form(tmp_path: Path) -> None:
     engine = open_database(url, owner="deployer")
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE runtime_schema"))
+        connection.execute(text("DROP TABLE runtime_reread"))  # came later
     engine.dispose()
     engine = open_database(url, owner="deployer")
     with engine.begin() as connection:

@@ -668,6 +668,13 @@ class TrainingCancelRequested(Event):
     reason: str
 
 
+class ServedModel(Value):
+    """A version and where its package is."""
+
+    version: int
+    package: PackageRef
+
+
 class TrainingStarted(Event):
     """A job was accepted; its id is derived from its trigger."""
 
@@ -680,6 +687,23 @@ class TrainingStarted(Event):
         default="",
         description="the sum that says that it is worth it, where the pipeline weighs "
         "what waiting loses against what a training costs",
+    )
+    label_count: int = Field(
+        default=0, ge=0, description="labelled rows that there are"
+    )
+    champion: ServedModel | None = Field(
+        default=None, description="what the new model is to be compared with"
+    )
+
+
+class WaitingTrigger(Value):
+    """A trigger that waits until a training is possible."""
+
+    since: UtcTime | None = Field(
+        description="event time from which data have to be newer; None: a person asked"
+    )
+    newest_job: str | None = Field(
+        description="of the pipeline, when the trigger began to wait; None: none yet"
     )
 
 
@@ -698,6 +722,9 @@ class TrainingSkipped(Event):
     ]
     detail: str
     covered_by_job: str | None = None
+    waits: WaitingTrigger | None = Field(
+        default=None, description="None: the trigger is answered for good"
+    )
 
 
 class TrainingProgressed(Event):
@@ -1064,13 +1091,6 @@ class TrackingChanged(Event):
 
 
 # ── serving ─────────────────────────────────────────────────────────────────
-
-
-class ServedModel(Value):
-    """A version and where its package is."""
-
-    version: int
-    package: PackageRef
 
 
 class ReplayWanted(Value):

@@ -70,17 +70,29 @@ TOPICS: tuple[Topic, ...] = (
     Topic(e.ObservationArrived, ("upstream", "ingest"), ("ingest",), RAW_RETENTION),
     Topic(e.LabelArrived, ("upstream", "ingest"), ("ingest",), RAW_RETENTION),
     Topic(e.BatchIngested, ("ingest",), ("validator",), ROWS_RETENTION),
-    Topic(e.BatchValidated, ("validator",), ("scorer", "monitor"), ROWS_RETENTION),
-    Topic(e.BatchRejected, ("validator",), ("monitor", "registry"), ROWS_RETENTION),
+    Topic(
+        e.BatchValidated,
+        ("validator",),
+        ("scorer", "monitor"),
+        ROWS_RETENTION,
+        readers=("validator",),
+    ),
+    Topic(
+        e.BatchRejected,
+        ("validator",),
+        ("monitor", "registry"),
+        ROWS_RETENTION,
+        readers=("validator",),
+    ),
     Topic(
         e.DatasetVersioned,
         ("validator",),
         ("trainer", "registry"),
-        readers=("scorer",),
+        readers=("validator", "scorer", "trainer"),
     ),
     Topic(e.MaintenanceRequested, ("people",), ("validator",)),
-    Topic(e.DatasetMaintained, ("validator",), ()),
-    Topic(e.SchemaProposed, ("validator",), ()),
+    Topic(e.DatasetMaintained, ("validator",), (), readers=("validator",)),
+    Topic(e.SchemaProposed, ("validator",), (), readers=("validator",)),
     Topic(e.SchemaAccepted, ("people", "validator"), ("validator",), compacted=True),
     Topic(e.BatchScored, ("scorer",), ("monitor",), ROWS_RETENTION),
     Topic(e.RequestsAnswered, ("scorer",), ("monitor",), ROWS_RETENTION),
@@ -104,11 +116,13 @@ TOPICS: tuple[Topic, ...] = (
         e.AlertRaised,
         ("validator", "monitor", "trainer", "registry", "deployer"),
         ("registry",),
+        readers=("validator", "trainer", "deployer"),
     ),
     Topic(
         a.AlertResolved,
         ("validator", "monitor", "registry", "deployer"),
         ("registry",),
+        readers=("validator", "deployer"),
     ),
     Topic(a.AlertAcknowledged, ("registry",), ("registry",)),
     Topic(a.AlertsSilenced, ("registry",), ("registry",)),
@@ -119,19 +133,32 @@ TOPICS: tuple[Topic, ...] = (
         e.RetrainRequested, ("people", "registry"), ("trainer",), readers=("registry",)
     ),
     Topic(e.TrainingCancelRequested, ("people",), ("trainer",)),
-    Topic(e.TrainingStarted, ("trainer",), ("validator", "registry")),
-    Topic(e.TrainingSkipped, ("trainer",), ("registry",)),
-    Topic(e.TrainingProgressed, ("trainer",), (), PROGRESS_RETENTION),
-    Topic(e.TrainingFailed, ("trainer",), ("validator", "registry")),
-    Topic(e.TrainingCancelled, ("trainer",), ("validator", "registry")),
-    Topic(e.TrainingCancelRefused, ("trainer",), ()),
-    Topic(e.ModelTrained, ("trainer",), ("registry", "validator")),
+    Topic(
+        e.TrainingStarted, ("trainer",), ("validator", "registry"), readers=("trainer",)
+    ),
+    Topic(e.TrainingSkipped, ("trainer",), ("registry",), readers=("trainer",)),
+    Topic(
+        e.TrainingProgressed, ("trainer",), (), PROGRESS_RETENTION, readers=("trainer",)
+    ),
+    Topic(
+        e.TrainingFailed, ("trainer",), ("validator", "registry"), readers=("trainer",)
+    ),
+    Topic(
+        e.TrainingCancelled,
+        ("trainer",),
+        ("validator", "registry"),
+        readers=("trainer",),
+    ),
+    Topic(e.TrainingCancelRefused, ("trainer",), (), readers=("trainer",)),
+    Topic(
+        e.ModelTrained, ("trainer",), ("registry", "validator"), readers=("trainer",)
+    ),
     Topic(e.ModelSubmitted, ("registry",), ("trainer",)),
     # training by sites
     Topic(e.FederationRequested, ("people",), ("trainer",)),
-    Topic(e.FederatedRoundOpened, ("trainer",), ()),
+    Topic(e.FederatedRoundOpened, ("trainer",), (), readers=("trainer",)),
     Topic(e.FederatedUpdateSubmitted, ("people",), ("trainer",)),
-    Topic(e.FederatedRoundClosed, ("trainer",), ()),
+    Topic(e.FederatedRoundClosed, ("trainer",), (), readers=("trainer",)),
     # registry
     Topic(e.ModelRegistered, ("registry",), (), readers=("registry", "scorer")),
     Topic(e.ApprovalRequested, ("registry",), (), readers=("registry",)),
@@ -152,18 +179,18 @@ TOPICS: tuple[Topic, ...] = (
     Topic(e.RollbackRequested, ("registry",), ("deployer",), readers=("registry",)),
     Topic(e.RolloutSteered, ("registry",), ("deployer",), readers=("registry",)),
     Topic(e.PromotionSteered, ("registry",), ("deployer",), readers=("registry",)),
-    Topic(e.RolloutAdvanced, ("deployer",), ("registry",)),
+    Topic(e.RolloutAdvanced, ("deployer",), ("registry",), readers=("deployer",)),
     Topic(
         e.ModelDeployed,
         ("deployer",),
         ("trainer", "registry", "monitor"),
-        readers=("scorer",),
+        readers=("scorer", "deployer"),
     ),
     Topic(
         e.ModelRolledBack,
         ("deployer",),
         ("trainer", "registry", "monitor"),
-        readers=("scorer",),
+        readers=("scorer", "deployer"),
     ),
     # scoring of whole datasets
     Topic(s.ScoringRequested, ("people", "upstream"), ("scorer",)),

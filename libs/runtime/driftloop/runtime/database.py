@@ -6,7 +6,7 @@ a transaction that handles messages holds its partition's watermark until it end
 """
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -120,6 +120,18 @@ class Watermark(SQLModel, table=True):
     next_offset: int = Field(sa_type=_LONG)
 
 
+class Reread(SQLModel, table=True):
+    """Where a partition ended when this database was begun.
+
+    What lies before may have been handled already, with a database that is lost.
+    """
+
+    __tablename__ = "runtime_reread"
+    topic: str = Field(primary_key=True)
+    partition: int = Field(primary_key=True)
+    until: int = Field(sa_type=_LONG)
+
+
 class Attempt(SQLModel, table=True):
     """How often a message has ended the process: a bug must not block for ever."""
 
@@ -137,7 +149,9 @@ class Owner(SQLModel, table=True):
     service: str = Field(primary_key=True)
 
 
-RUNTIME_TABLES: tuple[type[SQLModel], ...] = (Inbox, Outbox, Watermark, Attempt, Owner)
+RUNTIME_TABLES: tuple[type[SQLModel], ...] = (
+    Inbox, Outbox, Watermark, Reread, Attempt, Owner,
+)  # fmt: skip
 
 
 class WrongDatabaseError(ValueError):
@@ -314,6 +328,17 @@ _ADVANCE = text(
     "ON CONFLICT (topic, partition) DO UPDATE SET next_offset = excluded.next_offset "
     "WHERE excluded.next_offset > runtime_watermark.next_offset"
 )
+_ANY = text("SELECT count(*) FROM runtime_watermark")
+_ANY_REREAD = text("SELECT count(*) FROM runtime_reread")
+_BEGIN = text(
+    "INSERT INTO runtime_reread (topic, partition, until) "
+    "VALUES (:topic, :partition, :until) ON CONFLICT DO NOTHING"
+)
+_REREADING = text(
+    "SELECT count(*) FROM runtime_reread r LEFT JOIN runtime_watermark w "
+    "ON w.topic = r.topic AND w.partition = r.partition "
+    "WHERE COALESCE(w.next_offset, 0) < r.until"
+)
 _REMEMBER = text(
     "INSERT INTO runtime_inbox (event_id, source, handled_at) "
     "VALUES (:event_id, :source, :handled_at) ON CONFLICT DO NOTHING"
@@ -355,6 +380,26 @@ def advance(connection: Connection, topic: str, partition: int, offset: int) -> 
     connection.execute(
         _ADVANCE, {"topic": topic, "partition": partition, "next_offset": offset}
     )
+
+
+def is_empty(connection: Connection) -> bool:
+    """Whether nothing has been handled with this database, nor was it begun."""
+    return not any(connection.execute(each).scalar() for each in (_ANY, _ANY_REREAD))
+
+
+def begin(connection: Connection, ends: Mapping[tuple[str, int], int]) -> None:
+    """Note where partitions end, in a database that is empty."""
+    rows = [
+        {"topic": topic, "partition": partition, "until": end}
+        for (topic, partition), end in ends.items()
+    ]
+    if rows:
+        connection.execute(_BEGIN, rows)
+
+
+def is_rereading(connection: Connection) -> bool:
+    """Whether there is still to be read what was there when the database was begun."""
+    return bool(connection.execute(_REREADING).scalar())
 
 
 def remember(connection: Connection, source: str, event_id: str) -> bool:

@@ -13,6 +13,7 @@ from driftloop.runtime import database, metrics
 from driftloop.runtime.artifacts import ArtifactStore
 from driftloop.runtime.database import Unsent
 from driftloop.runtime.envelope import encode
+from driftloop.runtime.recorded import Recorded
 from driftloop.runtime.replicas import Replica
 from driftloop.runtime.telemetry import continuing_traceparent, log, traceparent_of
 from driftloop.runtime.transport import Message, Publisher, PublishError, Record
@@ -56,12 +57,22 @@ class Cause:
         return cls(name, Chain(name), is_event=False)
 
 
+def source_of(service: str, part: str = "") -> str:
+    """Return the CloudEvents source of a service, or of a part of it."""
+    return f"/driftloop/{_of_part(service, part)}"
+
+
+def _of_part(name: str, part: str) -> str:
+    return f"{name}/{part}" if part else name
+
+
 class OutboxRelay:
     """Stores events in the caller's transaction and publishes them after it.
 
     One per process; thread-safe. Events of one transaction go out in their order.
     An event that was published but not yet forgotten when the process died goes
-    out again, with the same id and bytes. ``part`` is that of the settings.
+    out again, with the same id and bytes. ``part`` is that of the settings. What is
+    ``recorded`` of the service in the log is not said again.
     """
 
     def __init__(
@@ -74,6 +85,7 @@ class OutboxRelay:
         replica: str = "0",
         is_stopping: Callable[[], bool] = lambda: False,
         part: str = "",
+        recorded: Recorded | None = None,
     ) -> None:
         self._service = service
         self._part = part
@@ -81,6 +93,7 @@ class OutboxRelay:
         self._publisher = publisher
         self._store = store
         self._tracer = tracer
+        self._recorded = recorded or Recorded()
         self._replica = Replica(engine, service, replica)
         self._is_stopping = is_stopping
         self._lock = threading.RLock()
@@ -94,10 +107,12 @@ class OutboxRelay:
         caused_by = cause.id if cause.is_event else None
         rows = []
         for event_id, event in numbered(events, self._own(cause.id)):
+            if self._recorded.has(event_id):
+                continue
             meta = Meta(
                 id=event_id,
                 time=now,
-                source=f"/driftloop/{self._own(self._service)}",
+                source=source_of(self._service, self._part),
                 chain=self._chain(event, cause, trigger),
                 causation_id=event.follows.id if event.follows else caused_by,
             )
@@ -107,7 +122,7 @@ class OutboxRelay:
 
     def _own(self, name: str) -> str:
         """Tell a part's events from those that another part makes of the same cause."""
-        return f"{name}/{self._part}" if self._part else name
+        return _of_part(name, self._part)
 
     def _chain(self, event: Event, cause: Cause, trigger: trace.Span) -> Chain:
         if event.follows is None:

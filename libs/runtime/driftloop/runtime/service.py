@@ -14,6 +14,7 @@ from contextlib import (
     ExitStack,
 )
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
 import uvicorn
@@ -34,8 +35,9 @@ from driftloop.runtime.http import http_app
 from driftloop.runtime.identity.guard import Guard
 from driftloop.runtime.identity.routing import GuardedRouter, check_router
 from driftloop.runtime.identity.trail import Trail
-from driftloop.runtime.outbox import OutboxRelay, Stopping
+from driftloop.runtime.outbox import OutboxRelay, Stopping, source_of
 from driftloop.runtime.production import refuse_unsafe
+from driftloop.runtime.recorded import Log, Recorded, read_recorded
 from driftloop.runtime.runner import Runner
 from driftloop.runtime.settings import Settings, load_settings
 from driftloop.runtime.state import StateView
@@ -71,6 +73,7 @@ class Runtime(Generic[S]):
     states: dict[type[Event], StateView[Any]]
     session: Session
     stopping: threading.Event
+    recorded: Recorded = field(default_factory=Recorded)
 
     def state(self, event: type[Event]) -> StateView[Any]:
         """Return the view of a topic that the service follows from its beginning."""
@@ -116,7 +119,12 @@ class Parts(Generic[D]):
 
 @dataclass(frozen=True)
 class Service(Generic[S, D]):
-    """A service's table of contents; see each ``app.py``."""
+    """A service's table of contents; see each ``app.py``.
+
+    Attributes
+    ----------
+    recorded : what it reads back with a new database; see :class:`Recorded`.
+    """
 
     name: str
     settings: type[S]
@@ -124,6 +132,7 @@ class Service(Generic[S, D]):
     build: Callable[[Runtime[S]], AbstractContextManager[Parts[D]]]
     tables: Sequence[type[SQLModel]] = ()
     states: Sequence[type[Event]] = ()
+    recorded: Sequence[type[Event]] = ()
     driver: Literal["confluent", "faust"] = "confluent"
 
 
@@ -152,6 +161,7 @@ class _Process(Generic[S, D]):
         self._runner: Runner[D] | None = None
         self._views: dict[type[Event], StateView[Any]] = {}
         self._ready: dict[str, Callable[[], bool]] = {}
+        self._recorded = Recorded()
 
     @property
     def _name(self) -> str:
@@ -241,9 +251,12 @@ class _Process(Generic[S, D]):
             client_config=settings.kafka_config,
         )
         stack.callback(publisher.close)
+        self._recorded = Recorded(
+            source_of(service.name, settings.part), service.recorded
+        )
         outbox = OutboxRelay(
             service.name, engine, publisher, store, tracer, settings.replica,
-            self._stopping.is_set, settings.part,
+            self._stopping.is_set, settings.part, self._recorded,
         )  # fmt: skip
         stack.callback(outbox.close)
         followed: list[type[Event]] = [PipelineApplied, *service.states]
@@ -253,7 +266,7 @@ class _Process(Generic[S, D]):
         runtime = Runtime(
             settings, engine, store, outbox, publisher, tracer,
             self._views[PipelineApplied], self._views, Session(engine),
-            self._stopping,
+            self._stopping, self._recorded,
         )  # fmt: skip
         guard = Guard(
             settings,
@@ -269,7 +282,13 @@ class _Process(Generic[S, D]):
             service.name, table, parts.deps, engine, outbox, store, tracer,
             settings.retry_limit_seconds,
         )  # fmt: skip
-        loops = [self._follow_states(store), *parts.background]
+        log_of = Log(settings.broker, settings.kafka_config, store)
+        read_back = partial(
+            read_recorded, self._recorded, engine, table.topics, log_of, self._stopping
+        )
+        loops: list[Background] = [
+            self._follow_states(store), read_back, *parts.background,
+        ]  # fmt: skip
         if table.topics:
             loops.append(self._consume(table.topics, outbox, parts))
         if table.is_known:
@@ -351,8 +370,9 @@ class _Process(Generic[S, D]):
         def consume() -> None:
             from driftloop.runtime.drivers.watchdog import Watchdog
 
-            for view in self._views.values():
-                while not view.caught_up.wait(0.1):
+            read = [view.caught_up for view in self._views.values()]
+            for each in (*read, self._recorded.complete):
+                while not each.wait(0.1):
                     if self._stopping.is_set():
                         return
             outbox.recover()
@@ -383,6 +403,8 @@ class _Process(Generic[S, D]):
     def health(self) -> dict[str, Any]:
         """Live, ready, and why not."""
         checks = {"states": all(v.caught_up.is_set() for v in self._views.values())}
+        if self._service.recorded:
+            checks["recorded"] = self._recorded.complete.is_set()
         lag = None
         if self._driver:
             status = self._driver.status()

@@ -3,7 +3,15 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from driftloop.contracts.events import ServingDesired
+from driftloop.contracts.alerts import AlertResolved
+from driftloop.contracts.events import (
+    AlertRaised,
+    ModelApproved,
+    ModelDeployed,
+    ModelRolledBack,
+    RolloutAdvanced,
+    ServingDesired,
+)
 from driftloop.deployer.handlers import HANDLERS, DeployerDeps
 from driftloop.deployer.tables import DeployerServing
 from driftloop.runtime.service import Parts, Runtime, Service
@@ -17,6 +25,7 @@ def build(runtime: Runtime[Settings]) -> Iterator[Parts[DeployerDeps]]:
             session=runtime.session,
             pipelines=runtime.pipelines,
             desired=runtime.state(ServingDesired),
+            recorded=runtime.recorded,
         )
     )
 
@@ -28,4 +37,13 @@ SERVICE = Service(
     build=build,
     tables=[DeployerServing],
     states=[ServingDesired],
+    recorded=(
+        ModelApproved,
+        ServingDesired,
+        RolloutAdvanced,
+        ModelDeployed,
+        ModelRolledBack,
+        AlertRaised,
+        AlertResolved,
+    ),
 )

@@ -44,6 +44,7 @@ from driftloop.deployer.state import (
     wanted,
 )
 from driftloop.deployer.telling import (
+    FREEZE,
     aim,
     alert_of_failing,
     failure_over,
@@ -275,7 +276,7 @@ def _frozen(serving: Serving, rollout: Rollout, window: str) -> Change:
     """Stand still, and say so once."""
     if rollout.frozen:
         return Change(serving, [])
-    told = step_told(serving.pipeline, rollout, "held", f"by rollout.freeze: {window}")
+    told = step_told(serving.pipeline, rollout, "held", f"by {FREEZE}{window}")
     rollout = rollout.model_copy(update={"frozen": window})
     return Change(
         serving.model_copy(update={"rollout": rollout}),
@@ -371,7 +372,7 @@ def take_back(
             owner=rules.spec.owner,
         )
     )
-    after = _with_champion(serving, target)
+    after = with_champion(serving, target)
     gone = {release.version for release in (*displaced, *after.retired)}
     gone = {*serving.taken_back, *gone} - {r.version for r in after.deployed}
     update = {"rollout": None, "taken_back": tuple(sorted(gone))}
@@ -379,7 +380,7 @@ def take_back(
     return _settled(serving, after, taken.origin, events, rules)
 
 
-def _with_champion(serving: Serving, target: Release | None) -> Serving:
+def with_champion(serving: Serving, target: Release | None) -> Serving:
     """Return the state with ``target`` last in service; what it displaces retires."""
     if target == serving.champion:
         return serving
@@ -409,7 +410,7 @@ def _settled(
         name = after.pipeline
         if rules.freeze and after.champion is not None:
             if (before.rollout, before.waiting) != (None, release):
-                why = f"by rollout.freeze: {rules.freeze}"
+                why = f"by {FREEZE}{rules.freeze}"
                 waits = step_told(name, rollout, "held", why)
                 waits = waits.model_copy(update={"step": "waiting"})
                 told.append(waits.following(release.origin))

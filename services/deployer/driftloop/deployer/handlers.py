@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
 from typing import TypeVar
@@ -22,10 +22,12 @@ from driftloop.contracts.events import (
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.deployer import core, promoting
 from driftloop.deployer.promoting import Stage, stages
-from driftloop.deployer.state import Release, Serving, is_stale, recovered
+from driftloop.deployer.state import Release, Serving, is_stale
 from driftloop.deployer.tables import load_serving, save_serving
+from driftloop.deployer.told import is_dealt_with, release_of, restored, told_of
 from driftloop.runtime.errors import Skip
 from driftloop.runtime.handlers import Deps, EventHandler
+from driftloop.runtime.recorded import Recorded
 from driftloop.runtime.state import StateView
 
 Placed = (
@@ -42,20 +44,25 @@ Act = Callable[[Serving, PipelineSpec], core.Change]
 
 @dataclass(frozen=True)
 class DeployerDeps(Deps):
-    """What the deployer's handlers use; ``desired`` is what it last asked for."""
+    """What the deployer's handlers use.
+
+    Attributes
+    ----------
+    desired : what it last asked for.
+    recorded : what it has told before it lost its database.
+    """
 
     desired: StateView[ServingDesired]
+    recorded: Recorded = field(default_factory=Recorded)
 
 
 def on_model_approved(event: ModelApproved, deps: DeployerDeps) -> Iterator[Event]:
     """Send a version to the first environment."""
     line = stages(deps.pipeline(event.pipeline))
-    release = Release(
-        version=event.version,
-        package=event.package,
-        origin=event.meta,
-        author=event.author,
-    )
+    release = release_of(event)
+    told = told_of(deps.recorded, event.pipeline, line[0].name)
+    if is_dealt_with(told, release):
+        raise Skip("dealt_with_before")
     yield from _changed(
         _arrive(release, event.meta.time), line, line[0], event.meta.time, deps
     )
@@ -64,6 +71,7 @@ def on_model_approved(event: ModelApproved, deps: DeployerDeps) -> Iterator[Even
 def on_performance_measured(
     event: PerformanceMeasured, deps: DeployerDeps
 ) -> Iterator[Event]:
+    _check_news(event, deps)
     yield from _in_place(event, deps, core.measure)
 
 
@@ -78,10 +86,12 @@ def on_shadow_replayed(event: ShadowReplayed, deps: DeployerDeps) -> Iterator[Ev
 def on_rollback_requested(
     event: RollbackRequested, deps: DeployerDeps
 ) -> Iterator[Event]:
+    _check_news(event, deps)
     yield from _in_place(event, deps, core.roll_back)
 
 
 def on_rollout_steered(event: RolloutSteered, deps: DeployerDeps) -> Iterator[Event]:
+    _check_news(event, deps)
     yield from _in_place(event, deps, core.steer)
 
 
@@ -89,6 +99,7 @@ def on_promotion_steered(
     event: PromotionSteered, deps: DeployerDeps
 ) -> Iterator[Event]:
     """Let a version go on to the next environment, or not, as people say."""
+    _check_news(event, deps)
     line = stages(deps.pipeline(event.pipeline))
     for stage, following in pairwise(line):
         before = _serving(event.pipeline, stage, deps)
@@ -104,6 +115,18 @@ def on_promotion_steered(
     why = "it waits for no promotion"
     owner = line[-1].spec.owner
     yield promoting.not_promoted(event.pipeline, event, why, owner)
+
+
+def _check_news(event: Event, deps: DeployerDeps) -> None:
+    """Make sure that an event has not been answered: its effect is in the state.
+
+    Raises
+    ------
+    Skip
+        When it has: with a database that was lost since.
+    """
+    if deps.recorded.has_answered(event.meta.id):
+        raise Skip("answered_before")
 
 
 def _has(event: PromotionSteered, stage: Stage, deps: DeployerDeps) -> bool:
@@ -198,7 +221,8 @@ def _serving(pipeline: str, stage: Stage, deps: DeployerDeps) -> Serving:
         return stored
     desired = deps.desired.get(place_of(pipeline, stage.name))
     if desired is not None:
-        return recovered(desired, stage.spec)
+        told = told_of(deps.recorded, pipeline, stage.name)
+        return restored(desired, stage.spec, told)
     return Serving(pipeline=pipeline, environment=stage.name)
 
 

@@ -75,18 +75,23 @@ def placed(change: Change, environment: str) -> Change:
     return Change(change.serving, [event for event in told if event is not None])
 
 
+def placed_condition(condition: str, environment: str) -> str:
+    """Return an alert's condition as it is told of an environment."""
+    return condition if environment == PRODUCTION else f"{environment}/{condition}"
+
+
 def _placed(event: Event, environment: str) -> Event | None:
     if isinstance(event, ModelDeployed | ModelRolledBack):
         return None
     if isinstance(event, AlertResolved):
         return event.model_copy(
-            update={"condition": f"{environment}/{event.condition}"}
+            update={"condition": placed_condition(event.condition, environment)}
         )
     if not isinstance(event, AlertRaised):
         return event.model_copy(update={"environment": environment})
     return event.model_copy(
         update={
-            "condition": f"{environment}/{event.condition}",
+            "condition": placed_condition(event.condition, environment),
             "severity": "info" if event.severity == "info" else "warning",
             "title": f"{event.title} ({environment})",
         }

@@ -15,6 +15,9 @@ from driftloop.contracts.events import (
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.deployer.state import Release, Rollout, Serving, replay_of, rollout_id
 
+FREEZE = "rollout.freeze: "
+"""Before the window that holds a rollout, in what is told of it."""
+
 
 def step_told(
     name: str,
@@ -64,23 +67,23 @@ def alert_of_failing(
     """Tell of a version in service that fails; the rollout's own is judged."""
     on_its_way = serving.rollout.release.version if serving.rollout else None
     allowed = spec.rollout.max_error_ratio
-    failing = [
+    bad = [
         said
         for said in event.versions
         if said.version != on_its_way
         and (said.state == "failed" or said.error_count > allowed * said.row_count)
     ]
-    if not failing or serving.alerted_generation == serving.generation:
+    if not bad or serving.alerted_generation == serving.generation:
         return serving, []
     alert = AlertRaised(
         pipeline=serving.pipeline,
-        condition=_failing(serving),
+        condition=failing(serving),
         severity="critical",
         title=f"A version of {serving.pipeline} in service fails",
         detail="; ".join(
             f"version {said.version} ({said.role}) on {event.replica}: "
             + (said.detail or f"{said.error_count} of {said.row_count} rows failed")
-            for said in failing
+            for said in bad
         ),
         owner=spec.owner,
         can_end=True,
@@ -96,14 +99,15 @@ def failure_over(serving: Serving, at: datetime) -> list[AlertResolved]:
     return [
         AlertResolved(
             pipeline=serving.pipeline,
-            condition=_failing(serving),
+            condition=failing(serving),
             at=at,
             why="What is served has changed; if it still fails, that is told anew.",
         )
     ]
 
 
-def _failing(serving: Serving) -> str:
+def failing(serving: Serving) -> str:
+    """Return the condition of the alert about what is served now."""
     return f"version-fails/{serving.generation}"
 
 

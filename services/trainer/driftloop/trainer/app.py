@@ -4,6 +4,19 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from driftloop.contracts.events import (
+    AlertRaised,
+    DatasetVersioned,
+    FederatedRoundClosed,
+    FederatedRoundOpened,
+    ModelTrained,
+    TrainingCancelled,
+    TrainingCancelRefused,
+    TrainingFailed,
+    TrainingProgressed,
+    TrainingSkipped,
+    TrainingStarted,
+)
 from driftloop.runtime.service import Parts, Runtime, Service
 from driftloop.trainer.federated.clock import RoundClock
 from driftloop.trainer.handlers import HANDLERS, Deps
@@ -22,6 +35,7 @@ def build(runtime: Runtime[TrainerSettings]) -> Iterator[Parts[Deps]]:
         pipelines=runtime.pipelines,
         wake=wake,
         recheck=loop.recheck,
+        recorded=runtime.recorded,
     )
     yield Parts(deps, background=[loop.run, RoundClock(runtime, wake).run])
 
@@ -32,4 +46,17 @@ SERVICE = Service(
     handlers=HANDLERS,
     build=build,
     tables=TABLES,
+    recorded=(
+        DatasetVersioned,
+        TrainingStarted,
+        TrainingSkipped,
+        TrainingProgressed,
+        TrainingFailed,
+        TrainingCancelled,
+        TrainingCancelRefused,
+        ModelTrained,
+        FederatedRoundOpened,
+        FederatedRoundClosed,
+        AlertRaised,
+    ),
 )

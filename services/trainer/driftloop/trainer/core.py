@@ -315,6 +315,11 @@ def cancel_refusal(job_state: str | None) -> Refusal | None:
     return "already_ended", f"the job has ended: {became[job_state]}"
 
 
+def cancelled_text(by: str, reason: str) -> str:
+    """Return how a job ended that a person did not want any more."""
+    return f"cancelled by {by}: {reason}"
+
+
 def _obstacle(pending: Pending, state: State, spec: PipelineSpec) -> SkipWith | None:
     """Return why nothing can start now: too few rows, or a job that runs."""
     trigger, data, last = pending.trigger, state.data, state.last_job

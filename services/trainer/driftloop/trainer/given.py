@@ -67,6 +67,8 @@ def job_of(
         dataset=data.dataset,
         train_span=train_span,
         holdout_span=holdout_span,
+        label_count=data.label_count,
+        champion=request.champion,
     )
     stored = Origin.model_validate_json(origin)
     return started.following(origin_from(stored.model_dump(mode="json")))

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from driftloop.contracts.base import Event, Meta, chain_of, origin_from
 from driftloop.contracts.events import (
@@ -22,11 +22,13 @@ from driftloop.contracts.events import (
     TrainingSkipped,
     TrainingStarted,
     VerdictOverruled,
+    WaitingTrigger,
 )
 from driftloop.contracts.pipeline import PRODUCTION, PipelineSpec
 from driftloop.runtime import handlers
 from driftloop.runtime.errors import Skip
-from driftloop.trainer import core
+from driftloop.runtime.recorded import Recorded
+from driftloop.trainer import core, told
 from driftloop.trainer.federated.rounds import Rounds
 from driftloop.trainer.floor import measured
 from driftloop.trainer.request import JobRequest
@@ -53,18 +55,23 @@ class Deps(handlers.Deps):
     ----------
     wake : set once a new job is committed, for the loop that trains.
     recheck : set once a job is cancelled, for who works on it.
+    recorded : what the trainer has said and decided by before it started.
     """
 
     wake: threading.Event
     recheck: threading.Event
+    recorded: Recorded = field(default_factory=Recorded)
 
 
 def on_dataset_versioned(event: DatasetVersioned, deps: Deps) -> Iterator[Event]:
     """Remember the version; start the first model, a waiting one, or the next."""
     spec = deps.pipeline(event.pipeline)
-    row = pipeline_row(deps.session, event.pipeline)
+    row = _row(deps, event.pipeline)
     row.set_data(core.with_data(row.data(), event))
     yield from _measure_given(deps, event.pipeline, spec)
+    recorded = deps.recorded
+    if recorded.has_answered(event.meta.id) or told.is_outdated(event, recorded):
+        return
     state = state_of(deps.session, row, spec)
     decision = core.after_data(event.meta.id, state, spec)
     if decision:
@@ -74,7 +81,9 @@ def on_dataset_versioned(event: DatasetVersioned, deps: Deps) -> Iterator[Event]
 def on_drift_detected(event: DriftDetected, deps: Deps) -> Iterator[Event]:
     """Answer a verdict: a training, or the reason why not."""
     spec = deps.pipeline(event.pipeline)
-    row = pipeline_row(deps.session, event.pipeline)
+    row = _row(deps, event.pipeline)
+    if deps.recorded.has_answered(event.meta.id):
+        return
     state = state_of(deps.session, row, spec)
     decision = core.after_drift(event, event.meta.id, state, spec)
     yield _answer(deps, row, decision, spec, event.meta)
@@ -83,7 +92,9 @@ def on_drift_detected(event: DriftDetected, deps: Deps) -> Iterator[Event]:
 def on_retrain_requested(event: RetrainRequested, deps: Deps) -> Iterator[Event]:
     """Answer a person: at once, unless a job runs or rows are too few."""
     spec = deps.pipeline(event.pipeline)
-    row = pipeline_row(deps.session, event.pipeline)
+    row = _row(deps, event.pipeline)
+    if deps.recorded.has_answered(event.meta.id):
+        return
     state = state_of(deps.session, row, spec)
     decision = core.after_request(event, event.meta.id, state, spec)
     yield _answer(deps, row, decision, spec, event.meta)
@@ -97,11 +108,11 @@ def on_performance_measured(event: PerformanceMeasured, deps: Deps) -> Iterator[
     how = spec.retrain
     if how.accuracy_floor.max_loss is None and how.cost.loss_unit_value is None:
         return
-    row = pipeline_row(deps.session, event.pipeline)
+    row = _row(deps, event.pipeline)
     row.set_losses(remembered(row.loss_memory(), event, how.cost))
     count, version = measured(row.floor_count(), event, how.accuracy_floor)
     row.set_floor_count(count)
-    if version is not None:
+    if version is not None and not deps.recorded.has_answered(event.meta.id):
         state = state_of(deps.session, row, spec)
         decision = core.after_floor(event, event.meta.id, version, state, spec)
         yield _answer(deps, row, decision, spec, event.meta)
@@ -111,7 +122,9 @@ def on_training_cancel_requested(
     event: TrainingCancelRequested, deps: Deps
 ) -> Iterator[Event]:
     """End a job that waits or runs, and let the one that waited for it start."""
-    row = pipeline_row(deps.session, event.pipeline)
+    row = _row(deps, event.pipeline)
+    if deps.recorded.has_answered(event.meta.id):
+        return
     job = deps.session.get(TrainerJob, event.job_id, with_for_update=True)
     is_known = job is not None and job.pipeline == event.pipeline
     refusal = core.cancel_refusal(job.state if job and is_known else None)
@@ -138,7 +151,7 @@ def _cancelled(
     """End a job for a person's reason, and let the one that waited for it start."""
     by, reason = why
     job.state = "cancelled"
-    job.error = f"cancelled by {by}: {reason}"
+    job.error = core.cancelled_text(by, reason)
     recheck = deps.recheck
     listen(deps.session, "after_commit", lambda _: recheck.set())
     yield TrainingCancelled(
@@ -165,7 +178,7 @@ def on_verdict_overruled(event: VerdictOverruled, deps: Deps) -> Iterator[Event]
     waits is dropped. A model that came of it is the registry's to speak of.
     """
     spec = deps.pipeline(event.pipeline)
-    row = pipeline_row(deps.session, event.pipeline)
+    row = _row(deps, event.pipeline)
     if core.is_called_off(event):
         kept = row.kept()
         if kept and kept.trigger.event_id == event.verdict_id:
@@ -174,6 +187,8 @@ def on_verdict_overruled(event: VerdictOverruled, deps: Deps) -> Iterator[Event]
         for job in open_jobs(deps.session, event.pipeline):
             if job.asked().trigger.event_id == event.verdict_id:
                 yield from _cancelled(deps, row, job, (event.overruled_by, why), event)
+        return
+    if deps.recorded.has_answered(event.meta.id):
         return
     state = state_of(deps.session, row, spec)
     decision = core.after_overruling(event, event.meta.id, state, spec)
@@ -184,20 +199,31 @@ def on_verdict_overruled(event: VerdictOverruled, deps: Deps) -> Iterator[Event]
 def on_model_submitted(event: ModelSubmitted, deps: Deps) -> Iterator[Event]:
     """Take a model that was made elsewhere; measure it once that is possible."""
     spec = deps.pipeline(event.pipeline)
+    _row(deps, event.pipeline)
     waiting.take(deps.session, event)
-    yield from waiting.measure(deps.session, deps.wake, event.pipeline, spec)
+    yield from _given_models(deps, event.pipeline, spec)
 
 
 def _measure_given(deps: Deps, pipeline: str, spec: PipelineSpec) -> Iterator[Event]:
     """Store the next job for a model that waits to be measured."""
-    yield from Rounds(deps.session, deps.wake).measure(pipeline, spec)
-    yield from waiting.measure(deps.session, deps.wake, pipeline, spec)
+    yield from _rounds(deps).measure(pipeline, spec)
+    yield from _given_models(deps, pipeline, spec)
+
+
+def _given_models(deps: Deps, pipeline: str, spec: PipelineSpec) -> Iterator[Event]:
+    session, wake = deps.session, deps.wake
+    yield from waiting.measure(session, wake, pipeline, spec, deps.recorded)
+
+
+def _rounds(deps: Deps) -> Rounds:
+    return Rounds(deps.session, deps.wake, deps.recorded)
 
 
 def on_federation_requested(event: FederationRequested, deps: Deps) -> Iterator[Event]:
     """Open the first round for sites, or say why not."""
     spec = deps.pipeline(event.pipeline)
-    yield from Rounds(deps.session, deps.wake).request(event, spec)
+    _row(deps, event.pipeline)
+    yield from _rounds(deps).request(event, spec)
 
 
 def on_federated_update_submitted(
@@ -205,31 +231,46 @@ def on_federated_update_submitted(
 ) -> Iterator[Event]:
     """Take a site's update; the last one wanted closes the round."""
     spec = deps.pipeline(event.pipeline)
-    yield from Rounds(deps.session, deps.wake).submit(event, spec)
+    yield from _rounds(deps).submit(event, spec)
 
 
 def on_model_deployed(event: ModelDeployed, deps: Deps) -> Iterator[Event]:
     """Remember the champion that the next candidate is compared with."""
     served = ServedModel(version=event.version, package=event.package)
-    _set_champion(deps.session, event, served)
+    _set_champion(deps, event, served)
     yield from ()
 
 
 def on_model_rolled_back(event: ModelRolledBack, deps: Deps) -> Iterator[Event]:
     """Make the restored version the champion again, or know that there is none."""
-    _set_champion(deps.session, event, event.restored)
+    _set_champion(deps, event, event.restored)
     yield from ()
 
 
 def _set_champion(
-    session: Session, event: ModelDeployed | ModelRolledBack, served: ServedModel | None
+    deps: Deps, event: ModelDeployed | ModelRolledBack, served: ServedModel | None
 ) -> None:
     """Two topics have no common order; the generation gives it."""
-    row = pipeline_row(session, event.pipeline)
+    row = _row(deps, event.pipeline)
     if event.generation < row.generation:
         raise Skip("older_generation")
     row.generation = event.generation
     row.champion = served.model_dump_json() if served else None
+
+
+def _row(deps: Deps, pipeline: str) -> TrainerPipeline:
+    """Return a pipeline's row; a new one begins with what the log says of its jobs.
+
+    Raises
+    ------
+    Retry
+        When the log says something and the pipeline is not applied.
+    """
+    is_new = deps.session.get(TrainerPipeline, pipeline) is None
+    row = pipeline_row(deps.session, pipeline)
+    if is_new and told.is_known(deps.recorded, pipeline):
+        told.restore(deps.session, row, deps.pipeline(pipeline), deps.recorded)
+    return row
 
 
 def _start(
@@ -253,14 +294,20 @@ def _answer(
 ) -> Event:
     if isinstance(decision, core.Start):
         return _start(deps, row, decision, spec, origin)
+    before = last_job(deps.session, row.name)
+    waits = None
     if decision.keep:
         row.keep(decision.keep, Origin.model_validate(chain_of(origin)))
+        waits = WaitingTrigger(
+            since=decision.keep.since, newest_job=before.id if before else None
+        )
     return TrainingSkipped(
         pipeline=row.name,
         trigger=decision.trigger,
         reason=decision.reason,
         detail=decision.detail,
         covered_by_job=decision.covered_by_job,
+        waits=waits,
     )
 
 
@@ -314,6 +361,8 @@ def accept(
         train_span=start.train_span,
         holdout_span=start.holdout_span,
         explanation=start.why,
+        label_count=data.label_count,
+        champion=request.champion,
     )
     return started.following(origin) if start.answers_pending else started
 

@@ -90,7 +90,10 @@ class JobLoop:
         return self._leases.recheck
 
     def run(self) -> None:
-        """Loop until the process stops."""
+        """Loop until the process stops, once it is known what was said before."""
+        while not self._runtime.recorded.complete.wait(WARMING_POLL_S):
+            if self._runtime.stopping.is_set():
+                return
         self._tidy()
         try:
             while not self._runtime.stopping.is_set():
@@ -286,15 +289,16 @@ class JobLoop:
             events += [event.following(origin) for event in ended]
             applied = self._runtime.pipelines.get(job.pipeline)
             if applied:
-                rounds = Rounds(session, self._wake)
-                events.extend(rounds.measure(job.pipeline, applied.spec))
+                spec, recorded = applied.spec, self._runtime.recorded
+                rounds = Rounds(session, self._wake, recorded)
+                events.extend(rounds.measure(job.pipeline, spec))
                 events.extend(
-                    waiting.measure(session, self._wake, job.pipeline, applied.spec)
+                    waiting.measure(session, self._wake, job.pipeline, spec, recorded)
                 )
-                view = state_of(session, pipeline, applied.spec)
-                next_one = core.after_job(view, applied.spec)
+                view = state_of(session, pipeline, spec)
+                next_one = core.after_job(view, spec)
                 if next_one:
-                    accepted = accept(session, pipeline, next_one, applied.spec, origin)
+                    accepted = accept(session, pipeline, next_one, spec, origin)
                     events.append(accepted)
         self._worker.forget(self._folder(job))
         return True

@@ -4,7 +4,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from driftloop.contracts.events import ModelTrained, SchemaAccepted, TrainingStarted
+from driftloop.contracts.alerts import AlertResolved
+from driftloop.contracts.events import (
+    AlertRaised,
+    BatchRejected,
+    BatchValidated,
+    DatasetMaintained,
+    DatasetVersioned,
+    ErasureTraced,
+    ModelTrained,
+    SchemaAccepted,
+    SchemaProposed,
+    TrainingStarted,
+)
 from driftloop.runtime.backlog import has_handled
 from driftloop.runtime.datasets import storage_options, table_uri
 from driftloop.runtime.payloads import open_payloads
@@ -44,6 +56,7 @@ def build(runtime: Runtime[ValidatorSettings]) -> Iterator[Parts[ValidatorDeps]]
             schemas=runtime.state(SchemaAccepted),
             are_references_known=are_references_known,
             payloads=open_payloads(settings),
+            recorded=runtime.recorded,
         ),
         background=[tracing.run],
     )
@@ -56,5 +69,16 @@ SERVICE = Service(
     build=build,
     tables=[*TABLES, ErasureRow],
     states=(SchemaAccepted,),
+    recorded=(
+        BatchValidated,
+        BatchRejected,
+        DatasetVersioned,
+        DatasetMaintained,
+        SchemaProposed,
+        SchemaAccepted,
+        ErasureTraced,
+        AlertRaised,
+        AlertResolved,
+    ),
     driver="faust",
 )

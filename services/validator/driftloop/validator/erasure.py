@@ -107,6 +107,8 @@ class Tracing:
     def run(self) -> None:
         """Look again and again, until the process stops."""
         while not self._runtime.stopping.wait(POLL_S):
+            if not self._runtime.recorded.complete.is_set():
+                continue  # what was traced before is not known yet
             try:
                 self._look()
             except Retry as error:

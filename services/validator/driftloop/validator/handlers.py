@@ -43,6 +43,7 @@ from driftloop.contracts.rows import row_keys
 from driftloop.runtime.errors import Retry
 from driftloop.runtime.handlers import Chunk, Deps, EventHandler
 from driftloop.runtime.payloads import PayloadStore
+from driftloop.runtime.recorded import Recorded
 from driftloop.runtime.state import StateView
 from driftloop.validator.core import Checked, Contract, check, contract_of
 from driftloop.validator.custom import CustomChecks
@@ -77,10 +78,22 @@ class ValidatorDeps(Deps):
     )
     are_references_known: AreReferencesKnown = lambda _: False
     payloads: PayloadStore | None = None
+    recorded: Recorded = field(default_factory=Recorded)
 
 
 def on_batch_ingested(event: BatchIngested, deps: ValidatorDeps) -> Iterator[Event]:
-    """Quarantine what breaks the contract; the rest is a new dataset version."""
+    """Quarantine what breaks the contract; the rest is a new dataset version.
+
+    A batch that was judged with a database that is lost has its verdict: it is judged
+    anew for what that teaches, and nothing else is said of its rows.
+    """
+    is_judged = deps.recorded.has_answered(event.meta.id)
+    for told in _judged(event, deps):
+        if not (is_judged and isinstance(told, BatchValidated | BatchRejected)):
+            yield told
+
+
+def _judged(event: BatchIngested, deps: ValidatorDeps) -> Iterator[Event]:
     spec = deps.pipeline(event.pipeline)
     review = _review(event, spec, deps)
     learned = review.learned

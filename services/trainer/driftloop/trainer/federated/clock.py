@@ -43,7 +43,8 @@ class RoundClock:
     def run(self) -> None:
         """Loop until the process stops."""
         while not self._runtime.stopping.wait(POLL_S):
-            self.look(datetime.now(UTC), time.monotonic())
+            if self._runtime.recorded.complete.is_set():
+                self.look(datetime.now(UTC), time.monotonic())
 
     def look(self, now: datetime, moment: float) -> None:
         """Close what is over.
@@ -83,6 +84,6 @@ class RoundClock:
             if row is None or row.state != "open" or row.number != number:
                 return  # the last update came after all
             if row.now().deadline < now:
-                rounds = Rounds(session, self._wake)
+                rounds = Rounds(session, self._wake, self._runtime.recorded)
                 events.extend(rounds.close(row, applied.spec, now))
                 logger.info("round over", federation=federation_id, round=number)

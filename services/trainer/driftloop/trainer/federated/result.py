@@ -11,14 +11,22 @@ from driftloop.trainer.request import FederatedResult
 from sqlmodel import Session
 
 
-def job_of(session: Session, row: Federation, spec: PipelineSpec) -> Event | None:
-    """Store the job that measures a federation's model; see :func:`given.job_of`."""
-    trigger = Trigger(
+def _trigger_of(row: Federation) -> Trigger:
+    return Trigger(
         event_id=row.request_id,
         event_type=FederationRequested.topic(),
         reason="federated",
         requested_by=row.requested_by,
     )
+
+
+def job_id_of(row: Federation) -> str:
+    """Return the id of the job that measures a federation's model."""
+    return core.job_id_of(_trigger_of(row))
+
+
+def job_of(session: Session, row: Federation, spec: PipelineSpec) -> Event | None:
+    """Store the job that measures a federation's model; see :func:`given.job_of`."""
     found = FederatedResult(
         federation_id=row.id,
         rounds=row.number,
@@ -27,5 +35,5 @@ def job_of(session: Session, row: Federation, spec: PipelineSpec) -> Event | Non
         encoding=row.encoded(),
         weights=json.loads(row.weights),
     )
-    job_id = core.job_id_of(trigger)
+    trigger, job_id = _trigger_of(row), job_id_of(row)
     return given.job_of(session, spec, trigger, job_id, row.origin, found)

@@ -8,7 +8,7 @@ closes after its deadline by the wall clock (:mod:`driftloop.trainer.federated.c
 import json
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from driftloop.contracts.base import Event, chain_of, derived_id
@@ -27,6 +27,7 @@ from driftloop.contracts.federated import (
 )
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.runtime.errors import Reject, Skip
+from driftloop.runtime.recorded import Recorded
 from driftloop.trainer.federated import core, result
 from driftloop.trainer.federated.tables import (
     Federation,
@@ -35,7 +36,8 @@ from driftloop.trainer.federated.tables import (
     updates_of,
     waiting_federations,
 )
-from driftloop.trainer.tables import Origin
+from driftloop.trainer.tables import Origin, TrainerJob
+from driftloop.trainer.told import has_begun
 from sqlalchemy.event import listen
 from sqlmodel import Session
 
@@ -53,10 +55,12 @@ class Rounds:
     Attributes
     ----------
     wake : set once a job is committed, for the loop that trains.
+    recorded : what the trainer has said before it started.
     """
 
     session: Session
     wake: threading.Event
+    recorded: Recorded = field(default_factory=Recorded)
 
     def request(
         self, event: FederationRequested, spec: PipelineSpec
@@ -217,11 +221,16 @@ class Rounds:
         """Store jobs for results that wait, if there are rows to measure them on."""
         wake = self.wake
         for row in waiting_federations(self.session, pipeline):
+            job_id = result.job_id_of(row)
+            if self.session.get(TrainerJob, job_id) is not None:  # told of, and ended
+                row.state = "done"
+                continue
             started = result.job_of(self.session, row, spec)
             if started is not None:
                 row.state = "done"
                 listen(self.session, "after_commit", lambda _: wake.set())
-                yield started
+                if not has_begun(self.recorded, pipeline, job_id):
+                    yield started
 
     def _forget(self, row: Federation) -> list[RefusedUpdate]:
         """Delete the round's updates; return those that did not count."""

@@ -7,6 +7,7 @@ from driftloop.contracts.base import Event, chain_of
 from driftloop.contracts.events import ModelSubmitted, Trigger
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.runtime.errors import Skip
+from driftloop.runtime.recorded import Recorded
 from driftloop.trainer import given
 from driftloop.trainer.request import SubmittedModel
 from driftloop.trainer.submitted.tables import (
@@ -14,7 +15,8 @@ from driftloop.trainer.submitted.tables import (
     is_known,
     waiting_submissions,
 )
-from driftloop.trainer.tables import Origin
+from driftloop.trainer.tables import Origin, TrainerJob
+from driftloop.trainer.told import has_begun
 from sqlalchemy.event import listen
 from sqlmodel import Session
 
@@ -45,10 +47,17 @@ def take(session: Session, event: ModelSubmitted) -> None:
 
 
 def measure(
-    session: Session, wake: threading.Event, pipeline: str, spec: PipelineSpec
+    session: Session,
+    wake: threading.Event,
+    pipeline: str,
+    spec: PipelineSpec,
+    recorded: Recorded,
 ) -> Iterator[Event]:
     """Store the job of the oldest submission that waits, if it can be measured now."""
     for row in waiting_submissions(session, pipeline):
+        if session.get(TrainerJob, row.job_id) is not None:  # told of, and ended
+            row.state = "done"
+            continue
         event = row.submitted()
         trigger = Trigger(
             event_id=row.event_id,
@@ -65,4 +74,5 @@ def measure(
         row.state = "done"
         session.flush()
         listen(session, "after_commit", lambda _: wake.set())
-        yield started
+        if not has_begun(recorded, pipeline, row.job_id):
+            yield started
