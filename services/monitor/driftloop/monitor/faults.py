@@ -101,6 +101,7 @@ def judge_quality(
                 check=found.check,
                 is_jump=False,
                 since=since,
+                detected_at=window[-1].end,
                 cause="schema_change"
                 if found.check in SCHEMA_CHECKS
                 else "sensor_fault",
@@ -195,6 +196,7 @@ def judge_jumps(
             check=jump.kind,
             is_jump=True,
             since=block.start,
+            detected_at=block.end,
         )
         for jump in found
         if jump.column not in known
@@ -267,6 +269,7 @@ def _fault_begun(
             features=columns,
             evidence=[told for _, told in found],
             explanation=explanation,
+            faulty="rows" if new[0].kind == "observations" else "labels",
         ),
         *(
             AlertRaised(
@@ -294,6 +297,7 @@ def fault_over(
             features=[fault.column],
             since=fault.since,
             until=until,
+            detected_at=fault.detected_at,
         ),
         AlertResolved(
             pipeline=watch.pipeline,
