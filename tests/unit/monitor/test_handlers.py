@@ -475,6 +475,7 @@ def test_a_person_ends_a_fault_that_was_none(monitor: InProcess) -> None:
     assert watch.faults == ()
     assert watch.overrulings == (("label_fault", "not_enough_data"),)
     other = said.model_copy(update={"cause": "sensor_fault"})
+    assert monitor.take(other.model_copy(update={"mended": True})) == []
     (alert,) = monitor.take(other)
     assert isinstance(alert, AlertRaised)
     assert (alert.severity, alert.owner) == ("critical", "ada")

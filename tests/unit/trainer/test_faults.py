@@ -39,12 +39,18 @@ def over(
 
 
 def ruling(
-    verdict: str, cause: Cause, since: float, at: float, was: Cause = "sensor_fault"
+    verdict: str,
+    cause: Cause,
+    since: float,
+    at: float,
+    was: Cause = "sensor_fault",
+    *,
+    mended: bool = False,
 ) -> VerdictOverruled:
     return VerdictOverruled(
         pipeline=NAME, verdict_id=verdict, verdict_cause=was, cause=cause,
         overruled_by="ada", reason="I was there", since=day(since),
-        detected_at=day(at),
+        detected_at=day(at), mended=mended,
     )  # fmt: skip
 
 
@@ -118,6 +124,16 @@ def test_a_persons_last_word_on_a_verdict_holds() -> None:
         "labels",
         ["s"],
     )
+
+
+def test_what_is_mended_is_read_again_once_the_fault_is_over() -> None:
+    told = ("v", fault(10, 12))
+    said = ("", ruling("v", "sensor_fault", 10, 12, mended=True))
+    assert only(faults(told, said)).end is None
+    assert faults(told, said, ("", over(10, 15, 12))).stretches() == ()
+    assert only(faults(told, ("", over(10, 15, 12)))).end == day(15)
+    alone = ruling("w", "sensor_fault", 10, 12, was="concept_drift", mended=True)
+    assert faults(("", alone)).stretches() == ()
 
 
 def test_what_only_a_person_calls_a_fault_lasts_until_it_was_told() -> None:

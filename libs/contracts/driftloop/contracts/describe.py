@@ -220,6 +220,8 @@ def _drift(event: e.DriftDetected) -> str:
 
 def _overruled(event: e.VerdictOverruled) -> str:
     was, now = (c.replace("_", " ") for c in (event.verdict_cause, event.cause))
+    if event.mended:
+        return f"{event.overruled_by} says that the {now} is mended: {event.reason}"
     return f"{event.overruled_by} says {now}, not {was}: {event.reason}"
 
 

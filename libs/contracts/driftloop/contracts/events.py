@@ -536,6 +536,11 @@ class VerdictOverruled(Event):
     since: UtcTime = Field(description="of the verdict")
     detected_at: UtcTime = Field(description="of the verdict")
     model_version: int | None = Field(default=None, description="of the verdict")
+    mended: bool = Field(
+        default=False,
+        description="of a fault: what was wrong is right in the dataset now; once the "
+        "fault is over, trainings read it again",
+    )
 
 
 class DriftEnded(Event):

@@ -22,6 +22,8 @@ def overruled(watch: Watch, event: VerdictOverruled, spec: PipelineSpec) -> Conc
     pairs = (*watch.overrulings, (event.verdict_cause, event.cause))
     update = {"overrulings": pairs[-MAX_OVERRULINGS:]}
     watch = watch.model_copy(update=update)
+    if event.mended:  # the verdict holds: nothing is told, and nothing learned of it
+        return watch, []
     if event.cause in FAULTS:
         alert = AlertRaised(
             pipeline=watch.pipeline,

@@ -42,6 +42,7 @@ class _Ruling(_Frozen):
     cause: Cause
     since: UtcTime
     detected_at: UtcTime
+    mended: bool = False
 
 
 class _Over(_Frozen):
@@ -84,7 +85,10 @@ class Faults(_Frozen):
     def with_ruling(self, event: VerdictOverruled) -> "Faults":
         """Remember what a person says; the last word of each verdict holds."""
         said = _Ruling(
-            cause=event.cause, since=event.since, detected_at=event.detected_at
+            cause=event.cause,
+            since=event.since,
+            detected_at=event.detected_at,
+            mended=event.mended,
         )
         found = dict(sorted((self.rulings | {event.verdict_id: said}).items()))
         return self.model_copy(update={"rulings": found})
@@ -111,8 +115,9 @@ class Faults(_Frozen):
 
         The stretch of a fault goes from the start that its verdict estimates to the
         end of the last of its columns. A person who says that a verdict is no fault
-        gives its rows back. One who says that a verdict is a fault, which it did not
-        say, takes the rows from its start to its telling: nobody tells an end of it.
+        gives its rows back, and one who says that they are mended, once it is over. One
+        who says that a verdict is a fault, which it did not say, takes the rows from
+        its start to its telling: nobody tells an end of it.
         """
         found = [*self._of_verdicts(), *self._of_people()]
         return tuple(sorted(found, key=lambda each: (each.start, each.verdict_id)))
@@ -125,18 +130,22 @@ class Faults(_Frozen):
                 continue
             ends = [self._end_of(told, column) for column in told.features]
             known = [end for end in ends if end is not None]
+            end = max(known) if known and len(known) == len(ends) else None
+            if said and said.mended and end is not None:
+                continue
             yield FaultyStretch(
                 verdict_id=verdict_id,
                 cause=cause,
                 faulty=told.faulty if cause == told.cause else _spoilt_by(cause),
                 start=told.since,
-                end=max(known) if known and len(known) == len(ends) else None,
+                end=end,
                 sources=told.sources,
             )
 
     def _of_people(self) -> Iterator[FaultyStretch]:
         for verdict_id, said in self.rulings.items():
-            if verdict_id not in self.told and said.cause in FAULTS:
+            is_fault = said.cause in FAULTS and not said.mended
+            if is_fault and verdict_id not in self.told:
                 yield FaultyStretch(
                     verdict_id=verdict_id,
                     cause=said.cause,
