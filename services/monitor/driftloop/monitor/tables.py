@@ -74,7 +74,6 @@ class MonitorBatch(SQLModel, table=True):
     pipeline: str = Field(primary_key=True)
     batch_id: str = Field(primary_key=True)
     kind: str
-    source: str | None = None
     start: datetime = Field(sa_type=UTC_TIME)
     end: datetime = Field(index=True, sa_type=UTC_TIME)
     good_count: int | None = None
@@ -83,6 +82,7 @@ class MonitorBatch(SQLModel, table=True):
     row_count: int = 0
     is_complete: bool = False
     reasons: str = "[]"
+    source: str | None = None
 
 
 class MonitorSlice(SQLModel, table=True):
