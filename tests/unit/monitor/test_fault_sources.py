@@ -3,9 +3,10 @@
 from datetime import timedelta
 
 import pytest
-from driftloop.contracts.events import DriftDetected, RejectReason
+from driftloop.contracts.events import CAUSES, DriftDetected, RejectReason
 from driftloop.monitor.faults import Checked, judge_quality
 from driftloop.monitor.state import Watch
+from driftloop.monitor.verdicts import faulty_of
 
 from tests.unit.monitor.story import day, spec
 
@@ -59,3 +60,12 @@ def test_bad_labels_spoil_no_rows(kind: str, faulty: str) -> None:
     window = [batch(n, "north", 24) for n in range(7)]
     _, events = judge_quality(Watch(pipeline="shop"), window, spec(), kind)
     assert events[0].faulty == faulty
+
+
+def test_only_faults_spoil_anything() -> None:
+    found = {cause: faulty_of(cause) for cause in CAUSES if faulty_of(cause)}
+    assert found == {
+        "sensor_fault": "rows",
+        "schema_change": "rows",
+        "label_fault": "labels",
+    }
