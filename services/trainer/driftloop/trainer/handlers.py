@@ -216,8 +216,6 @@ def on_verdict_overruled(event: VerdictOverruled, deps: Deps) -> Iterator[Event]
                 yield from _cancelled(deps, row, job, (event.overruled_by, why), event)
     if event.cause in FAULTS and event.verdict_cause not in FAULTS:
         yield from _read_meanwhile(deps, row, event.verdict_id, spec)
-    if core.is_called_off(event):
-        return
     state = state_of(deps.session, row, spec)
     decision = core.after_overruling(event, event.meta.id, state, spec)
     if decision:
