@@ -18,6 +18,8 @@ from driftloop.registry.audit import all_entries
 from driftloop.registry.ledger import Ledger
 from driftloop.runtime.errors import Reject, Retry
 from driftloop.runtime.transport import Message
+from driftloop.trainer.faults import Faults
+from driftloop.trainer.tables import TrainerPipeline
 from sqlmodel import Session
 
 from tests.simulation.kinds import TRUSTED, unsent
@@ -47,6 +49,7 @@ class History:
     effects : ids of the events whose effects a service has noted, in order.
     sent : ids of the rows that upstream has sent, by kind.
     stored : ids of the rows in the dataset's tables, by kind.
+    faults : what the trainer knows of them; None: it is not real here.
     serves : what each replica of the scorer answers with.
     is_quiet : whether it came to rest.
     bugs : processes that an unexpected error has ended.
@@ -68,6 +71,7 @@ class History:
     stored: Mapping[str, tuple[str, ...]]
     ledger: Ledger | None
     trail: tuple[Entry, ...] | None
+    faults: Faults | None
     store: SimulatedStore
     is_quiet: bool
     bugs: tuple[str, ...]
@@ -119,6 +123,7 @@ def at_rest(world: World, *, is_quiet: bool) -> History:
         stored=world.stored(),
         ledger=ledger,
         trail=trail,
+        faults=_known_faults(world),
         store=world.store,
         is_quiet=is_quiet,
         bugs=tuple(world.bugs),
@@ -134,6 +139,15 @@ def _readable(world: World, messages: tuple[Message, ...]) -> list[Event]:
         except (Reject, Retry):
             continue
     return found
+
+
+def _known_faults(world: World) -> Faults | None:
+    trainer = next((i for i in world.instances if i.kind.name == "trainer"), None)
+    if trainer is None:
+        return None
+    with Session(trainer.engine) as session:
+        row = session.get(TrainerPipeline, world.spec.name)
+        return row.told_faults() if row else Faults()
 
 
 def _facts(world: World) -> tuple[Ledger | None, tuple[Entry, ...] | None]:

@@ -25,6 +25,7 @@ from driftloop.contracts.events import (
     BatchValidated,
     DatasetVersioned,
     DriftDetected,
+    DriftEnded,
     ModelApproved,
     ModelDeployed,
     ModelRegistered,
@@ -41,12 +42,14 @@ from driftloop.contracts.events import (
     TrainingFailed,
     TrainingSkipped,
     TrainingStarted,
+    VerdictOverruled,
 )
 from driftloop.contracts.identity import AuditAnchored, AuditNoted
 from driftloop.contracts.topics import TOPICS
 from driftloop.models.package import PackageRefused, read_package
 from driftloop.runtime.errors import Reject, Retry
 from driftloop.runtime.transport import Message
+from driftloop.trainer.faults import Faults
 
 from tests.simulation.history import History
 
@@ -437,6 +440,9 @@ def serves_what_is_desired(history: History) -> Iterator[str]:
     for service, count in history.unsent.items():
         if count:
             yield f"{service} has stored {count} events that are not in the log"
+    is_known = history.faults is None or history.has_waited_out
+    if not is_known and history.faults != _faults_in(history):
+        yield "the trainer knows other faults than the log tells"
     wish = _last_wish(history)
     if wish is None:
         return
@@ -449,6 +455,18 @@ def serves_what_is_desired(history: History) -> Iterator[str]:
         champion = ledger.aliases.get("champion")
         if champion != wanted and not _is_on_its_way(history, wanted):
             yield f"the registry's champion is {champion}, {wanted} is desired"
+
+
+def _faults_in(history: History) -> Faults:
+    """Return what follows from the log alone, each topic read to its end in turn."""
+    found = Faults()
+    for verdict in history.of(DriftDetected):
+        found = found.with_verdict(verdict, verdict.meta.id)
+    for said in history.of(VerdictOverruled):
+        found = found.with_ruling(said)
+    for end in history.of(DriftEnded):
+        found = found.with_end(end)
+    return found
 
 
 def _last_wish(history: History) -> ServingDesired | None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
+from driftloop.contracts.base import Event
 from driftloop.contracts.events import (
     DatasetVersioned,
     DriftDetected,
+    DriftEnded,
     ModelDeployed,
     RetrainRequested,
     RollbackRequested,
@@ -28,6 +31,7 @@ from tests.unit.trainer import cases
 NAME = cases.NAME
 SERVICES = ("trainer", "registry", "deployer")
 STORM = 6
+FAULT_RATIO, ENDED_RATIO = 0.3, 0.7
 
 
 def spec_of(scenario: Scenario) -> PipelineSpec:
@@ -99,7 +103,34 @@ class Deciding(FaultyWorld):
             version=self.champion,
             retrain_advised=dice.random() < 0.8,
         )
-        self.say(event)
+        if dice.random() < FAULT_RATIO:
+            self._say_fault(event, dice)
+        else:
+            self.say(event)
+
+    def _say_fault(self, event: DriftDetected, dice: Random) -> None:
+        """Say that something is wrong, and mostly that it is over, in either order."""
+        wrong: dict[str, Any] = {
+            "cause": "sensor_fault",
+            "retrain_advised": False,
+            "features": ["a"],
+            "faulty": "rows",
+        }
+        said: list[Event] = [event.model_copy(update=wrong)]
+        if dice.random() < ENDED_RATIO:
+            said.append(
+                DriftEnded(
+                    pipeline=NAME,
+                    cause="sensor_fault",
+                    features=["a"],
+                    since=event.since,
+                    until=event.detected_at,
+                    detected_at=event.detected_at,
+                )
+            )
+        dice.shuffle(said)
+        for each in said:
+            self.say(each)
 
     def do_storm(self, number: int) -> None:
         for each in range(STORM):

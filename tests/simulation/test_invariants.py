@@ -11,6 +11,7 @@ import pytest
 from driftloop.contracts.base import Event
 from driftloop.contracts.events import (
     ApprovalGiven,
+    DriftEnded,
     ModelApproved,
     ModelRegistered,
     ModelTrained,
@@ -25,6 +26,7 @@ from tests.simulation.history import History
 from tests.simulation.invariants import CHECKS, violations
 from tests.simulation.playing import play
 from tests.simulation.scenario import Item, Scenario
+from tests.unit.trainer import cases
 
 OPTIONS = {
     "automation": "approve",
@@ -147,6 +149,16 @@ def _unsent(history: History) -> History:
     return replace(history, unsent={"trainer": 1})
 
 
+def _another_fault(history: History) -> History:
+    known = history.faults
+    assert known is not None
+    end = DriftEnded(
+        pipeline=cases.NAME, cause="sensor_fault", features=["a"], since=cases.day(1),
+        until=cases.day(2),
+    )  # fmt: skip
+    return replace(history, faults=known.with_end(end))
+
+
 def _last_wish_lost(history: History) -> History:
     topic = ServingDesired.topic()
     early = history.events[topic][:1]
@@ -206,6 +218,7 @@ SPOILT: dict[Callable[[History], History], str] = {
     _other_version_serves: "6 serving",
     _lag: "6 serving",
     _unsent: "6 serving",
+    _another_fault: "6 serving",
     _last_wish_lost: "6 serving",
     _altered_note: "7 trail",
     _hole_in_the_trail: "7 trail",

@@ -75,6 +75,15 @@ def test_an_overruling_names_one_verdict(registry: Registry) -> None:
     ]
 
 
+def test_a_fault_is_said_to_be_mended(registry: Registry) -> None:
+    said = running.run(
+        "overrule", "bikes/8a4f0", "--cause", "sensor-fault", "--mended", "-m", "again"
+    )
+    assert "it is sensor fault, and it is mended" in said.output
+    [(_, body)] = registry.posts
+    assert (body["cause"], body["mended"]) == ("sensor_fault", True)
+
+
 @pytest.mark.parametrize(
     ("verdict", "cause", "words"),
     [

@@ -316,11 +316,13 @@ def test_quarantined_rows_are_a_fault_once_and_over_once(
     assert fault.features == ["size"]
     assert fault.since == day(10)
     assert fault.detected_at < day(12)
+    assert (fault.faulty, fault.sources) == ("rows", {})
     assert monitor.of(DriftEnded) == []
     monitor.take_all(Shop().usual(range(15, 30)))
     (end,) = monitor.of(DriftEnded)
     assert (end.cause, end.features, end.since) == ("sensor_fault", ["size"], day(10))
     assert end.until == day(15)
+    assert end.detected_at == fault.detected_at
     (alert,) = monitor.of(AlertRaised)
     assert (alert.severity, alert.owner, alert.can_end) == ("critical", "ada", True)
     (over,) = monitor.of(AlertResolved)
@@ -392,7 +394,9 @@ def test_values_in_another_unit_are_a_fault_and_silence_the_error(
     assert fault.features == ["weight"]
     assert fault.since == day(20)
     assert fault.evidence[0].detector == "scale"
+    assert fault.faulty == "rows"
     (end,) = monitor.of(DriftEnded)
+    assert end.detected_at == fault.detected_at
     assert (end.features, end.since, end.until) == (["weight"], day(20), day(27))
     assert retrains(monitor) == []
     (alert,) = monitor.of(AlertRaised)
@@ -434,6 +438,7 @@ def test_labels_that_stay_away_are_a_fault_until_they_come_again(
         monitor.take(calm.scored(number))
     (fault,) = monitor.of(DriftDetected)
     assert (fault.cause, fault.features) == ("label_fault", ["cnt"])
+    assert fault.faulty is None  # those that came are right
     assert not fault.retrain_advised
     assert [e.condition for e in monitor.of(AlertRaised)] == ["labels_late"]
     monitor.take_all(calm.usual(range(60, 90)))
@@ -470,6 +475,7 @@ def test_a_person_ends_a_fault_that_was_none(monitor: InProcess) -> None:
     assert watch.faults == ()
     assert watch.overrulings == (("label_fault", "not_enough_data"),)
     other = said.model_copy(update={"cause": "sensor_fault"})
+    assert monitor.take(other.model_copy(update={"mended": True})) == []
     (alert,) = monitor.take(other)
     assert isinstance(alert, AlertRaised)
     assert (alert.severity, alert.owner) == ("critical", "ada")

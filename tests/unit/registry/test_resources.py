@@ -558,6 +558,12 @@ def test_a_person_overrules_a_verdict_and_the_report_learns_of_it(
         json={"cause": "seasonality", "reason": "x"},
     )
     assert (status, "lists them" in title) == (404, True)
+    mended = {"cause": "sensor_fault", "reason": "sent again", "mended": True}
+    said = ann.ask(f"{VERDICTS}/verdict-1/overrule", "POST", json=mended)
+    assert said.status_code == 200, said.text
+    assert ann.get(VERDICTS)["prior"] == report["prior"]  # it counts against nobody
+    status, title = ann.refused(path, "POST", json=mended | {"cause": "concept_drift"})
+    assert (status, "is no fault" in title) == (422, True)
     auditor = found.client("eve", "auditor")
     status, _ = auditor.refused(
         path, "POST", json={"cause": "seasonality", "reason": "x"}

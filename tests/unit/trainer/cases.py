@@ -82,6 +82,18 @@ def drift(at: float = 100, *, version: int | None = 1, **changes: Any) -> DriftD
     return DriftDetected.model_validate(fields | changes)
 
 
+def fault(since: float, at: float, **changes: Any) -> DriftDetected:
+    """A sensor's fault of the column ``a`` in all rows."""
+    said = {
+        "cause": "sensor_fault",
+        "retrain_advised": False,
+        "since": day(since),
+        "features": ["a"],
+        "faulty": "rows",
+    }
+    return drift(at, **(said | changes))
+
+
 def request() -> RetrainRequested:
     return RetrainRequested(pipeline=NAME, requested_by="ada", reason="to see")
 

@@ -26,7 +26,7 @@ def last_job(
     label_count: int = 1000,
     champion: int | None = None,
 ) -> LastJob:
-    return LastJob("job-1", running, failed, day(end), label_count, champion)
+    return LastJob("job-1", running, failed, day(end), label_count, champion, day(end))
 
 
 def pending(since: float | None) -> Pending:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 from driftloop.contracts.events import (
+    AlertRaised,
+    DriftEnded,
     ModelDeployed,
     ModelRolledBack,
     PackageRef,
@@ -23,9 +25,18 @@ from driftloop.runtime.state import StateView
 from driftloop.trainer import handlers
 from driftloop.trainer.handlers import Deps
 from driftloop.trainer.tables import TABLES, TrainerJob, last_job, pipeline_row
-from sqlmodel import Session
+from sqlmodel import Session, select
 
-from tests.unit.trainer.cases import NAME, drift, meta, request, spec, versioned
+from tests.unit.trainer.cases import (
+    NAME,
+    day,
+    drift,
+    fault,
+    meta,
+    request,
+    spec,
+    versioned,
+)
 
 
 @pytest.fixture
@@ -272,7 +283,9 @@ def test_another_verdicts_training_goes_on(deps: Deps) -> None:
     list(handlers.on_model_deployed(deployed(1, 1), deps))
     give_data(deps, 2000, 80)
     list(handlers.on_drift_detected(drift(80).with_meta(meta("d")), deps))
-    assert overruled(deps, "concept_drift", "label_fault", verdict="other") == []
+    [alert] = overruled(deps, "concept_drift", "label_fault", verdict="other")
+    assert isinstance(alert, AlertRaised)  # it reads what the person calls wrong
+    assert [job.state for job in deps.session.exec(select(TrainerJob))] == ["waiting"]
 
 
 def test_a_trigger_that_waits_is_dropped(deps: Deps) -> None:
@@ -283,3 +296,106 @@ def test_a_trigger_that_waits_is_dropped(deps: Deps) -> None:
     assert pipeline_row(deps.session, NAME).pending is not None
     overruled(deps, "concept_drift", "sensor_fault")
     assert pipeline_row(deps.session, NAME).pending is None
+
+
+# ── rows of a fault ─────────────────────────────────────────────────────────
+
+
+def ended(since: float, until: float, at: float) -> DriftEnded:
+    return DriftEnded(
+        pipeline=NAME, cause="sensor_fault", features=["a"], since=day(since),
+        until=day(until), detected_at=day(at),
+    ).with_meta(meta("over"))  # fmt: skip
+
+
+def asked_for(deps: Deps) -> TrainingStarted:
+    """What a person's wish starts; the job before has ended."""
+    end_job(deps)
+    wish = request().with_meta(meta(f"wish-{len(list(jobs_of(deps)))}"))
+    [started] = handlers.on_retrain_requested(wish, deps)
+    assert isinstance(started, TrainingStarted)
+    return started
+
+
+def jobs_of(deps: Deps) -> list[TrainerJob]:
+    return list(deps.session.exec(select(TrainerJob)))
+
+
+def test_a_training_leaves_out_what_a_fault_covers_and_its_job_keeps_that(
+    deps: Deps,
+) -> None:
+    give_data(deps, 2000, 80)
+    before = asked_for(deps)
+    assert before.left_out == []
+    end_job(deps)
+    list(handlers.on_drift_detected(fault(60, 62).with_meta(meta("v")), deps))
+    list(handlers.on_drift_ended(ended(60, 70, 62), deps))
+    started = asked_for(deps)
+    [stretch] = started.left_out
+    assert (stretch.verdict_id, stretch.faulty) == ("v", "rows")
+    assert (stretch.start, stretch.end) == (day(60), day(70))
+    job = last_job(deps.session, NAME)
+    assert job is not None
+    assert list(job.asked().left_out) == started.left_out
+    assert started.holdout_span.end == day(80)
+    assert started.holdout_span.start < before.holdout_span.start  # ten days are gone
+
+
+def test_an_open_fault_moves_the_hold_out_before_it_and_a_person_back(
+    deps: Deps,
+) -> None:
+    give_data(deps, 2000, 80)
+    end_job(deps)
+    list(handlers.on_drift_detected(fault(60, 62).with_meta(meta("v")), deps))
+    assert asked_for(deps).holdout_span.end == day(60)
+    end_job(deps)
+    overruled(deps, "sensor_fault", "seasonality", verdict="v")
+    started = asked_for(deps)
+    assert started.holdout_span.end == day(80)
+    assert started.left_out == []
+
+
+def test_a_pipeline_may_want_the_rows_of_faults(deps: Deps) -> None:
+    """Negative control of the two above."""
+    how = spec(train={"leave_out_faults": False})
+    deps.pipelines.put(PipelineApplied(pipeline=NAME, spec=how, applied_by="ada"))
+    give_data(deps, 2000, 80)
+    list(handlers.on_drift_detected(fault(60, 62).with_meta(meta("v")), deps))
+    started = asked_for(deps)
+    assert started.holdout_span.end == day(80)
+    assert started.left_out == []
+
+
+def test_while_all_new_rows_are_of_a_fault_nothing_is_learned_twice(
+    deps: Deps,
+) -> None:
+    how = spec(retrain={"every_rows": 100, "cooldown_days": 1})
+    deps.pipelines.put(PipelineApplied(pipeline=NAME, spec=how, applied_by="ada"))
+    list(handlers.on_model_deployed(deployed(1, 1), deps))
+    assert len(give_data(deps, 2000, 80)) == 1
+    end_job(deps)
+    event = fault(79, 80).with_meta(meta("v"))
+    list(handlers.on_drift_detected(event, deps))
+    said = [*give_data(deps, 2200, 84), *give_data(deps, 2400, 88)]
+    [skipped] = said
+    assert isinstance(skipped, TrainingSkipped)
+    assert skipped.reason == "cooldown"
+    assert "of a fault and left out" in skipped.detail
+    list(handlers.on_drift_ended(ended(79, 86, 80), deps))
+    [started] = give_data(deps, 2500, 89)  # what waited starts; two days are good
+    assert isinstance(started, TrainingStarted)
+    assert started.trigger.event_id == skipped.trigger.event_id
+
+
+def test_people_are_told_of_a_training_under_way_that_reads_a_fault(
+    deps: Deps,
+) -> None:
+    [started] = give_data(deps, 2000, 80)
+    told = handlers.on_drift_detected(fault(60, 62).with_meta(meta("v")), deps)
+    skipped, alert = told
+    assert isinstance(skipped, TrainingSkipped)
+    assert isinstance(alert, AlertRaised)
+    assert alert.condition == f"fault-in-training/{started.job_id}/v"
+    assert started.job_id in alert.detail
+    later = handlers.on_drift_detected(fault(81, 82).with_meta(meta("w")), deps)
+    assert [type(event) for event in later] == [TrainingSkipped]  # it reads none of it

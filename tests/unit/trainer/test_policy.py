@@ -49,7 +49,7 @@ from tests.unit.trainer.cases import (
 
 
 def last_job(end: float, *, champion: int | None = 1, failed: bool = False) -> LastJob:
-    return LastJob("job-1", False, failed, day(end), 1000, champion)
+    return LastJob("job-1", False, failed, day(end), 1000, champion, day(end))
 
 
 def measurement(value: float, rows: int = 100, *, version: int = 1, metric="mae"):
@@ -86,7 +86,9 @@ def test_missed_dates_of_a_schedule_are_one_training() -> None:
     how = spec(retrain={"schedule": {"every_days": 1}, "cooldown_days": 0})
     late = State(data(1001, end=80), 1, last_job(50))
     assert isinstance(core.after_data("e", late, how), Start)
-    trained = State(data(1001, end=80), 1, LastJob("j", False, False, day(80), 1001, 1))
+    trained = State(
+        data(1001, end=80), 1, LastJob("j", False, False, day(80), 1001, 1, day(80))
+    )
     assert core.after_data("f", trained, how) is None
 
 

@@ -214,7 +214,7 @@ def test_labels_that_came_later_are_joined_in_their_newest_revision(
         update={"labels": TableRef(uri=str(tmp_path / "labels"), version=0)}
     )
     span = request.train_span
-    found = read_rows(refs, span, DATA, None)
+    found, _ = read_rows(refs, span, DATA, None)
     expected = np.arange(250.0)
     expected[3] = 77.0
     assert found["y"].to_pylist() == expected.tolist()
@@ -265,7 +265,7 @@ def test_a_label_of_a_time_beyond_the_horizon_is_as_if_it_had_not_come(
     )
     short = DATA.model_copy(update={"label_horizon_days": 30})
     found = {
-        data.label_horizon_days: read_rows(refs, request.train_span, data, None)[
+        data.label_horizon_days: read_rows(refs, request.train_span, data, None)[0][
             "y"
         ].to_pylist()
         for data in (short, DATA)
@@ -275,7 +275,7 @@ def test_a_label_of_a_time_beyond_the_horizon_is_as_if_it_had_not_come(
 
 def test_rows_without_a_target_are_left_out(place, tmp_path) -> None:
     request = with_labels(place, tmp_path)
-    found = read_rows(request.dataset, request.train_span, DATA, None)
+    found, _ = read_rows(request.dataset, request.train_span, DATA, None)
     assert found.num_rows == 0
 
 
@@ -284,7 +284,7 @@ def test_only_the_recorded_version_and_span_are_read(place) -> None:
     span = place.request.train_span.model_copy(
         update={"end": START + timedelta(hours=9)}
     )
-    found = read_rows(place.request.dataset, span, DATA, None)
+    found, _ = read_rows(place.request.dataset, span, DATA, None)
     assert found.num_rows == 10
     assert len(set(found["id"].to_pylist())) == 10
 

@@ -133,7 +133,7 @@ def test_memory_is_bounded() -> None:
 
 
 def _state(losses: list[float], champion: int | None = 1) -> State:
-    job = LastJob("j", False, False, day(10), 1000, None)
+    job = LastJob("j", False, False, day(10), 1000, None, day(10))
     data: Data = data_of(1500, end=60)
     return State(data, champion, job, losses=memory_of(losses))
 

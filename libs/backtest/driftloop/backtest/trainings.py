@@ -36,6 +36,7 @@ from driftloop.models.signing import Signer, TrustedKeys
 from driftloop.monitor.turn import Packaged
 from driftloop.runtime.artifacts import ArtifactStore
 from driftloop.trainer import fingerprint, judging, losses, package_files, training
+from driftloop.trainer.dataset import without_faults
 from driftloop.trainer.request import JobRequest
 from driftloop.trainer.training import Environment, TrainingRefused
 
@@ -115,6 +116,8 @@ class Shelf:
         known : (n_rows,) numbers of the rows whose label is known by now.
         """
         rows = _within(self._stream.taken(known), request)
+        rows, _ = without_faults(rows, request.left_out)
+        request = request.model_copy(update={"left_out": ()})
         key = _key(request, rows)
         path = self._folder / f"{key}.json"
         with _alone(path.with_suffix(".lock")):

@@ -220,7 +220,24 @@ def _drift(event: e.DriftDetected) -> str:
 
 def _overruled(event: e.VerdictOverruled) -> str:
     was, now = (c.replace("_", " ") for c in (event.verdict_cause, event.cause))
+    if event.mended:
+        return f"{event.overruled_by} says that the {now} is mended: {event.reason}"
     return f"{event.overruled_by} says {now}, not {was}: {event.reason}"
+
+
+def stretch_in_words(stretch: e.FaultyStretch) -> str:
+    """Return whose rows of which time a training leaves out, and by which verdict."""
+    whose = f" of {', '.join(stretch.sources)}" if stretch.sources else ""
+    until = f"to {stretch.end:%Y-%m-%d %H:%M}" if stretch.end else "on"
+    return (
+        f"{stretch.faulty}{whose} from {stretch.start:%Y-%m-%d %H:%M} {until} "
+        f"({stretch.cause.replace('_', ' ')}, verdict {stretch.verdict_id})"
+    )
+
+
+def left_out_in_words(found: e.LeftOut) -> str:
+    """Return the same, with how many rows that were."""
+    return f"{found.row_count:,} {stretch_in_words(found)}"
 
 
 def _drift_ended(event: e.DriftEnded) -> str:
@@ -313,6 +330,7 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
         f"because of {x.trigger.reason.replace('_', ' ')}, rows from "
         f"{x.train_span.start:%Y-%m-%d} to {x.train_span.end:%Y-%m-%d}"
         + (f"; {x.explanation}" if x.explanation else "")
+        + "".join(f"; left out: {stretch_in_words(each)}" for each in x.left_out)
     ),
     e.TrainingSkipped: lambda x: f"{x.reason.replace('_', ' ')}: {x.detail}",
     e.TrainingCancelRequested: lambda x: f"by {x.requested_by}: {x.reason}",
@@ -320,7 +338,10 @@ DESCRIPTIONS: dict[type[Event], Callable[[Any], str]] = {
     e.TrainingFailed: lambda x: x.error,
     e.TrainingCancelled: lambda x: f"by {x.cancelled_by}: {x.reason}",
     e.TrainingCancelRefused: lambda x: x.detail,
-    e.ModelTrained: lambda x: f"{x.algorithm}: {compared(x.evaluation)}",
+    e.ModelTrained: lambda x: (
+        f"{x.algorithm}: {compared(x.evaluation)}"
+        + "".join(f"; left out: {left_out_in_words(each)}" for each in x.left_out)
+    ),
     e.ModelSubmitted: lambda x: (
         f"version {x.version} by {x.submitted_by}, from {x.source}"
     ),

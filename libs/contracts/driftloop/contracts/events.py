@@ -42,6 +42,10 @@ Cause = Literal[
 ]
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 CURED_BY_TRAINING: frozenset[Cause] = frozenset({"concept_drift", "population_shift"})
+FAULTS: frozenset[Cause] = frozenset({"sensor_fault", "schema_change", "label_fault"})
+"""Causes that are not the world's: training would learn what is wrong."""
+Faulty = Literal["rows", "labels"]
+"""What a fault has spoilt: whole rows, or their labels alone."""
 
 
 OfEnvironment = Annotated[
@@ -510,6 +514,11 @@ class DriftDetected(Event):
     sources: dict[str, float] = Field(
         default_factory=dict, description="what each source carries; empty: all alike"
     )
+    faulty: Faulty | None = Field(
+        default=None,
+        description="of a fault: what is wrong from `since` on until `drift-ended`, of "
+        "`sources` where there are any; trainings leave it out. None: nothing is",
+    )
 
 
 class VerdictOverruled(Event):
@@ -527,6 +536,11 @@ class VerdictOverruled(Event):
     since: UtcTime = Field(description="of the verdict")
     detected_at: UtcTime = Field(description="of the verdict")
     model_version: int | None = Field(default=None, description="of the verdict")
+    mended: bool = Field(
+        default=False,
+        description="of a fault: what was wrong is right in the dataset now; once the "
+        "fault is over, trainings read it again",
+    )
 
 
 class DriftEnded(Event):
@@ -539,6 +553,31 @@ class DriftEnded(Event):
     features: list[str] = Field(min_length=1)
     since: UtcTime = Field(description="start of what is over")
     until: UtcTime = Field(description="its end, estimated")
+    detected_at: UtcTime | None = Field(
+        default=None, description="of the verdict; None: from before this was said"
+    )
+
+
+class FaultyStretch(Value):
+    """Event time whose rows, or labels, trainings leave out because of a verdict."""
+
+    verdict_id: str = Field(description="of the drift-detected")
+    cause: Cause
+    faulty: Faulty
+    start: UtcTime
+    end: UtcTime | None = Field(default=None, description="None: it was not over")
+    sources: list[str] = Field(
+        default_factory=list,
+        description="of these rows, or of who sent the labels; empty: all",
+    )
+
+
+class LeftOut(FaultyStretch):
+    """What it took out of a training."""
+
+    row_count: int = Field(
+        ge=0, description="labelled rows; those of two stretches count in the first"
+    )
 
 
 class Measurement(Value):
@@ -693,6 +732,9 @@ class TrainingStarted(Event):
     )
     champion: ServedModel | None = Field(
         default=None, description="what the new model is to be compared with"
+    )
+    left_out: list[FaultyStretch] = Field(
+        default_factory=list, description="faults whose rows are not read"
     )
 
 
@@ -898,6 +940,9 @@ class ModelTrained(Event):
     tried: list[CandidateResult]
     evaluation: Evaluation
     cpu_seconds: float = Field(default=0, ge=0, description="that all tries took")
+    left_out: list[LeftOut] = Field(
+        default_factory=list, description="faults whose rows were not read"
+    )
 
 
 # ── registry ────────────────────────────────────────────────────────────────

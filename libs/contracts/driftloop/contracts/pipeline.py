@@ -411,6 +411,11 @@ class TrainSection(Section):
         description="after the hold-out has judged it, the model learns all rows, the "
         "hold-out too, and is served so",
     )
+    leave_out_faults: bool = Field(
+        default=True,
+        description="rows of sensor, schema and label faults are neither learned nor "
+        "judged on: [rows of a fault](causes.md#rows-of-a-fault)",
+    )
     min_rows: int = Field(
         default=500, ge=20, description="labelled rows without which nothing is trained"
     )

@@ -108,7 +108,7 @@ TOPICS: tuple[Topic, ...] = (
     # watching
     Topic(e.DriftDetected, ("monitor",), ("trainer", "registry"), readers=("scorer",)),
     Topic(e.VerdictOverruled, ("registry",), ("trainer", "monitor", "registry")),
-    Topic(e.DriftEnded, ("monitor",), (), readers=("scorer",)),
+    Topic(e.DriftEnded, ("monitor",), ("trainer",), readers=("scorer",)),
     Topic(e.PerformanceMeasured, ("monitor",), ("trainer", "deployer")),
     Topic(est.PerformanceEstimated, ("monitor",), ()),
     Topic(est.PerformanceSettled, ("monitor",), ()),

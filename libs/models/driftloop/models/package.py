@@ -14,7 +14,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from driftloop.contracts.events import DatasetRef, Evaluation, PackageRef, Span
+from driftloop.contracts.events import (
+    DatasetRef,
+    Evaluation,
+    LeftOut,
+    PackageRef,
+    Span,
+)
 from driftloop.contracts.pipeline import Task
 from driftloop.models.formats import (
     MODEL_FILE,
@@ -49,6 +55,10 @@ class Part(BaseModel):
 
 def _is_none(value: object) -> bool:
     return value is None
+
+
+def _is_empty(value: object) -> bool:
+    return not value
 
 
 class InputColumn(Part):
@@ -146,6 +156,7 @@ class Manifest(Part):
     rows_sha256 : of the labelled rows that it was made from and judged on.
     learned_span : of the rows that the served model was fitted on once more after the
         hold-out had judged it; None: ``train_span``.
+    left_out : faults whose rows were neither learned nor judged on.
     files : filled in by :func:`write_package`.
     """
 
@@ -178,6 +189,7 @@ class Manifest(Part):
     )
     rows_sha256: str | None = None
     learned_span: Span | None = Field(default=None, exclude_if=_is_none)
+    left_out: list[LeftOut] = Field(default=[], exclude_if=_is_empty)
     files: dict[str, FileEntry] = {}
 
     @property

@@ -3,9 +3,11 @@
 A fault is told once when it begins and once when it is over.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 
 from driftloop.contracts.alerts import AlertResolved
 from driftloop.contracts.base import Event
@@ -45,12 +47,14 @@ class Checked:
     ----------
     row_count : of the whole batch, good and bad.
     reasons : what bad rows failed on.
+    source : who sent it; None: from before that was kept.
     """
 
     start: datetime
     end: datetime
     row_count: int
     reasons: Sequence[RejectReason]
+    source: str | None = None
 
 
 def judge_quality(
@@ -101,6 +105,7 @@ def judge_quality(
                 check=found.check,
                 is_jump=False,
                 since=since,
+                detected_at=window[-1].end,
                 cause="schema_change"
                 if found.check in SCHEMA_CHECKS
                 else "sensor_fault",
@@ -117,7 +122,26 @@ def judge_quality(
                 + (f", for example {found.example}" if found.example else ""),
             )
         )
-    return _with_faults(watch, new, over, evidence, window[-1].end, spec)
+    sources = _carrying(window, [fault.column for fault in new])
+    return _with_faults(watch, new, over, evidence, window[-1].end, spec, sources)
+
+
+def _carrying(window: Sequence[Checked], columns: Sequence[str]) -> Mapping[str, float]:
+    """Return the share of bad rows that each source sent; empty: all sources did.
+
+    One that is much better than the whole window has none of the fault.
+    """
+    rows, bad = Counter[str | None](), Counter[str | None]()
+    for batch in window:
+        rows[batch.source] += batch.row_count
+        bad[batch.source] += max(
+            (r.row_count for r in batch.reasons if r.field in columns), default=0
+        )
+    total = sum(bad.values())
+    least = CLOSING_RATIO * total / max(sum(rows.values()), 1)
+    found = {s: bad[s] / total for s in rows if total and bad[s] / rows[s] >= least}
+    known = {s: share for s, share in sorted(found.items(), key=str) if s is not None}
+    return known if len(known) == len(found) < len(rows) else {}
 
 
 def shares_of(
@@ -195,6 +219,7 @@ def judge_jumps(
             check=jump.kind,
             is_jump=True,
             since=block.start,
+            detected_at=block.end,
         )
         for jump in found
         if jump.column not in known
@@ -223,6 +248,7 @@ def _with_faults(
     evidence: list[Evidence],
     at: datetime,
     spec: PipelineSpec,
+    sources: Mapping[str, float] = MappingProxyType({}),
 ) -> Conclusion:
     faults = tuple(fault for fault in watch.faults if fault not in over)
     watch = watch.model_copy(update={"faults": (*faults, *new)})
@@ -231,7 +257,7 @@ def _with_faults(
         events += fault_over(watch, fault, until, spec)
     for cause in dict.fromkeys(fault.cause for fault in new):
         found = [(f, e) for f, e in zip(new, evidence, strict=True) if f.cause == cause]
-        events += _fault_begun(watch, found, at, spec)
+        events += _fault_begun(watch, found, at, spec, sources)
     return watch, events
 
 
@@ -240,6 +266,7 @@ def _fault_begun(
     found: Sequence[tuple[Fault, Evidence]],
     at: datetime,
     spec: PipelineSpec,
+    sources: Mapping[str, float],
 ) -> Iterable[Event]:
     new = [fault for fault, _ in found]
     columns = [fault.column for fault in new]
@@ -267,6 +294,8 @@ def _fault_begun(
             features=columns,
             evidence=[told for _, told in found],
             explanation=explanation,
+            sources={source: round(share, 3) for source, share in sources.items()},
+            faulty="rows" if new[0].kind == "observations" else "labels",
         ),
         *(
             AlertRaised(
@@ -294,6 +323,7 @@ def fault_over(
             features=[fault.column],
             since=fault.since,
             until=until,
+            detected_at=fault.detected_at,
         ),
         AlertResolved(
             pipeline=watch.pipeline,

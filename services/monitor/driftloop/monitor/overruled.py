@@ -1,8 +1,12 @@
 """What becomes of a verdict that a person overrules. Pure."""
 
-from driftloop.contracts.events import AlertRaised, DriftEnded, VerdictOverruled
+from driftloop.contracts.events import (
+    FAULTS,
+    AlertRaised,
+    DriftEnded,
+    VerdictOverruled,
+)
 from driftloop.contracts.pipeline import PipelineSpec
-from driftloop.monitor.causes.weighing import FAULTS
 from driftloop.monitor.faults import Conclusion
 from driftloop.monitor.state import Watch
 
@@ -18,6 +22,8 @@ def overruled(watch: Watch, event: VerdictOverruled, spec: PipelineSpec) -> Conc
     pairs = (*watch.overrulings, (event.verdict_cause, event.cause))
     update = {"overrulings": pairs[-MAX_OVERRULINGS:]}
     watch = watch.model_copy(update=update)
+    if event.mended:  # the verdict holds: nothing is told, and nothing learned of it
+        return watch, []
     if event.cause in FAULTS:
         alert = AlertRaised(
             pipeline=watch.pipeline,
@@ -32,7 +38,8 @@ def overruled(watch: Watch, event: VerdictOverruled, spec: PipelineSpec) -> Conc
     over = [
         fault
         for fault in watch.faults
-        if fault.cause == event.verdict_cause and fault.since == event.since
+        if fault.cause == event.verdict_cause
+        and (fault.since == event.since or fault.detected_at == event.detected_at)
     ]
     kept = tuple(fault for fault in watch.faults if fault not in over)
     watch = watch.model_copy(update={"faults": kept})
@@ -43,6 +50,7 @@ def overruled(watch: Watch, event: VerdictOverruled, spec: PipelineSpec) -> Conc
             features=[fault.column],
             since=fault.since,
             until=max(fault.since, event.detected_at),
+            detected_at=fault.detected_at,
         )
         for fault in over
     ]

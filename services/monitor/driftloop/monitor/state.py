@@ -23,6 +23,8 @@ class Fault(Frozen):
     is_jump : found in rows that passed validation: their errors do not count.
     is_weighed : found by a verdict that weighed all causes, over a whole window.
     cause : what it is a fault of.
+    detected_at : of its verdict, which has the least ``since`` of its columns; None:
+        it was told before this was kept.
     """
 
     column: str
@@ -32,6 +34,7 @@ class Fault(Frozen):
     since: datetime
     is_weighed: bool = False
     cause: Cause = "sensor_fault"
+    detected_at: datetime | None = None
 
     @property
     def condition(self) -> str:

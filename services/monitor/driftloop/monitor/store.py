@@ -201,6 +201,7 @@ def note_batch(session: Session, event: BatchValidated | BatchRejected) -> None:
         "pipeline": event.pipeline,
         "batch_id": batch_id,
         "kind": event.kind,
+        "source": event.shard,
         "start": event.span.start,
         "end": event.span.end,
         "good_count": None,
@@ -242,7 +243,13 @@ def newest_batches(
         for row in result.yield_per(FETCHED_AT_ONCE).mappings():
             reasons = [RejectReason(**r) for r in json.loads(row["reasons"])]
             found.append(
-                Checked(utc(row["start"]), utc(row["end"]), row["row_count"], reasons)
+                Checked(
+                    utc(row["start"]),
+                    utc(row["end"]),
+                    row["row_count"],
+                    reasons,
+                    row["source"],
+                )
             )
             total += row["row_count"]
             if total >= window_rows:

@@ -82,6 +82,7 @@ class MonitorBatch(SQLModel, table=True):
     row_count: int = 0
     is_complete: bool = False
     reasons: str = "[]"
+    source: str | None = None
 
 
 class MonitorSlice(SQLModel, table=True):

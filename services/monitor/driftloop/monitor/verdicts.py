@@ -9,17 +9,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from driftloop.contracts.events import (
+    FAULTS,
     AlertRaised,
     Cause,
     DriftDetected,
     DriftEnded,
     Evidence,
+    Faulty,
     Span,
 )
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.monitor.causes.moved import FULL_DISTANCE, Moved
 from driftloop.monitor.causes.weighing import (
-    FAULTS,
     MAX_CARRIERS,
     MIN_MOVED,
     Signals,
@@ -226,6 +227,7 @@ def _with_fault(watch: Watch, told: DriftDetected, spec: PipelineSpec) -> Conclu
             is_jump=False,
             is_weighed=True,
             since=told.since,
+            detected_at=told.detected_at,
             cause=told.cause,
         )
         for column in columns
@@ -274,7 +276,15 @@ def _detected(
         alternatives={c: round(w, 3) for c, w in weighed.alternatives.items()},
         shares={column: round(share, 3) for column, share in carriers.items()},
         sources={s: round(share, 3) for s, share in speaking.sources.items()},
+        faulty=faulty_of(weighed.cause),
     )
+
+
+def faulty_of(cause: Cause) -> Faulty | None:
+    """Return what a fault of this cause spoils; None: it is no fault."""
+    if cause not in FAULTS:
+        return None
+    return "labels" if cause == "label_fault" else "rows"
 
 
 def _why(weighed: Weighed, spec: PipelineSpec) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from driftloop.contracts.base import derived_id
-from driftloop.contracts.describe import ROW_LOSS
+from driftloop.contracts.describe import ROW_LOSS, left_out_in_words
 from driftloop.contracts.events import Evaluation, Span, TableRef
 from driftloop.models.package import Manifest, canonical_json
 
@@ -212,6 +212,7 @@ def _facts(manifest: Manifest) -> list[Json]:
         "training:span": _span(manifest.learned_span or manifest.train_span),
         "holdout:rows": manifest.evaluation.holdout_row_count,
         "holdout:span": _span(manifest.holdout_span),
+        "rows:left_out": "; ".join(map(left_out_in_words, manifest.left_out)) or None,
         "rows:sha256": manifest.rows_sha256,
         "seed": manifest.seed,
         "job": manifest.job_id,

@@ -12,6 +12,7 @@ from driftloop.contracts.events import (
     CURED_BY_TRAINING,
     DatasetVersioned,
     DriftDetected,
+    FaultyStretch,
     PerformanceMeasured,
     RetrainRequested,
     Span,
@@ -31,6 +32,7 @@ from driftloop.trainer.facts import (
     Start,
     State,
 )
+from driftloop.trainer.faults import good_parts, within
 from driftloop.trainer.worth import weigh
 
 __all__ = [
@@ -72,23 +74,35 @@ def _hull(first: Span | None, second: Span) -> Span:
     return Span(start=min(first.start, second.start), end=max(first.end, second.end))
 
 
-def plan(labelled: Span, train: TrainSection) -> tuple[Span, Span]:
+def plan(
+    labelled: Span, train: TrainSection, left_out: tuple[FaultyStretch, ...] = ()
+) -> tuple[Span, Span]:
     """Return the training span and the hold-out span right after it.
 
     The window is the newest ``window_days`` (or everything), the hold-out its
-    newest ``holdout_ratio`` by time, ``holdout_days`` at most.
+    newest ``holdout_ratio`` by time, ``holdout_days`` at most. Time whose rows are
+    all left out counts for neither length, and the window ends before such a stretch.
     """
-    start = labelled.start
+    parts = good_parts(labelled, left_out) or [labelled]
+    start, end = labelled.start, parts[-1].end
     if train.window_days is not None:
-        start = max(start, labelled.end - timedelta(days=train.window_days))
-    length = (labelled.end - start) * train.holdout_ratio
+        start = max(start, end - timedelta(days=train.window_days))
+    parts = [
+        Span(start=max(each.start, start), end=each.end)
+        for each in parts
+        if each.end > start
+    ] or parts[-1:]
+    lengths = [each.end - each.start for each in parts]
+    length = sum(lengths, timedelta()) * train.holdout_ratio
     if train.holdout_days is not None:
         length = min(length, timedelta(days=train.holdout_days))
-    cut = labelled.end - length
-    return (
-        Span(start=start, end=cut),
-        Span(start=min(cut + RESOLUTION, labelled.end), end=labelled.end),
-    )
+    cut = parts[0].start
+    for each in reversed(parts):
+        if length <= each.end - each.start:
+            cut = each.end - length
+            break
+        length -= each.end - each.start
+    return Span(start=start, end=cut), Span(start=min(cut + RESOLUTION, end), end=end)
 
 
 def after_data(
@@ -163,7 +177,7 @@ def still_waits(pending: Pending | None, started: Start) -> bool:
         return False
     if started.trigger.event_id == pending.trigger.event_id:
         return False
-    return pending.since > started.holdout_span.end
+    return pending.since > started.data_end
 
 
 def after_drift(
@@ -360,7 +374,10 @@ def _hold(state: State, spec: PipelineSpec) -> Hold | None:
     now, holds = state.data.labelled.end, []
     until, last = _cooldown_end(state, spec), state.last_job
     if until and last:
-        detail = f"job {last.id} learned from data up to {_text(last.data_end)}"
+        detail = f"job {last.id} learned from data up to {_text(last.learned_end)}"
+        newest = _newest_good(state)
+        if newest is not None and newest < now:
+            detail += f", rows from {_text(newest)} on are of a fault and left out"
         holds.append(Hold("cooldown", until, detail))
     until = _budget_end(state, spec)
     if until:
@@ -383,18 +400,42 @@ def _budget_end(state: State, spec: PipelineSpec) -> datetime | None:
 def _cooldown_end(state: State, spec: PipelineSpec) -> datetime | None:
     """Return when the cooldown ends if it still lasts at the newest labelled row.
 
-    However short it is, the same rows are not learned from twice.
+    However short it is, the same rows are not learned from twice; those that are left
+    out are no new ones.
     """
-    data, last = state.data, state.last_job
-    if last is None or data is None or data.labelled is None:
+    data, last, newest = state.data, state.last_job, _newest_good(state)
+    if last is None or data is None or data.labelled is None or newest is None:
         return None
     until = last.data_end + timedelta(days=spec.retrain.cooldown_days)
     is_nothing_new = (
         not last.has_failed
-        and data.labelled.end <= last.data_end
-        and data.label_count <= last.label_count
+        and newest <= last.learned_end
+        and (data.label_count <= last.label_count or newest < data.labelled.end)
     )
     return until if data.labelled.end < until or is_nothing_new else None
+
+
+def _newest_good(state: State) -> datetime | None:
+    """Return the newest event time of labelled rows that a training would read."""
+    if state.data is None or state.data.labelled is None:
+        return None
+    parts = good_parts(state.data.labelled, state.left_out)
+    return parts[-1].end if parts else state.data.labelled.start
+
+
+def read_of(
+    data: Data, spec: PipelineSpec, left_out: tuple[FaultyStretch, ...]
+) -> tuple[Span, Span, tuple[FaultyStretch, ...]]:
+    """Return both spans of a training now, and which faults meet them.
+
+    A row may be as much older than its label as labels are waited for.
+    """
+    assert data.labelled is not None  # noqa: S101 - callers checked
+    train_span, holdout_span = plan(data.labelled, spec.train, left_out)
+    wait = timedelta(days=spec.data.label_horizon_days)
+    start = train_span.start - (wait if data.dataset.labels else timedelta())
+    read = Span(start=start, end=data.labelled.end)
+    return train_span, holdout_span, within(left_out, read)
 
 
 def _start(
@@ -406,11 +447,14 @@ def _start(
 ) -> Start:
     assert state.data is not None  # noqa: S101 - callers checked
     assert state.data.labelled is not None  # noqa: S101 - callers checked
-    train_span, holdout_span = plan(state.data.labelled, spec.train)
+    data_end = state.data.labelled.end
+    train_span, holdout_span, left_out = read_of(state.data, spec, state.left_out)
     is_first = state.champion_version is None
     worth = None if is_first else weigh(state.losses, spec.retrain.cost)
     why = worth.text if worth else ""
-    return Start(trigger, train_span, holdout_span, answers_pending, why)
+    return Start(
+        trigger, train_span, holdout_span, data_end, left_out, answers_pending, why
+    )
 
 
 def _text(time: datetime) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from driftloop.contracts.events import DatasetRef, Span, Trigger
+from driftloop.contracts.events import DatasetRef, FaultyStretch, Span, Trigger
 from driftloop.trainer.worth import LossMemory
 
 SkipReason = Literal[
@@ -40,7 +40,9 @@ class LastJob:
     Attributes
     ----------
     has_failed : it ended without a model; a cancelled one too.
-    data_end : newest labelled event time it could learn from.
+    data_end : newest labelled event time there was.
+    learned_end : newest one it could learn from or be judged on; earlier where a fault
+        lasted.
     label_count : labelled rows there were when it started.
     champion_version : the version that it set out to replace.
     """
@@ -51,6 +53,7 @@ class LastJob:
     data_end: datetime
     label_count: int
     champion_version: int | None
+    learned_end: datetime
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class State:
         holds it back, and no verdict may push it out.
     spent : what earlier jobs cost; needed where the pipeline has a budget.
     losses : of what was in service; needed where the pipeline weighs costs.
+    left_out : faults whose rows no training reads.
     """
 
     data: Data | None = None
@@ -101,6 +105,7 @@ class State:
     asked: Pending | None = None
     spent: tuple[Spent, ...] = ()
     losses: LossMemory | None = None
+    left_out: tuple[FaultyStretch, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,9 @@ class Start:
 
     Attributes
     ----------
+    data_end : newest labelled event time; later than the hold-out's end where the
+        newest rows are of a fault.
+    left_out : faults whose rows are not read.
     answers_pending : the trigger is one that waited.
     why : the sum that says that it is worth it; empty: the pipeline weighs nothing.
     """
@@ -116,6 +124,8 @@ class Start:
     trigger: Trigger
     train_span: Span
     holdout_span: Span
+    data_end: datetime
+    left_out: tuple[FaultyStretch, ...] = ()
     answers_pending: bool = False
     why: str = ""
 

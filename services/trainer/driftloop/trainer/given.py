@@ -35,7 +35,9 @@ def job_of(
         return None
     if before is not None and before.state in core.OPEN_STATES:
         return None
-    train_span, holdout_span = core.plan(data.labelled, spec.train)
+    train_span, holdout_span, left_out = core.read_of(
+        data, spec, pipeline.left_out(spec)
+    )
     request = JobRequest(
         job_id=job_id,
         trigger=trigger,
@@ -46,6 +48,7 @@ def job_of(
         champion=pipeline.served(),
         federated=given if isinstance(given, FederatedResult) else None,
         submitted=given if isinstance(given, SubmittedModel) else None,
+        left_out=left_out,
     )
     champion = request.champion.version if request.champion else None
     session.add(
@@ -69,6 +72,7 @@ def job_of(
         holdout_span=holdout_span,
         label_count=data.label_count,
         champion=request.champion,
+        left_out=list(left_out),
     )
     stored = Origin.model_validate_json(origin)
     return started.following(origin_from(stored.model_dump(mode="json")))

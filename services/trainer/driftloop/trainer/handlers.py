@@ -5,9 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from driftloop.contracts.base import Event, Meta, chain_of, origin_from
+from driftloop.contracts.describe import stretch_in_words
 from driftloop.contracts.events import (
+    FAULTS,
+    AlertRaised,
     DatasetVersioned,
     DriftDetected,
+    DriftEnded,
     FederatedUpdateSubmitted,
     FederationRequested,
     ModelDeployed,
@@ -16,6 +20,7 @@ from driftloop.contracts.events import (
     PerformanceMeasured,
     RetrainRequested,
     ServedModel,
+    Span,
     TrainingCancelled,
     TrainingCancelRefused,
     TrainingCancelRequested,
@@ -29,6 +34,7 @@ from driftloop.runtime import handlers
 from driftloop.runtime.errors import Skip
 from driftloop.runtime.recorded import Recorded
 from driftloop.trainer import core, told
+from driftloop.trainer.faults import within
 from driftloop.trainer.federated.rounds import Rounds
 from driftloop.trainer.floor import measured
 from driftloop.trainer.request import JobRequest
@@ -79,14 +85,46 @@ def on_dataset_versioned(event: DatasetVersioned, deps: Deps) -> Iterator[Event]
 
 
 def on_drift_detected(event: DriftDetected, deps: Deps) -> Iterator[Event]:
-    """Answer a verdict: a training, or the reason why not."""
+    """Answer a verdict: a training, or the reason why not; keep in mind its fault."""
     spec = deps.pipeline(event.pipeline)
     row = _row(deps, event.pipeline)
+    row.set_told_faults(row.told_faults().with_verdict(event, event.meta.id))
     if deps.recorded.has_answered(event.meta.id):
         return
     state = state_of(deps.session, row, spec)
     decision = core.after_drift(event, event.meta.id, state, spec)
     yield _answer(deps, row, decision, spec, event.meta)
+    yield from _read_meanwhile(deps, row, event.meta.id, spec)
+
+
+def on_drift_ended(event: DriftEnded, deps: Deps) -> Iterator[Event]:
+    """Remember when values were right again: newer rows are read."""
+    row = _row(deps, event.pipeline)
+    row.set_told_faults(row.told_faults().with_end(event))
+    yield from ()
+
+
+def _read_meanwhile(
+    deps: Deps, row: TrainerPipeline, verdict_id: str, spec: PipelineSpec
+) -> Iterator[Event]:
+    """Tell of jobs under way that read rows of a fault, as it was told too late."""
+    mine = tuple(s for s in row.left_out(spec) if s.verdict_id == verdict_id)
+    for job in open_jobs(deps.session, row.name) if mine else ():
+        request = job.asked()
+        span = Span(start=request.train_span.start, end=request.holdout_span.end)
+        known = {stretch.verdict_id for stretch in request.left_out}
+        for stretch in within(mine, span) if verdict_id not in known else ():
+            yield AlertRaised(
+                pipeline=row.name,
+                condition=f"fault-in-training/{job.id}/{verdict_id}",
+                severity="warning",
+                title=f"A training of {row.name} reads rows of a fault",
+                detail=f"Job {job.id} was decided before the verdict was told and "
+                f"reads {stretch_in_words(stretch)}. driftloop jobs cancel {job.id} "
+                f"--by NAME -m REASON ends it; driftloop retrain {row.name} --by NAME "
+                "-m REASON then trains without these rows.",
+                owner=spec.owner,
+            )
 
 
 def on_retrain_requested(event: RetrainRequested, deps: Deps) -> Iterator[Event]:
@@ -175,10 +213,12 @@ def on_verdict_overruled(event: VerdictOverruled, deps: Deps) -> Iterator[Event]
     """Train where a person says that this is the cure; call off where it is none.
 
     A job of the overruled verdict that waits or runs is cancelled, and a trigger that
-    waits is dropped. A model that came of it is the registry's to speak of.
+    waits is dropped. A model that came of it is the registry's to speak of. The next
+    training reads the rows of a fault that was none, and not those of one that is.
     """
     spec = deps.pipeline(event.pipeline)
     row = _row(deps, event.pipeline)
+    row.set_told_faults(row.told_faults().with_ruling(event))
     if core.is_called_off(event):
         kept = row.kept()
         if kept and kept.trigger.event_id == event.verdict_id:
@@ -187,7 +227,8 @@ def on_verdict_overruled(event: VerdictOverruled, deps: Deps) -> Iterator[Event]
         for job in open_jobs(deps.session, event.pipeline):
             if job.asked().trigger.event_id == event.verdict_id:
                 yield from _cancelled(deps, row, job, (event.overruled_by, why), event)
-        return
+    if event.cause in FAULTS and event.verdict_cause not in FAULTS:
+        yield from _read_meanwhile(deps, row, event.verdict_id, spec)
     if deps.recorded.has_answered(event.meta.id):
         return
     state = state_of(deps.session, row, spec)
@@ -340,6 +381,7 @@ def accept(
         train_span=start.train_span,
         holdout_span=start.holdout_span,
         champion=row.served(),
+        left_out=start.left_out,
     )
     session.add(
         TrainerJob(
@@ -348,7 +390,7 @@ def accept(
             number=before.number + 1 if before else 1,
             request=request.model_dump_json(),
             origin=Origin.model_validate(chain_of(origin)).model_dump_json(),
-            data_end=start.holdout_span.end.isoformat(),
+            data_end=start.data_end.isoformat(),
             label_count=data.label_count,
             champion_version=request.champion.version if request.champion else None,
         )
@@ -363,6 +405,7 @@ def accept(
         explanation=start.why,
         label_count=data.label_count,
         champion=request.champion,
+        left_out=list(start.left_out),
     )
     return started.following(origin) if start.answers_pending else started
 
@@ -371,6 +414,7 @@ HANDLERS: list[handlers.EventHandler] = [
     on_dataset_versioned,
     on_drift_detected,
     on_verdict_overruled,
+    on_drift_ended,
     on_performance_measured,
     on_retrain_requested,
     on_training_cancel_requested,

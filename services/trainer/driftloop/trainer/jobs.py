@@ -337,4 +337,5 @@ def _model_trained(
         train_span=manifest.train_span,
         tried=tried,
         evaluation=manifest.evaluation,
+        left_out=manifest.left_out,
     )

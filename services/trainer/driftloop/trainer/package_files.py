@@ -186,6 +186,7 @@ def manifest_of(trained: Trained) -> Manifest:
         request=request.model_dump_json(exclude={"searched"}),
         rows_sha256=trained.rows_sha256,
         learned_span=trained.learned_span,
+        left_out=trained.left_out,
     )
 
 

@@ -1,6 +1,13 @@
 """What a job is asked to do; shared by the service and its child processes."""
 
-from driftloop.contracts.events import BlobRef, DatasetRef, ServedModel, Span, Trigger
+from driftloop.contracts.events import (
+    BlobRef,
+    DatasetRef,
+    FaultyStretch,
+    ServedModel,
+    Span,
+    Trigger,
+)
 from driftloop.contracts.federated import FederatedEncoding
 from driftloop.contracts.pipeline import PipelineSpec
 from pydantic import BaseModel, Field
@@ -42,6 +49,10 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
+def _is_empty(value: object) -> bool:
+    return not value
+
+
 class JobRequest(BaseModel):
     """All a training depends on; frozen when the job is accepted.
 
@@ -49,6 +60,7 @@ class JobRequest(BaseModel):
     ----------
     searched : trials of each candidate's search, where a training is made again whose
         search time had ended; never part of a package.
+    left_out : faults whose rows are not read.
     """
 
     job_id: str
@@ -61,6 +73,7 @@ class JobRequest(BaseModel):
     federated: FederatedResult | None = None
     submitted: SubmittedModel | None = Field(default=None, exclude_if=_is_none)
     searched: dict[str, int] | None = None
+    left_out: tuple[FaultyStretch, ...] = Field(default=(), exclude_if=_is_empty)
 
     @property
     def is_given(self) -> bool:

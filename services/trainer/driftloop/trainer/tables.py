@@ -6,6 +6,7 @@ from typing import Literal
 from driftloop.contracts.base import UtcTime
 from driftloop.contracts.events import (
     DatasetRef,
+    FaultyStretch,
     ServedModel,
     Span,
     Trigger,
@@ -14,6 +15,7 @@ from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.contracts.retraining import BudgetSection
 from driftloop.runtime.leases import LeasedJob
 from driftloop.trainer.core import OPEN_STATES, Data, LastJob, Pending, Spent, State
+from driftloop.trainer.faults import Faults
 from driftloop.trainer.federated.tables import Federation, FederationUpdate
 from driftloop.trainer.floor import FloorCount
 from driftloop.trainer.request import JobRequest
@@ -57,6 +59,7 @@ class TrainerPipeline(SQLModel, table=True):
     pending, asked : triggers that wait, see :class:`core.State`.
     floor : a :class:`floor.FloorCount`.
     losses : a :class:`worth.LossMemory`.
+    faults : what was told of them, a :class:`faults.Faults`.
     """
 
     __tablename__ = "trainer_pipeline"
@@ -71,6 +74,7 @@ class TrainerPipeline(SQLModel, table=True):
     asked: str | None = None
     floor: str | None = None
     losses: str | None = None
+    faults: str | None = None
 
     def kept(self) -> KeptTrigger | None:
         return KeptTrigger.model_validate_json(self.pending) if self.pending else None
@@ -99,6 +103,16 @@ class TrainerPipeline(SQLModel, table=True):
 
     def set_losses(self, memory: LossMemory | None) -> None:
         self.losses = _losses.dump_json(memory).decode() if memory else None
+
+    def told_faults(self) -> Faults:
+        return Faults.model_validate_json(self.faults) if self.faults else Faults()
+
+    def set_told_faults(self, faults: Faults) -> None:
+        self.faults = faults.model_dump_json() if faults != Faults() else None
+
+    def left_out(self, spec: PipelineSpec) -> tuple[FaultyStretch, ...]:
+        """Return the faults whose rows no training of the pipeline reads."""
+        return self.told_faults().stretches() if spec.train.leave_out_faults else ()
 
     def served(self) -> ServedModel | None:
         return ServedModel.model_validate_json(self.champion) if self.champion else None
@@ -193,6 +207,7 @@ def state_of(session: Session, row: TrainerPipeline, spec: PipelineSpec) -> Stat
         asked.pending() if asked else None,
         _spent(session, row.name) if has_budget else (),
         row.loss_memory(),
+        row.left_out(spec),
     )
 
 
@@ -209,11 +224,13 @@ def _time_of(text: str) -> datetime:
 
 
 def _last(job: TrainerJob) -> LastJob:
+    data_end = _time_of(job.data_end)
     return LastJob(
         job.id,
         job.state in OPEN_STATES,
         job.state in ("failed", "cancelled"),
-        _time_of(job.data_end),
+        data_end,
         job.label_count,
         job.champion_version,
+        min(data_end, job.asked().holdout_span.end),
     )

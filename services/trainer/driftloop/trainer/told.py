@@ -79,6 +79,7 @@ def _job(
             train_span=event.train_span,
             holdout_span=event.holdout_span,
             champion=champion,
+            left_out=tuple(event.left_out),
         ).model_dump_json(),
         origin=_origin_of(event).model_dump_json(),
         data_end=event.holdout_span.end.isoformat(),

@@ -7,16 +7,19 @@ an unseeded number, and a clock decides only where ``train.search.minutes`` ends
 search, so that the same request gives the same files.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from driftloop.contracts.describe import stretch_in_words
 from driftloop.contracts.events import (
     CandidateResult,
     Evaluation,
+    FaultyStretch,
+    LeftOut,
     Span,
 )
 from driftloop.contracts.pipeline import PipelineSpec
@@ -87,6 +90,7 @@ class Trained:
     learned : rows of the chosen window that it was fitted on.
     state : files for a next training to go on from, by name.
     is_continued : whether this one went on from the champion's.
+    left_out : what each fault took out of the rows; those that took some.
     """
 
     request: JobRequest
@@ -99,6 +103,7 @@ class Trained:
     state: Mapping[str, bytes]
     is_continued: bool
     judged: Fitted
+    left_out: list[LeftOut]
 
     @cached_property
     def rows_sha256(self) -> str:
@@ -131,11 +136,14 @@ def train(request: JobRequest, using: Environment, progress: Progress) -> Traine
     progress("read", READ, "", None)
     request = measured_spans(request, using)
     span = Span(start=request.train_span.start, end=request.holdout_span.end)
-    rows = read_rows(request.dataset, span, spec.data, using.storage_options)
+    rows, left_out = read_rows(
+        request.dataset, span, spec.data, using.storage_options, request.left_out
+    )
+    left_out = [each for each in left_out if each.row_count]
     _check_gate(spec, rows)
     champion = _champion_package(request, using)
     request = refitting.with_fair_holdout(request, rows, champion)
-    split = split_rows(rows, request)
+    split = split_rows(rows, request, left_out)
     progress("fit", FIT, f"{split.training.num_rows} training rows", None)
     allowed, again = using.allowed_imports, request.searched
     left = heritage_of(spec, split.training, request.champion, champion)
@@ -159,7 +167,7 @@ def train(request: JobRequest, using: Environment, progress: Progress) -> Traine
         served.evaluation, served.measured,
         state=found.model.state,
         is_continued=any(r.heritage for r in found.choice.recipes),
-        judged=chosen,
+        judged=chosen, left_out=left_out,
     )  # fmt: skip
 
 
@@ -238,21 +246,31 @@ def measured_spans(request: JobRequest, using: Environment) -> JobRequest:
     """Return the request with its spans as the labelled rows have them.
 
     The policy knows the times of labels; a label may come long after its row, and
-    what is split is the time of rows. Both depend on the dataset's versions only.
+    what is split is the time of rows. Nor does it know which sources there are, so
+    whether a fault of some spoils the newest rows. Both depend on the dataset's
+    versions and the request's faults only.
     """
-    dataset, train = request.dataset, request.spec.train
-    if dataset.labels is None:
+    dataset, train, faults = request.dataset, request.spec.train, request.left_out
+    if dataset.labels is None and not faults:
         return request
-    labelled = labelled_span(dataset, request.spec.data, using.storage_options)
+    labelled = labelled_span(dataset, request.spec.data, using.storage_options, faults)
     if labelled is None:
-        raise TrainingRefused("no row has a label")
-    train_span, holdout_span = core.plan(labelled, train)
+        without = f" without {_faults_in_words(faults)}" if faults else ""
+        raise TrainingRefused(f"no row has a label{without}")
+    train_span, holdout_span = core.plan(labelled, train, faults)
     return request.model_copy(
         update={"train_span": train_span, "holdout_span": holdout_span}
     )
 
 
-def split_rows(rows: pa.Table, request: JobRequest) -> Split:
+def _faults_in_words(faults: Sequence[FaultyStretch]) -> str:
+    said = ", ".join(stretch_in_words(each) for each in faults)
+    return f"{said} (train.leave_out_faults; driftloop overrule gives them back)"
+
+
+def split_rows(
+    rows: pa.Table, request: JobRequest, left_out: Sequence[LeftOut] = ()
+) -> Split:
     """Split by the request's spans.
 
     Raises
@@ -264,11 +282,13 @@ def split_rows(rows: pa.Table, request: JobRequest) -> Split:
     training = rows.filter(pc.less_equal(rows["event_time"], cut))
     holdout = rows.filter(pc.greater(rows["event_time"], cut))
     train = request.spec.train
+    without = f"; without {_faults_in_words(left_out)}" if left_out else ""
     if training.num_rows + holdout.num_rows < train.min_rows:
         raise TrainingRefused(
             f"{rows.num_rows} labelled rows between {request.train_span.start:%Y-%m-%d}"
             f" and {request.holdout_span.end:%Y-%m-%d}; train.min_rows is "
             f"{train.min_rows}: lengthen train.window_days or wait for more labels"
+            f"{without}"
         )
     folds = folds_of(training, train.validation.folds)
     fewest = min(fold.validation.num_rows for fold in folds)
@@ -277,7 +297,7 @@ def split_rows(rows: pa.Table, request: JobRequest) -> Split:
         if count < MIN_JUDGING_ROWS:
             raise TrainingRefused(
                 f"the {name} has {count} labelled rows; at least "
-                f"{MIN_JUDGING_ROWS} are needed"
+                f"{MIN_JUDGING_ROWS} are needed{without}"
             )
     return Split(folds[-1].fitting, folds[-1].validation, training, holdout)
 

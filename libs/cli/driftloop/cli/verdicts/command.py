@@ -43,6 +43,13 @@ def overrule(
     ],
     cause: Annotated[str, typer.Option(help=f"One of {', '.join(CAUSES)}.")],
     reason: Reason,
+    mended: Annotated[
+        bool,
+        typer.Option(
+            "--mended",
+            help="It is this fault, and its rows or labels are right again.",
+        ),
+    ] = False,
     by: By = None,
     home: Home = HOME,
     as_json: Json = False,
@@ -51,8 +58,9 @@ def overrule(
     wanted = cause.replace("-", "_").replace(" ", "_")
     if wanted not in CAUSES:
         raise CommandError(f"no cause {cause!r}; there are {', '.join(CAUSES)}")
-    answer = work.overrule(connect(home), verdict, wanted, by, reason)
-    words = wanted.replace("_", " ")
+    said = {"cause": wanted, "reason": reason} | ({"mended": True} if mended else {})
+    answer = work.overrule(connect(home), verdict, said, by)
+    words = wanted.replace("_", " ") + (", and it is mended" if mended else "")
     print_answer(answer, f"{verdict}: it is {words}", as_json)
 
 

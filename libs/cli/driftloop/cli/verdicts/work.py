@@ -30,13 +30,14 @@ def named(report: dict[str, Any], text: str) -> dict[str, Any]:
 
 
 def overrule(
-    installation: Installation, verdict: str, cause: str, by: str | None, reason: str
+    installation: Installation, verdict: str, said: dict[str, Any], by: str | None
 ) -> dict[str, Any]:
     """Say that a verdict's cause is another one.
 
     Parameters
     ----------
     verdict : pipeline and id, ``bike-demand/8a4f0f``.
+    said : cause and reason, and whether it is mended.
 
     Raises
     ------
@@ -53,10 +54,6 @@ def overrule(
     answer = installation.request(
         "POST",
         f"/pipelines/{pipeline}/verdicts/{found['id']}/overrule",
-        json={
-            "cause": cause,
-            "reason": reason,
-            "overruled_by": installation.speaker(by),
-        },
+        json=said | {"overruled_by": installation.speaker(by)},
     )
     return cast("dict[str, Any]", answer)

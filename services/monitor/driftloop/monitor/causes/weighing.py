@@ -31,7 +31,6 @@ SHARPNESS = 2.0
 """Power of the weights before they are shared: the best one stands out."""
 FEW_ROWS_WEIGHT = 0.6
 CURED: frozenset[Cause] = frozenset({"concept_drift", "population_shift"})
-FAULTS: frozenset[Cause] = frozenset({"sensor_fault", "schema_change", "label_fault"})
 FAR = (0.35, 0.9)
 """Interquartile ranges from what the other columns say: a world seldom jumps so far
 in one column alone."""

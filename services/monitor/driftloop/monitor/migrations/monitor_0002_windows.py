@@ -1,4 +1,4 @@
-"""Windows of scored rows are kept until their labels land."""
+"""Windows of scored rows are kept until their labels land; batches have a source."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -24,3 +24,5 @@ def upgrade() -> None:
         sa.Column("data", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("pipeline", "number"),
     )
+    with op.batch_alter_table("monitor_batch", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("source", sa.String(), nullable=True))

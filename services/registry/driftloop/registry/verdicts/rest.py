@@ -2,7 +2,12 @@
 
 from typing import Any
 
-from driftloop.contracts.events import Cause, DriftDetected, VerdictOverruled
+from driftloop.contracts.events import (
+    FAULTS,
+    Cause,
+    DriftDetected,
+    VerdictOverruled,
+)
 from driftloop.registry.lineage.tables import drifts_of
 from driftloop.registry.requests import id_of
 from driftloop.registry.resources.listing import Id
@@ -27,6 +32,11 @@ class OverrulingBody(BaseModel):
     reason: Text = Field(examples=["the labelling tool was updated that day"])
     overruled_by: Text | None = Field(
         default=None, description=SPOKEN_FOR, examples=["ann"]
+    )
+    mended: bool = Field(
+        default=False,
+        description="it is this fault, and what was wrong is right in the dataset now: "
+        "trainings read it again once the fault is over",
     )
 
 
@@ -69,7 +79,13 @@ def verdict_routes(context: Context) -> GuardedRouter:
             said = tables.overrulings_of(session, pipeline)
         mine = [one.cause for one in said if one.verdict_id == verdict_id]
         holds = mine[-1] if mine else told.cause
-        if holds == body.cause and key is None:
+        if body.mended and body.cause not in FAULTS:
+            raise HTTPException(
+                422,
+                f"mended: {body.cause} is no fault, so nothing of it can be mended; "
+                f"causes that are faults: {', '.join(sorted(FAULTS))}",
+            )
+        if holds == body.cause and key is None and not body.mended:
             raise HTTPException(409, f"that it is {holds} holds already")
         event = VerdictOverruled(
             pipeline=pipeline,
@@ -81,6 +97,7 @@ def verdict_routes(context: Context) -> GuardedRouter:
             since=told.since,
             detected_at=told.detected_at,
             model_version=told.model_version,
+            mended=body.mended,
         )
         meta = context.publish(event, id_of(event, key))
 

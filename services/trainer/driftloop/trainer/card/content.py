@@ -6,7 +6,11 @@ Source: Mitchell et al. (2019), Model Cards for Model Reporting, FAT*, doi
 
 from typing import Any
 
-from driftloop.contracts.describe import ROW_LOSS, compared_in_words
+from driftloop.contracts.describe import (
+    ROW_LOSS,
+    compared_in_words,
+    left_out_in_words,
+)
 from driftloop.contracts.events import Evaluation
 from driftloop.contracts.measures import Measures
 from driftloop.models.package import Manifest
@@ -87,6 +91,7 @@ def card_of(
                 mode="json"
             ),
             "dataset": manifest.dataset.model_dump(mode="json"),
+            "left_out": [left_out_in_words(each) for each in manifest.left_out],
         },
         "evaluation_data": {
             "rows": evaluation.holdout_row_count,

@@ -1,4 +1,4 @@
-"""Losses are remembered."""
+"""Losses and faults are remembered."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,3 +12,4 @@ depends_on = None
 def upgrade() -> None:
     with op.batch_alter_table("trainer_pipeline", schema=None) as batch_op:
         batch_op.add_column(sa.Column("losses", sa.String(), nullable=True))
+        batch_op.add_column(sa.Column("faults", sa.String(), nullable=True))
