@@ -38,7 +38,7 @@ from driftloop.runtime.handlers import handler_table
 
 from tests.unit.backtest import town
 
-NAME = "parity"
+NAME, ROWS = "parity", 1000
 BATCH, LABEL_DELAY = timedelta(hours=24), timedelta(hours=6)
 SETTLE_TIMEOUT_S, POLL_S = 120.0, 0.1
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -128,7 +128,7 @@ def live(
     file.write_text(yaml.safe_dump(said))
     data.apply(installation, file)
     run, services = Live(installation, file), Services(installation.bootstrap)
-    frame = pl.from_arrow(town.rows())
+    frame = pl.from_arrow(town.rows(ROWS))
     assert isinstance(frame, pl.DataFrame)
     frame = frame.drop("source")
     sender = data.publisher(installation)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Any
 from urllib.parse import unquote
 
@@ -31,6 +32,8 @@ from driftloop.contracts.events import TableRef
 
 READERS = 8
 """Files that are read side by side: what costs is the way to the store."""
+CUT_OFF_US = 999
+"""Delta keeps the greatest time of a file in milliseconds, rounded down."""
 VALIDATOR = "driftloop-validator/"
 """How the application transactions of appends begin; see the validator's datasets."""
 
@@ -96,10 +99,11 @@ def with_arrivals(
 def _numbered(first: Sequence[Append], then: Sequence[Append]) -> list[int]:
     """Return numbers of the appends of both tables, in the order of their making."""
     times = [
-        *((at, 0) for at in np.maximum.accumulate([a.at_ms for a in first])),
-        *((at, 1) for at in np.maximum.accumulate([a.at_ms for a in then] or [0])),
-    ][: len(first) + len(then)]
-    order = sorted(range(len(times)), key=lambda place: times[place])
+        (at_ms, table)
+        for table, appends in enumerate((first, then))
+        for at_ms in accumulate((append.at_ms for append in appends), max)
+    ]
+    order = sorted(range(len(times)), key=times.__getitem__)
     found = [0] * len(times)
     for number, place in enumerate(order):
         found[place] = number
@@ -186,4 +190,4 @@ def _newest_us(add: Mapping[str, Any]) -> int:
         return 0
     moment = datetime.fromisoformat(told)
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return round(moment.timestamp() * 1e6)
+    return round(moment.timestamp() * 1e6) + CUT_OFF_US
