@@ -180,8 +180,9 @@ def _text(x: float, y: float, text: str, anchor: str, colour: str = "") -> str:
 
 @cache
 def _template() -> jinja2.Template:
-    filters = {"figure": figure, "aligned": aligned, "days": days}
-    return template("driftloop.backtest", "page.html.j2", **filters)
+    return template(
+        "driftloop.backtest", "page.html.j2", figure=figure, aligned=aligned, days=days
+    )
 
 
 def figure(value: Any) -> str:

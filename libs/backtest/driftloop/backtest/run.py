@@ -23,6 +23,8 @@ from driftloop.backtest.work import Outcome, Place
 
 Say = Callable[[dict[str, Any]], None]
 TELL_EVERY_S = 0.25
+READING = "reading rows"
+"""What is told of before the policies; a log of many batches takes its time."""
 MAX_MOMENTS = 60
 """Of the oracle: each is a training."""
 
@@ -39,8 +41,10 @@ def run(plan: Plan, say: Say) -> dict[str, Any]:
     policies = policies_of(
         plan.spec, plan.policies, bounds=plan.bounds, candidates=plan.candidates
     )
+    say({"type": "progress", "policy": READING, "done_ratio": 0.0})
     rows, refused = read_rows(plan.source, plan.spec, plan.home)
     stream = stream_of(rows, plan.spec.data.target, plan.rhythm)
+    say({"type": "progress", "policy": READING, "done_ratio": 1.0})
     walked = [policy for policy in policies if policy.kind != "oracle"]
     with TemporaryDirectory(prefix="driftloop-backtest-") as folder:
         place = Place(Path(folder))
