@@ -181,6 +181,20 @@ def test_compaction_and_vacuum_leave_the_order(
     assert told(stream(tmp_path)) == wanted
 
 
+def test_rows_whose_labels_all_came_with_them(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    """No table of labels, or one that is empty in this version."""
+    recorder.rows(0, 1, y=1.0)
+    recorder.rows(2, y=2.0)
+    wanted = [("obs", "town", ["r0", "r1"]), ("obs", "town", ["r2"])]
+    assert told(stream(tmp_path)) == wanted
+    recorder.labels(0)
+    found = stream(tmp_path, version="2.0")
+    assert told(found) == wanted
+    assert [part.labelled.tolist() for part in parts(found)] == [[0, 1], [2]]
+
+
 def test_another_rhythm_goes_before_the_recorded_one(
     recorder: Recorder, tmp_path: Path
 ) -> None:

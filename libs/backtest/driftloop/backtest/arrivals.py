@@ -21,6 +21,7 @@ import polars as pl
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from deltalake.fs import DeltaStorageHandler
+from driftloop.backtest.errors import BacktestError
 from driftloop.backtest.stream import (
     BATCH,
     LABEL_BATCH,
@@ -68,14 +69,15 @@ def with_arrivals(
     labels : the first label of each id, with ``event_time`` and ``source``.
     tables : of the observations and of the labels, at the versions that were read.
     """
+    has_labels = labels is not None and not labels.is_empty()
     first = _appends(tables[0], options)
-    then = _appends(tables[1], options) if tables[1] else []
-    if not first or (labels is not None and not then):
+    then = _appends(tables[1], options) if tables[1] and has_labels else []
+    if not first or (has_labels and not then):
         return rows
     numbers = _numbered(first, then)
     batch = _batch_of(rows, first, numbers[: len(first)])
     rows = rows.with_columns(pl.Series(BATCH, batch, pl.Int64))
-    if labels is None:
+    if labels is None or not has_labels:
         return rows.with_columns(
             pl.lit(WITH_ITS_ROW, pl.Int64).alias(LABEL_BATCH),
             pl.col("event_time").alias(LABEL_TIME),
@@ -136,7 +138,23 @@ def _batch_of(
 
 
 def _appends(ref: TableRef, options: Mapping[str, str] | None) -> list[Append]:
-    """Return the appends up to a version, oldest first; empty: the log lacks some."""
+    """Return the appends up to a version, oldest first; empty: the log lacks some.
+
+    Raises
+    ------
+    BacktestError
+        When the store is away.
+    """
+    try:
+        return _read_appends(ref, options)
+    except OSError as error:
+        raise BacktestError(
+            f"the log of {ref.uri} cannot be read: {error}; try again when the "
+            "store answers"
+        ) from error
+
+
+def _read_appends(ref: TableRef, options: Mapping[str, str] | None) -> list[Append]:
     handler = DeltaStorageHandler(ref.uri, dict(options) if options else None)
     files = pafs.PyFileSystem(handler)
     with ThreadPoolExecutor(READERS) as readers:
