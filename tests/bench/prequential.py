@@ -51,7 +51,7 @@ class Walked:
 def loop(example: Example, folder: Path, batch_rows: int) -> Walked:
     """Walk with the whole loop, as the example's pipeline says."""
     place = Place(folder)
-    place.prepare(stream_of(example.rows, example.spec.data.target, None))
+    place.prepare(stream_of(example.rows, example.spec.data.target, Rhythm()))
     policy = Policy(OWN, "pipeline", example.spec)
     rhythm = Rhythm(batch_rows=batch_rows)
     found = work.walk(place, policy, rhythm, lambda *_: None)

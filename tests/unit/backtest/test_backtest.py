@@ -32,15 +32,36 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def report(source: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def messages() -> list[dict[str, Any]]:
+    """What is told on the way to the report."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def report(
+    source: str,
+    messages: list[dict[str, Any]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Any]:
     careful = tmp_path_factory.mktemp("policies") / "careful.yaml"
     careful.write_text(CAREFUL)
     return town.backtested(
         source,
+        messages.append,
         policies=[str(careful)],
         known_drifts=[town.TURNED_AT],
         oracle_trainings=6,
     )
+
+
+def test_it_tells_how_far_each_policy_is(report, messages) -> None:
+    told = {m["policy"]: [] for m in messages}
+    for message in messages:
+        told[message["policy"]].append(message["done_ratio"])
+    assert [*told] == ["reading rows", *(line["name"] for line in report["policies"])]
+    assert all(ratios == sorted(ratios) for ratios in told.values())
+    assert {ratios[-1] for ratios in told.values()} == {1.0}
+    assert len(told["oracle"]) > 6
 
 
 def test_it_learns_of_the_turn_and_puts_a_better_version_in_service(report) -> None:

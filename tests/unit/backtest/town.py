@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from deltalake import write_deltalake
 from driftloop.backtest.plan import Plan
-from driftloop.backtest.run import run
+from driftloop.backtest.run import Say, run
 from driftloop.contracts.pipeline import PipelineSpec
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -59,10 +59,12 @@ def table(folder: Path, found: pa.Table | None = None) -> str:
     return str(folder)
 
 
-def backtested(source: str, **settings: Any) -> dict[str, Any]:
+def backtested(
+    source: str, say: Say = lambda _: None, **settings: Any
+) -> dict[str, Any]:
     """Make a backtest in this process."""
     asked: dict[str, Any] = {"spec": spec(), "source": source, "workers": 1}
-    return run(Plan(**(asked | settings)), lambda _: None)
+    return run(Plan(**(asked | settings)), say)
 
 
 def line(report: dict[str, Any], name: str) -> dict[str, Any]:

@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from driftloop.runtime.pages import CONTENT_POLICY, style, template
+from driftloop.runtime.pages import CONTENT_POLICY, aligned, style, template
 from markupsafe import Markup
 
-WIDTH, HEIGHT, EDGE, FOOT = 1000, 300, 90, 26
-LANE = 16
+WIDTH, HEIGHT, HEAD, FOOT = 1000, 310, 26, 26
+LANE = 18
 """Height of a policy's line of marks below the chart."""
+EDGES = (80, 190)
+"""Least and most width left of the chart, for the policies' names."""
+LETTER = 6.5
+TICKS = 5
 MARKS = {
     "training": "train",
     "deployed": "serve",
@@ -39,11 +43,20 @@ def to_html(report: dict[str, Any]) -> str:
     """Return a report (see :func:`report.report_of`) as a page."""
     return _template().render(
         report=report,
+        bills=_bills(report["policies"]) if report["cost"] else [],
+        cpu=aligned([line.get("cpu_seconds") for line in report["policies"]], 2),
         style=style(),
         chart_style=chart_style(),
         policy=CONTENT_POLICY,
         chart=Markup(chart(report)),  # noqa: S704 - the chart escapes its text
     )
+
+
+def _bills(policies: list[dict[str, Any]]) -> list[list[str]]:
+    """Return what each policy cost, by parts, with as many decimals everywhere."""
+    parts = ("losses", "trainings", "rollouts", "total")
+    told = aligned([line["bill"][part] for line in policies for part in parts], 3)
+    return [told[at : at + len(parts)] for at in range(0, len(told), len(parts))]
 
 
 def to_svg(report: dict[str, Any]) -> str:
@@ -70,24 +83,27 @@ def chart(report: dict[str, Any]) -> str:
     policies, bins = report["policies"], report["bins"]
     values = sorted(v for p in policies for v in p["curve"])
     top = values[min(len(values) - 1, int(len(values) * 0.995))] or 1.0
-    down, across = HEIGHT - FOOT, (WIDTH - EDGE - 8) / max(1, len(bins) - 1)
+    longest = max(len(policy["name"]) for policy in policies)
+    edge = min(max(EDGES[0], LETTER * longest + 14), EDGES[1])
+    down, across = HEIGHT - FOOT, (WIDTH - edge - 8) / max(1, len(bins) - 1)
 
     def x(place: float) -> float:
-        return EDGE + place * across
+        return edge + place * across
 
     def y(value: float) -> float:
-        return down - min(value / top, 1.04) * (down - 12)
+        return down - min(value / top, 1.04) * (down - HEAD)
 
+    levels = (0.0, top / 2, top)
     parts = [
-        f'<line class="axis" x1="{EDGE}" x2="{WIDTH - 8}" y1="{y(v):.1f}" '
-        f'y2="{y(v):.1f}"/>' + _text(EDGE - 6, y(v) + 4, f"{v:.3g}", "end")
-        for v in (0.0, top / 2, top)
+        f'<line class="axis" x1="{edge:.1f}" x2="{WIDTH - 8}" y1="{y(v):.1f}" '
+        f'y2="{y(v):.1f}"/>' + _text(edge - 6, y(v) + 4, said, "end")
+        for v, said in zip(levels, aligned(levels, 3), strict=True)
     ]
+    parts.append(_text(edge, 12, f"{report['metric']}, lower is better", "start"))
     parts += [
         _text(x(place), down + 18, bins[place][:10], anchor)
-        for place, anchor in ((0, "start"), (len(bins) // 2, "middle"),
-                              (len(bins) - 1, "end"))
-    ]  # fmt: skip
+        for place, anchor in _ticks(len(bins))
+    ]
     foot = HEIGHT + LANE * len(policies)
     parts += [
         f'<line class="change" x1="{x(_place(bins, at)):.1f}" '
@@ -105,6 +121,7 @@ def chart(report: dict[str, Any]) -> str:
             f"<title>{escape(policy['name'])}</title></polyline>"
         )
         lane = HEIGHT + LANE * number + LANE / 2
+        parts.append(_text(edge - 6, lane + 4, policy["name"], "end", colour))
         parts += _lane(policy, bins, lane, colour, x)
     return (
         f'<svg class="curves" viewBox="0 0 {WIDTH} {foot + 4}" role="img" '
@@ -115,7 +132,7 @@ def chart(report: dict[str, Any]) -> str:
 def _lane(
     policy: dict[str, Any], bins: list[str], lane: float, colour: str, x: Any
 ) -> list[str]:
-    parts = [_text(EDGE - 6, lane + 4, policy["name"], "end")]
+    parts = []
     for entry in policy["timeline"]:
         mark = MARKS.get(entry["what"])
         if mark is None:
@@ -146,13 +163,26 @@ def _place(bins: list[str], at: str) -> float:
     return max(0, later - 1)
 
 
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+def _ticks(count: int) -> list[tuple[int, str]]:
+    """Return the bins whose dates are shown, and on which side of them."""
+    places = sorted({round(n * (count - 1) / (TICKS - 1)) for n in range(TICKS)})
+    ends = {0: "start", count - 1: "end" if count > 1 else "start"}
+    return [(place, ends.get(place, "middle")) for place in places]
+
+
+def _text(x: float, y: float, text: str, anchor: str, colour: str = "") -> str:
+    kind = f' class="{colour}"' if colour else ""
+    return (
+        f'<text{kind} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">'
+        f"{escape(text)}</text>"
+    )
 
 
 @cache
 def _template() -> jinja2.Template:
-    return template("driftloop.backtest", "page.html.j2", figure=figure, days=days)
+    return template(
+        "driftloop.backtest", "page.html.j2", figure=figure, aligned=aligned, days=days
+    )
 
 
 def figure(value: Any) -> str:

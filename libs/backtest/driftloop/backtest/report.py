@@ -22,6 +22,7 @@ from driftloop.backtest.weighing import (
 )
 from driftloop.backtest.work import Outcome
 from driftloop.contracts.retraining import CostSection
+from driftloop.monitor.error_drift import block_rows
 
 Floats = npt.NDArray[np.float64]
 BINS = 120
@@ -104,6 +105,7 @@ def report_of(found: Recorded, elapsed_s: float) -> dict[str, Any]:
         "refused_rows": found.refused_rows,
         "compared_rows": int(found.counted.sum()),
         "rhythm": rhythm,
+        "came": _came(stream, plan),
         "candidates": plan.candidates,
         "cost": cost.model_dump() if cost.loss_unit_value else None,
         "changes": [time.isoformat() for time in changes],
@@ -112,6 +114,19 @@ def report_of(found: Recorded, elapsed_s: float) -> dict[str, Any]:
         "recommendation": _recommended(weighed, plan),
         "elapsed_seconds": round(elapsed_s, 1),
     }
+
+
+def _came(stream: Stream, plan: Plan) -> str:
+    """Say in which rhythm rows and labels came."""
+    if stream.arrivals is not None:
+        return "as they were recorded"
+    how = plan.rhythm
+    rows = how.batch_rows or block_rows(plan.spec.monitor.window_rows)
+    batches = f"{rows:,} rows" if how.batch_hours is None else f"{how.batch_hours:g} h"
+    labels = "with their rows" if stream.known_us is None else "when they were known"
+    if how.label_delay_hours is not None:
+        labels = f"{how.label_delay_hours:g} h later"
+    return f"batches of {batches}, labels {labels}"
 
 
 def _recommended(weighed: Sequence[Weighed], plan: Plan) -> dict[str, Any]:
@@ -145,6 +160,16 @@ def _text(best: Recommendation, weighed: Sequence[Weighed]) -> str:
         f"{' and '.join(best.alike)} cannot be told apart from it by {what}: "
         "the differences may be chance."
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names as a sentence has them.
+
+    >>> _listed(["a"]), _listed(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _costs(cost: CostSection, outcome: Outcome) -> float:

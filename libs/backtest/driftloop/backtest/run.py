@@ -23,6 +23,8 @@ from driftloop.backtest.work import Outcome, Place
 
 Say = Callable[[dict[str, Any]], None]
 TELL_EVERY_S = 0.25
+READING = "reading rows"
+"""What is told of before the policies; a log of many batches takes its time."""
 MAX_MOMENTS = 60
 """Of the oracle: each is a training."""
 
@@ -39,10 +41,10 @@ def run(plan: Plan, say: Say) -> dict[str, Any]:
     policies = policies_of(
         plan.spec, plan.policies, bounds=plan.bounds, candidates=plan.candidates
     )
-    rows, arrival, refused = read_rows(plan.source, plan.spec, plan.home)
-    stream = stream_of(
-        rows, plan.spec.data.target, plan.rhythm.label_delay_hours, arrival
-    )
+    say({"type": "progress", "policy": READING, "done_ratio": 0.0})
+    rows, refused = read_rows(plan.source, plan.spec, plan.home)
+    stream = stream_of(rows, plan.spec.data.target, plan.rhythm)
+    say({"type": "progress", "policy": READING, "done_ratio": 1.0})
     walked = [policy for policy in policies if policy.kind != "oracle"]
     with TemporaryDirectory(prefix="driftloop-backtest-") as folder:
         place = Place(Path(folder))
@@ -151,25 +153,41 @@ class Crew:
         jobs = [(place, policy, plan.rhythm) for policy in policies]
         if self._pool is None:
             return [work.walk(*job, self._tell) for job in jobs]
-        return _results([self._pool.submit(_walk, *job) for job in jobs])
+        return list(_each_result([self._pool.submit(_walk, *job) for job in jobs]))
 
     def train(
         self, place: Place, own: Policy, moments: Sequence[int]
     ) -> list[Path | None]:
-        self._say({"type": "progress", "policy": ORACLE, "done_ratio": 0.0})
+        made: list[Path | None] = []
+        self._tell_oracle(0, moments)
+        for file in self._trained(place, own, moments):
+            made.append(file)
+            self._tell_oracle(len(made), moments)
+        return made
+
+    def _trained(
+        self, place: Place, own: Policy, moments: Sequence[int]
+    ) -> Iterator[Path | None]:
         if self._pool is None:
-            return [work.trained_after(place, own.spec, row) for row in moments]
-        return _results(
+            yield from (work.trained_after(place, own.spec, row) for row in moments)
+            return
+        yield from _each_result(
             [
                 self._pool.submit(work.trained_after, place, own.spec, row)
                 for row in moments
             ]
         )
 
+    def _tell_oracle(self, done: int, moments: Sequence[int]) -> None:
+        ratio = round(done / max(1, len(moments)), 4)
+        self._say({"type": "progress", "policy": ORACLE, "done_ratio": ratio})
 
-def _results(jobs: Sequence[Future[Any]]) -> list[Any]:
+
+def _each_result(jobs: Sequence[Future[Any]]) -> Iterator[Any]:
+    """Yield what jobs return, in their order; one that fails ends those that wait."""
     try:
-        return [job.result() for job in jobs]
+        for job in jobs:
+            yield job.result()
     except BaseException:
         for job in jobs:
             job.cancel()

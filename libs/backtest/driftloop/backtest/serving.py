@@ -1,8 +1,11 @@
 """Rollouts: the deployer's core, and a scorer that has whatever is wanted at once."""
 
+from dataclasses import dataclass
+
 from driftloop.backtest.inprocess import caused, meta_of
 from driftloop.contracts.base import Event, Meta, derived_id
 from driftloop.contracts.events import (
+    BatchScored,
     PackageRef,
     PerformanceMeasured,
     Role,
@@ -13,11 +16,23 @@ from driftloop.contracts.events import (
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.deployer import core
 from driftloop.deployer.state import Release, Serving, Wanted, wanted
-from driftloop.scorer.core import Answers, differing
+from driftloop.scorer.core import Answers, Tally, differing
+from driftloop.scorer.settings import ScorerSettings
 
 REPLICA = "backtest"
 LEASE_S = 1.0
-"""Of the only replica; it gives a sign of life with each batch."""
+"""Of the only replica, which is never gone."""
+REPORT_EVERY: int = ScorerSettings.model_fields["report_every"].default
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A batch that was answered, by the champion and maybe a candidate."""
+
+    event: BatchScored
+    generation: int
+    champion: Answers
+    candidate: Answers | None
 
 
 class ServingSide:
@@ -27,14 +42,15 @@ class ServingSide:
         self._spec = spec
         self._state = Serving(pipeline=spec.name)
         self._reports = 0
+        self._tally = Tally()
 
     @property
     def wanted(self) -> Wanted:
         return wanted(self._state)
 
     @property
-    def is_rolling_out(self) -> bool:
-        return self._state.rollout is not None
+    def generation(self) -> int:
+        return self._state.generation
 
     def approve(self, version: int, package: PackageRef, cause: Meta) -> list[Event]:
         """Take a version that has passed the gate; people say yes at once."""
@@ -45,43 +61,58 @@ class ServingSide:
 
     def measured(self, event: PerformanceMeasured) -> list[Event]:
         """Judge the step that runs."""
-        if not self.is_rolling_out:
+        if self._state.rollout is None:
             return []
         return self._after(core.measure(self._state, event, self._spec), event.meta)
 
-    def scored(
-        self, champion: Answers, candidate: Answers | None, cause: Meta
-    ) -> list[Event]:
-        """Tell of a batch that was scored; a sign of life, too."""
-        if not self.is_rolling_out:
-            return []
-        tolerance = self._spec.rollout.prediction_tolerance
+    def scored(self, batch: Answered, cause: Meta) -> list[Event]:
+        """Count a batch as the scorer does, and give a sign of life.
+
+        It tells of some batches together, and sooner where there is a candidate.
+        """
+        answers: dict[int, tuple[Role, Answers]] = {
+            batch.event.champion_version: ("champion", batch.champion)
+        }
         compared = (0, 0)
-        if candidate is not None:
-            compared = differing(champion, candidate, tolerance)
-        return self._reported(cause, {"champion": champion, "candidate": candidate},
-                              compared)  # fmt: skip
+        if batch.candidate is not None and batch.event.candidate_version is not None:
+            version = batch.event.candidate_version
+            answers[version] = ("candidate", batch.candidate)
+            tolerance = self._spec.rollout.prediction_tolerance
+            compared = differing(batch.champion, batch.candidate, tolerance)
+        self._tally = self._tally.added(batch.generation, answers, None, compared)
+        told: list[Event] = []
+        if self._tally.is_due(REPORT_EVERY):
+            versions, self._tally = self._tally.report(), Tally()
+            told = self._reported(cause, batch.generation, versions)
+        if self._state.rollout is not None or self._state.waiting is not None:
+            told += self._loaded(cause)
+        return told
+
+    def _loaded(self, cause: Meta) -> list[Event]:
+        """Say that what is wanted is in memory."""
+        champion, candidate, *_ = self.wanted
+        roles: tuple[Role, Role] = ("champion", "candidate")
+        versions = [
+            VersionReport(version=model.version, role=role, state="ready")
+            for role, model in zip(roles, (champion, candidate), strict=True)
+            if model is not None
+        ]
+        return self._reported(cause, self._state.generation, versions, LEASE_S)
 
     def _reported(
         self,
         cause: Meta,
-        answers: dict[Role, Answers | None],
-        compared: tuple[int, int] = (0, 0),
+        generation: int,
+        versions: list[VersionReport],
+        lease_s: float | None = None,
     ) -> list[Event]:
-        champion, candidate, *_ = self.wanted
-        roles: tuple[Role, Role] = ("champion", "candidate")
-        versions = [
-            _report(model.version, role, answers.get(role), compared)
-            for role, model in zip(roles, (champion, candidate), strict=True)
-            if model is not None
-        ]
         self._reports += 1
         event = ScorerReported(
             pipeline=self._spec.name,
             replica=REPLICA,
-            generation=self._state.generation,
+            generation=generation,
             versions=versions,
-            lease_seconds=LEASE_S,
+            lease_seconds=lease_s,
         )
         number = derived_id(f"{REPLICA}/{self._reports}", event.topic(), 0)
         event = event.with_meta(meta_of(number, cause.time, cause))
@@ -91,22 +122,5 @@ class ServingSide:
         self._state = change.serving
         told = caused(change.events, cause)
         if any(isinstance(event, ServingDesired) for event in told):
-            told += self._reported(cause, {})
+            told += self._loaded(cause)
         return told
-
-
-def _report(
-    version: int, role: Role, said: Answers | None, compared: tuple[int, int]
-) -> VersionReport:
-    if said is None:
-        return VersionReport(version=version, role=role, state="ready")
-    rows, differ = compared if role == "candidate" else (0, 0)
-    return VersionReport(
-        version=version,
-        role=role,
-        state="ready",
-        row_count=len(said.prediction),
-        error_count=said.error_count,
-        compared_count=rows,
-        differing_count=differ,
-    )

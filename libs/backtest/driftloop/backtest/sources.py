@@ -8,7 +8,9 @@ import polars as pl
 import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
+from driftloop.backtest.arrivals import with_arrivals
 from driftloop.backtest.errors import BacktestError
+from driftloop.backtest.stream import LABEL_TIME
 from driftloop.contracts.base import NAME_PATTERN
 from driftloop.contracts.events import TableRef
 from driftloop.contracts.pipeline import PipelineSpec
@@ -23,17 +25,13 @@ from driftloop.validator.inference import FIRST_ROWS, Learned, learn
 
 FORMATS = {".csv": CSV_TYPE, ".parquet": PARQUET_TYPE}
 SOURCE = "recorded"
-LABEL_TIME = "driftloop label time"
-"""Column of a join; a pipeline has no column of this name."""
 _DATASET = re.compile(
     rf"(?P<name>{NAME_PATTERN[1:-1]})@(?P<version>latest|\d+(\.\d+)?)$"
 )
 
 
-def read_rows(
-    source: str, spec: PipelineSpec, home: Path
-) -> tuple[pa.Table, str | None, int]:
-    """Return good rows with their targets.
+def read_rows(source: str, spec: PipelineSpec, home: Path) -> tuple[pa.Table, int]:
+    """Return good rows with their targets, and how many were left out.
 
     Parameters
     ----------
@@ -44,8 +42,9 @@ def read_rows(
     Returns
     -------
     tuple
-        The rows, the column that says when each label became known (None: none
-        does), and how many rows were left out, as the pipeline refuses them.
+        The rows, of a dataset with the columns that tell how they and their labels
+        came (see :func:`stream.stream_of`), and how many rows were left out, as the
+        pipeline refuses them.
 
     Raises
     ------
@@ -55,12 +54,12 @@ def read_rows(
     path = Path(source)
     if path.suffix.lower() in FORMATS and path.is_file():
         rows, refused = _file(path, spec)
-        return _checked(rows, spec, source), None, refused
+        return _checked(rows, spec, source), refused
     settings = load_settings(Settings, "backtest", home=home)
     options = storage_options(settings)
     if named := _DATASET.match(source):
-        rows, arrival = _dataset(settings, named["name"], named["version"], spec)
-        return _checked(rows, spec, source), arrival, 0
+        rows = _dataset(settings, named["name"], named["version"], spec)
+        return _checked(rows, spec, source), 0
     place, _, version = source.rpartition("@")
     if not version.isdigit():
         place, version = source, ""
@@ -72,7 +71,7 @@ def read_rows(
     where = place if "://" in place else str(Path(place).resolve())
     number = int(version) if version else _newest(where, options)
     found = _arrow(_table(TableRef(uri=where, version=number), options))
-    return _checked(found, spec, source), None, 0
+    return _checked(found, spec, source), 0
 
 
 def _arrow(rows: pl.DataFrame) -> pa.Table:
@@ -121,8 +120,8 @@ def _file(path: Path, spec: PipelineSpec) -> tuple[pa.Table, int]:
 
 def _dataset(
     settings: Settings, name: str, version: str, spec: PipelineSpec
-) -> tuple[pa.Table, str | None]:
-    """Return a pipeline's rows with the newest label of each, and when it came."""
+) -> pa.Table:
+    """Return a pipeline's rows with the newest label of each, and how they came."""
     if name != spec.name:
         raise BacktestError(
             f"{name} is another pipeline's dataset; the file is of {spec.name!r}"
@@ -131,36 +130,36 @@ def _dataset(
     first, _, second = version.partition(".")
     uris = [table_uri(settings, name, kind) for kind in ("observations", "labels")]
     number = int(first) if first.isdigit() else _newest(uris[0], options)
-    rows = _table(TableRef(uri=uris[0], version=number), options)
+    observations = TableRef(uri=uris[0], version=number)
+    rows = _table(observations, options)
     target = spec.data.target
     if target not in rows.columns:
         rows = rows.with_columns(pl.lit(None).alias(target))
-    labels = _labels(uris[1], version, second, options)
-    arrival = None
-    if labels is not None:
-        newest = labels.sort("revision", maintain_order=True)
-        rows = joined(
-            rows, newest.unique("id", keep="last").select("id", target), target
-        )
-        came = newest.unique("id", keep="first", maintain_order=True)
+    label_table = _label_table(uris[1], version, second, options)
+    if label_table is None:
+        found = with_arrivals(rows, None, (observations, None), target, options)
+        return _arrow(found)
+    labels = _table(label_table, options).sort("revision", maintain_order=True)
+    came = labels.unique("id", keep="first", maintain_order=True)
+    tables = observations, label_table
+    told = with_arrivals(rows, came, tables, target, options)
+    if LABEL_TIME not in told.columns:
         came = came.select("id", pl.col("event_time").alias(LABEL_TIME))
-        rows = rows.join(came, on="id", how="left", maintain_order="left")
-        late = rows.filter(pl.col(LABEL_TIME) > pl.col("event_time")).height
-        arrival = LABEL_TIME if late else None
-        rows = rows if late else rows.drop(LABEL_TIME)
-    return _arrow(rows), arrival
+        told = rows.join(came, on="id", how="left", maintain_order="left")
+    newest = labels.unique("id", keep="last").select("id", target)
+    return _arrow(joined(told, newest, target))
 
 
-def _labels(
+def _label_table(
     uri: str, version: str, number: str, options: Mapping[str, str] | None
-) -> pl.DataFrame | None:
+) -> TableRef | None:
+    """Return the table of labels; None: targets came with the rows."""
     if version == "latest":
         try:
-            newest = _newest(uri, options)
+            return TableRef(uri=uri, version=_newest(uri, options))
         except BacktestError:
-            return None  # targets came with the rows
-        return _table(TableRef(uri=uri, version=newest), options)
-    return _table(TableRef(uri=uri, version=int(number)), options) if number else None
+            return None
+    return TableRef(uri=uri, version=int(number)) if number else None
 
 
 def _checked(rows: pa.Table, spec: PipelineSpec, source: str) -> pa.Table:

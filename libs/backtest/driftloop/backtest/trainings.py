@@ -76,7 +76,7 @@ class Learned:
     def packaged(self) -> Packaged:
         """What the monitor wants of it."""
         sample = pa.ipc.open_stream(self.opened.files[REFERENCE_FILE]).read_all()
-        return Packaged(self.evaluation, sample)
+        return Packaged(self.evaluation, sample, None, self.classes)
 
 
 @dataclass(frozen=True)

@@ -12,28 +12,26 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 from driftloop.backtest.answers import Desk, Floats, answers_of
 from driftloop.backtest.inprocess import InProcess, applied, caused, meta_of
 from driftloop.backtest.policies import Policy
-from driftloop.backtest.serving import ServingSide
+from driftloop.backtest.serving import Answered, ServingSide
 from driftloop.backtest.stream import (
-    SHARD,
-    Ints,
     Part,
     Rhythm,
     Stream,
     only_batch,
     parts_of,
-    without,
 )
 from driftloop.backtest.trainings import Learned, Refused, Shelf
 from driftloop.contracts import events as e
 from driftloop.contracts.base import Event, Meta, derived_id
 from driftloop.contracts.pipeline import PipelineSpec
+from driftloop.models.pairing import as_time
 from driftloop.monitor import handlers as monitor
 from driftloop.monitor.tables import TABLES as MONITOR_TABLES
 from driftloop.monitor.turn import MonitorDeps
@@ -75,10 +73,18 @@ class Walked:
         return hashlib.sha256(told + self.losses.tobytes()).hexdigest()
 
 
-def in_production(spec: PipelineSpec) -> PipelineSpec:
-    """Return the pipeline without environments before production: they take no time."""
+def simulated(spec: PipelineSpec) -> PipelineSpec:
+    """Return the pipeline without what decides nothing here.
+
+    Environments before production take no time; estimates of performance, metrics of
+    one's own and wanted labels are for people.
+    """
     rollout = spec.rollout.model_copy(update={"environments": []})
-    return spec.model_copy(update={"rollout": rollout})
+    monitor = spec.monitor.model_copy(update={"estimate": False, "metrics": []})
+    labelling = spec.labelling.model_copy(update={"budget_rows": None})
+    return spec.model_copy(
+        update={"rollout": rollout, "monitor": monitor, "labelling": labelling}
+    )
 
 
 class Walk:
@@ -87,7 +93,7 @@ class Walk:
     def __init__(
         self, policy: Policy, stream: Stream, shelf: Shelf, desk: Desk, rhythm: Rhythm
     ) -> None:
-        self._spec, self._stream = in_production(policy.spec), stream
+        self._spec, self._stream = simulated(policy.spec), stream
         self._shelf, self._desk, self._rhythm = shelf, desk, rhythm
         pipelines = applied(self._spec)
         self._models: dict[str, Learned] = {}
@@ -108,8 +114,12 @@ class Walk:
         self._serving = ServingSide(self._spec)
         count = stream.rows.num_rows
         self._losses = np.full(count, np.nan)
-        self._labelled = np.zeros(count, dtype=bool)
+        self._labelled, self._arrived = np.zeros((2, count), dtype=bool)
+        horizon = timedelta(days=self._spec.data.label_horizon_days)
+        self._timely = stream.is_timely(horizon // timedelta(microseconds=1))
         self._seen = 0
+        self._jobs: deque[e.TrainingStarted] = deque()
+        self._versions = 0
         self._timeline: list[Entry] = []
         self._counts: Counter[str] = Counter()
         self._cpu_seconds = 0.0
@@ -120,7 +130,8 @@ class Walk:
 
         The timeline's entries have ``at`` (ISO 8601) and ``what``: ``drift``,
         ``training``, ``skip``, ``trained``, ``failed``, ``refused`` (by the gate),
-        ``deployed``, ``taken_back``; with a ``detail`` for people.
+        ``deployed``, ``taken_back``; with ``row``, how many rows had come by then, and
+        a ``detail`` for people.
         """
         try:
             window = self._spec.monitor.window_rows
@@ -138,33 +149,35 @@ class Walk:
     # ── what comes ──────────────────────────────────────────────────────────
 
     def _take(self, part: Part) -> None:
-        rows = self._stream.taken(part.rows)
+        """Let a part have all its consequences.
+
+        In the order that services have them in: what is in service answers, the
+        trainer knows of a dataset version before the monitor speaks of its rows, and
+        the monitor has rows before their answers. A training ends after all that.
+        """
+        rows = self._stream.sent(part)
         meta = meta_of(derived_id("part", part.kind, part.number), part.due)
-        span = self._span(part.rows)
+        first, last = self._stream.span_us(part)
+        span = e.Span(start=as_time(first), end=as_time(last))
         base: dict[str, Any] = {
-            "pipeline": self._spec.name, "shard": SHARD, "kind": part.kind,
+            "pipeline": self._spec.name, "shard": part.shard, "kind": part.kind,
             "row_count": rows.num_rows, "span": span,
         }  # fmt: skip
+        answered = None
         if part.kind == "observations":
-            self._answer(part, base, meta)
-            self._seen = int(part.rows[-1]) + 1
-        target = self._spec.data.target
-        if part.kind == "labels":
-            rows = rows.select(["id", "event_time", "source", target])
-        elif not part.has_labels:
-            rows = without(rows, target)
-        if part.kind == "labels" or part.has_labels:
-            self._labelled[part.rows] = self._stream.is_labelled[part.rows]
+            answered = self._answer(part, base, meta)
+            self._seen += len(part.rows)
+            self._arrived[part.rows] = True
+        self._labelled[part.labelled] = self._stream.is_labelled[part.labelled]
         validated = e.BatchValidated(**base, watermark=span.start)
         validated = validated.with_rows(only_batch(rows)).with_meta(meta)
-        self._follow(self._monitor.take(validated))
         self._follow(self._trainer.take(self._versioned(part, span, meta)))
-
-    def _span(self, numbers: Ints) -> e.Span:
-        times = self._stream.rows["event_time"]
-        return e.Span(
-            start=times[int(numbers[0])].as_py(), end=times[int(numbers[-1])].as_py()
-        )
+        self._follow(self._monitor.take(validated))
+        if answered is not None:
+            self._follow(self._monitor.take(answered.event))
+            self._follow(self._serving.scored(answered, meta))
+        while self._jobs:
+            self._follow(self._train(self._jobs.popleft()))
 
     def _versioned(self, part: Part, span: e.Span, meta: Meta) -> Event:
         event = e.DatasetVersioned(
@@ -181,14 +194,14 @@ class Walk:
 
     # ── answering ───────────────────────────────────────────────────────────
 
-    def _answer(self, part: Part, base: dict[str, Any], meta: Meta) -> None:
-        """Answer a batch with what is in service; monitor and rollout hear of it."""
+    def _answer(self, part: Part, base: dict[str, Any], meta: Meta) -> Answered | None:
+        """Answer a batch with what is in service; None: nothing is."""
         wanted = self._serving.wanted
         if wanted.champion is None:
-            return
+            return None
         champion = self._models[wanted.champion.package.digest]
         said = self._desk.said(champion, part.rows)
-        losses, answers, other, version = said.losses, None, None, None
+        losses, other, version = said.losses, None, None
         answers = answers_of(said, champion.classes)
         if wanted.candidate is not None:
             version = wanted.candidate.version
@@ -215,8 +228,8 @@ class Walk:
             candidate_version=version,
         )
         (event,) = caused([scored.with_rows(rows)], meta)
-        self._follow(self._monitor.take(event))
-        self._follow(self._serving.scored(answers, other, meta))
+        assert isinstance(event, e.BatchScored)  # noqa: S101 - it was one
+        return Answered(event, self._serving.generation, answers, other)
 
     # ── what follows ────────────────────────────────────────────────────────
 
@@ -231,7 +244,8 @@ class Walk:
         match event:
             case e.DriftDetected():
                 self._note(event, "drift", event.explanation, cause=event.cause,
-                           advised=event.retrain_advised)  # fmt: skip
+                           advised=event.retrain_advised,
+                           detected_at=event.detected_at.isoformat())  # fmt: skip
                 taken = self._trainer.take(event)
             case e.PerformanceMeasured():
                 taken = [*self._trainer.take(event), *self._serving.measured(event)]
@@ -239,7 +253,10 @@ class Walk:
                 self._note(event, "skip", event.detail, reason=event.reason,
                            cause=event.trigger.reason)  # fmt: skip
             case e.TrainingStarted():
-                taken = self._train(event)
+                spans = [_ends(event.train_span), _ends(event.holdout_span)]
+                self._note(event, "training", _on(event), spans=spans,
+                           reason=event.trigger.reason)  # fmt: skip
+                self._jobs.append(event)
             case e.ModelDeployed():
                 self._note(event, "deployed", "", version=event.version)
                 taken = [*self._monitor.take(event), *self._trainer.take(event)]
@@ -266,19 +283,14 @@ class Walk:
         session = self._trainer.session
         job = session.get(TrainerJob, started.job_id)
         assert job is not None  # noqa: S101 - the handler has just stored it
-        detail = (
-            f"on {started.train_span.start:%Y-%m-%d} to "
-            f"{started.train_span.end:%Y-%m-%d}, judged up to "
-            f"{started.holdout_span.end:%Y-%m-%d}"
-        )
-        self._note(started, "training", detail, reason=started.trigger.reason)
-        found = self._shelf.train(job.asked(), np.flatnonzero(self._labelled))
+        known = self._labelled & self._arrived & self._timely
+        found = self._shelf.train(job.asked(), np.flatnonzero(known))
         self._cpu_seconds += found.cpu_seconds
         follow_up = self._ended(job, found, started.meta)
         if isinstance(found, Refused):
             self._note(started, "failed", found.why)
             return follow_up
-        return [*self._registered(job.number, found, started.meta), *follow_up]
+        return [*self._registered(found, started.meta), *follow_up]
 
     def _ended(
         self, job: TrainerJob, found: Learned | Refused, cause: Meta
@@ -301,8 +313,10 @@ class Walk:
         session.commit()
         return told
 
-    def _registered(self, version: int, model: Learned, cause: Meta) -> list[Event]:
+    def _registered(self, model: Learned, cause: Meta) -> list[Event]:
         """Judge a model at the gate, and let a good one begin its rollout."""
+        self._versions += 1
+        version = self._versions
         self._trained.append((self._seen, model))
         self._models[model.package.digest] = model
         checks = judge(model.evaluation, self._spec.gate, PackageFinding())
@@ -310,10 +324,27 @@ class Walk:
         said = f"{model.evaluation.metric} {model.evaluation.candidate:.4g}"
         if model.evaluation.champion is not None:
             said += f" against the champion's {model.evaluation.champion:.4g}"
-        self._entry(cause.time, "trained", said, version=version)
+        self._entry(
+            cause.time, "trained", said, version=version,
+            loss=model.evaluation.candidate,
+            holdout_rows=model.evaluation.holdout_row_count,
+            failed_checks=[check.name for check in failed],
+        )  # fmt: skip
         if not passes(checks):
             why = "; ".join(f"{check.name}: {check.detail}" for check in failed)
             self._entry(cause.time, "refused", why, version=version)
             return []
         meta = meta_of(derived_id(cause.id, "approved", version), cause.time, cause)
         return self._serving.approve(version, model.package, meta)
+
+
+def _on(started: e.TrainingStarted) -> str:
+    return (
+        f"on {started.train_span.start:%Y-%m-%d} to "
+        f"{started.train_span.end:%Y-%m-%d}, judged up to "
+        f"{started.holdout_span.end:%Y-%m-%d}"
+    )
+
+
+def _ends(span: e.Span) -> list[str]:
+    return [span.start.isoformat(), span.end.isoformat()]

@@ -1,6 +1,7 @@
 """What the HTML pages that stand alone have in common: their style and its policy."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -30,3 +31,20 @@ def template(
     )  # fmt: skip
     environment.filters |= filters
     return environment.from_string(files(package).joinpath(name).read_text("utf-8"))
+
+
+def aligned(values: Sequence[float | None], figures: int = 4) -> list[str]:
+    """Return the figures of one column with as many decimals each.
+
+    Parameters
+    ----------
+    figures : that the largest of them has at least.
+
+    >>> aligned([1.53, 0.9562, None]), aligned([12345.6, 7.0])
+    (['1.530', '0.956', '-'], ['12,346', '7'])
+    """
+    known = [abs(value) for value in values if value is not None]
+    top = max((value for value in known if math.isfinite(value)), default=0.0)
+    before = math.floor(math.log10(top)) + 1 if top > 0 else 1
+    decimals = max(0, figures - before)
+    return ["-" if value is None else f"{value:,.{decimals}f}" for value in values]

@@ -12,7 +12,7 @@ from driftloop.cli.backtest.views import report_view
 from driftloop.cli.context import CommandError, connect
 from driftloop.cli.options import HOME, Home, Json, console, print_json
 from driftloop.contracts.pipeline import load_pipeline
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 def backtest(
@@ -156,6 +156,7 @@ def _shown(asked: dict[str, Any], home: Path, as_json: bool) -> dict[str, Any]:
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(compact=True),
         console=console(as_json=True),
         transient=True,
         disable=as_json,

@@ -4,6 +4,7 @@ from itertools import pairwise
 from typing import Any
 
 from driftloop.cli.options import plain_table
+from driftloop.runtime.pages import aligned
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -36,11 +37,12 @@ def policies_table(report: dict[str, Any]) -> Table:
     table.add_column("policy", overflow="fold")
     for name in (report["metric"], "trainings", "served", "refused", "back", "CPU s"):
         table.add_column(name, justify="right", no_wrap=True)
-    for line in report["policies"]:
+    losses = aligned([line["loss"] for line in report["policies"]])
+    for line, loss in zip(report["policies"], losses, strict=True):
         style = "bold" if line["name"] == report["recommendation"]["policy"] else ""
         table.add_row(
             line["name"],
-            f"{line['loss']:.4g}",
+            loss,
             f"{line['trainings']:,}",
             *(
                 "" if line.get(name) is None else f"{line[name]:,}"
@@ -60,8 +62,10 @@ def bill_table(report: dict[str, Any]) -> Table:
     parts = ("losses", "trainings", "rollouts", "total")
     for name in parts:
         table.add_column(name, justify="right", no_wrap=True)
-    for line in report["policies"]:
-        table.add_row(line["name"], *(f"{line['bill'][name]:,.0f}" for name in parts))
+    policies = report["policies"]
+    told = iter(aligned([line["bill"][n] for line in policies for n in parts], 3))
+    for line in policies:
+        table.add_row(line["name"], *(next(told) for _ in parts))
     return table
 
 
@@ -141,5 +145,6 @@ def _notes(report: dict[str, Any]) -> Text:
     oracle = next((p for p in report["policies"] if p["kind"] == "oracle"), None)
     if oracle and oracle["of"]:
         notes.append(f"the oracle found nothing better than {oracle['of']}'s course")
+    notes.append(f"batches and labels: {report['came']}")
     notes.append(f"{report['rows']:,} rows in {report['elapsed_seconds']:g} s")
     return Text("\n".join(notes), style="dim")
