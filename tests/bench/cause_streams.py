@@ -6,7 +6,7 @@ itself: each difference between the first and the second half of a stream is the
 that was put in. One stretch of them is what the champion learned.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,6 +33,13 @@ from tests.bench.examples import load_example
 START = datetime(2013, 1, 1, tzinfo=UTC)
 SOURCES = ("north", "east", "south")
 STRENGTHS = ("weak", "moderate", "strong")
+RUSH_HOURS = (7, 8, 17, 18, 19)
+RUSH_DAYS = 24
+"""Their error differs much from block to block: a rise takes longer to stand out."""
+YEAR_DAYS, HARD_DAYS, HARD_FROM = 15, 5, 0.65
+"""Days of the stream in a year that has a hard season, those of this season, and from
+which quantile of :func:`_unusual` a day is hard."""
+Desks = Literal["none", "thirds", "rush"]
 Floats = npt.NDArray[np.float64]
 Dice = np.random.Generator
 Expected = Literal[
@@ -435,6 +442,9 @@ def nothing(_: Draft) -> None:
     pass
 
 
+Days = Literal["same", "region", "seen", "weekends", "mix", "rush", "season", "hard"]
+
+
 @dataclass(frozen=True)
 class Case:
     """A cause and the way in which it comes.
@@ -443,15 +453,17 @@ class Case:
     ----------
     also : verdicts that are as right: nothing to see, for what harms nothing.
     days : which days follow the onset: ``same`` as before, those of a ``region`` that
-        the champion has not seen, ``seen`` ones of a covariate's end, another ``mix``
-        of sources, a ``season``.
+        the champion has not seen, ``seen`` ones of a covariate's end, ``weekends`` that
+        it has not seen, another ``mix`` of sources (each a third of the day; ``rush``:
+        one has the busiest hours), a ``season``, or the ``hard`` one of years
+        that the champion has learned.
     """
 
     cause: Expected
     kind: str
     change: Change = nothing
     also: tuple[Expected, ...] = ()
-    days: Literal["same", "region", "seen", "mix", "season"] = "same"
+    days: Days = "same"
     worlds: tuple[str, ...] = ("bike-demand", "rain")
 
 
@@ -473,6 +485,9 @@ CASES: tuple[Case, ...] = (
     ),
     Case("population_shift", "unseen region", days="region"),
     Case("population_shift", "seen region", days="seen", also=("none",)),
+    Case(
+        "population_shift", "unseen weekends", days="weekends", worlds=("bike-demand",)
+    ),
     Case("concept_drift", "abrupt", concept_abrupt),
     Case("concept_drift", "gradual", concept_gradual),
     Case("concept_drift", "level", concept_level),
@@ -483,6 +498,8 @@ CASES: tuple[Case, ...] = (
     Case("label_fault", "flipped", labels_flipped),
     Case("label_fault", "missing", labels_missing),
     Case("traffic_mix", "sources", days="mix", also=("none",), worlds=("bike-demand",)),
+    Case("traffic_mix", "busy source", days="rush", worlds=("bike-demand",)),
+    Case("seasonality", "hard months", days="hard", worlds=("bike-demand",)),
 )
 
 
@@ -498,11 +515,15 @@ class Drawn:
 
     def stream(self, case: Case, strength: int) -> Stream:
         """Return a stream; ``onset`` counts its days."""
-        world = self._world
+        world = _yearly(self._world) if case.days == "hard" else self._world
         dice = np.random.default_rng([self._seed, strength, _number(case.kind)])
         same = np.random.default_rng([self._seed, 2])
         learned, pool = self._days(case.days)
-        desks = case.days == "mix" or (case.kind == "nothing" and strength == 0)
+        desks: Desks = "none"
+        if case.days == "mix" or (case.kind == "nothing" and strength == 0):
+            desks = "thirds"
+        elif case.days == "rush":
+            desks = "rush"
         before = [
             _placed(world, pool.pop(), number, same, desks)
             for number in range(world.before_days)
@@ -513,7 +534,7 @@ class Drawn:
             _placed(world, day, world.before_days + number, dice, desks)
             for number, day in enumerate(after)
         ]
-        if case.days == "mix":
+        if case.days in ("mix", "rush"):
             days = _mixed(days, world.before_days, strength, dice)
         onset = world.before_days
         labels = [
@@ -528,22 +549,27 @@ class Drawn:
         return Stream(
             world, learned, tuple(days), (*sent[:onset], *draft.sent),
             (*labels[:onset], *draft.labels), onset,
-            f"{world.name}-{self._seed}-{case.days == 'region'}-{desks}",
+            f"{world.name}-{self._seed}-{_champion_of(case.days)}-{desks}",
         )  # fmt: skip
 
-    def _days(self, how: str) -> tuple[Learned, list[pd.DataFrame]]:
+    def _days(self, how: Days) -> tuple[Learned, list[pd.DataFrame]]:
         """Return the champion, and days that it has not learned from."""
         world = self._world
         dice = np.random.default_rng([self._seed, 1])
         order = list(dice.permutation(len(world.days)))
-        if how == "region":  # the upper end of the covariate is not known yet
-            means = np.array([day[world.covariate].mean() for day in world.days])
+        key = _champion_of(how)
+        if key == "region":  # the upper end of the covariate is not known yet
+            means = self._means(world.covariate)
             order = [at for at in order if means[at] <= np.quantile(means, 0.6)]
-        key = "region" if how == "region" else "all"
+        elif key == "workdays":
+            order = [at for at in order if self._means("workingday")[at] == 1]
         count = min(world.learned_days, len(order) * 6 // 10)
+        if key == "years":
+            order = self._in_years(order, count)
+            world = _yearly(world)
         if key not in self._learned:
             first = [
-                _placed(world, world.days[at], number - count, dice, False)
+                _placed(world, world.days[at], number - count, dice, "none")
                 for number, at in enumerate(order[:count])
             ]
             folder = self._folder / f"{world.name}-{self._seed}-{key}"
@@ -552,16 +578,47 @@ class Drawn:
             )
         return self._learned[key], [world.days[at] for at in order[count:]]
 
+    def _means(self, column: str) -> Floats:
+        return np.array([day[column].mean() for day in self._world.days])
+
+    def _in_years(self, order: list[Any], count: int) -> list[Any]:
+        """Return days so that each year has a season of hard ones.
+
+        The stream's first days follow some weeks after the last hard ones learned.
+        """
+        found = _unusual(self._world)
+        limit = np.quantile(found, HARD_FROM)
+        hard = [at for at in order if found[at] > limit]
+        easy = [at for at in order if found[at] <= limit]
+        learned = [
+            (hard if _is_hard(number - count) else easy).pop(0)
+            for number in range(count)
+        ]
+        return [*learned, *hard, *easy]
+
     def _after(
         self, case: Case, strength: int, pool: list[pd.DataFrame], dice: Dice
     ) -> list[pd.DataFrame]:
         world, count = self._world, self._world.after_days
-        if case.days in ("same", "mix"):
+        if case.days in ("same", "mix", "rush"):
+            count = RUSH_DAYS if case.days == "rush" else count
             return [pool.pop() for _ in range(count)]
         share = (0.4, 0.75, 1.0)[strength]
-        means = np.array([day[world.covariate].mean() for day in world.days])
+        means = self._means(world.covariate)
+        if case.days == "hard":  # none of which the champion has learned
+            found = _unusual(world)
+            limit = np.quantile(found, HARD_FROM)
+            there = {id(d) for d, u in zip(world.days, found, strict=True) if u > limit}
+            hard = [d for d in pool if id(d) in there]
+            easy = [d for d in pool if id(d) not in there]
+            return [
+                (hard if dice.random() < share else easy).pop()
+                for _ in range(HARD_DAYS)
+            ]
         if case.days == "region":
             chosen = np.flatnonzero(means > np.quantile(means, 0.6))
+        elif case.days == "weekends":
+            chosen = np.flatnonzero(self._means("workingday") == 0)
         elif case.days == "seen":
             low = dice.random() < 0.5
             chosen = np.flatnonzero(
@@ -577,12 +634,45 @@ class Drawn:
         ]
 
 
+def _champion_of(how: Days) -> str:
+    """Return which champion a stream's days are answered by."""
+    others = {"region": "region", "weekends": "workdays", "hard": "years"}
+    return others.get(how, "all")
+
+
+def _yearly(world: World) -> World:
+    """Return the world with so long steps that its days make whole years."""
+    said = world.spec.model_dump(mode="json")
+    said["data"]["label_horizon_days"] = 365.0
+    return replace(
+        world, spec=PipelineSpec.model_validate(said),
+        step=timedelta(days=365.25) / YEAR_DAYS, before_days=YEAR_DAYS - HARD_DAYS - 3,
+    )  # fmt: skip
+
+
+def _unusual(world: World) -> Floats:
+    """Return of each day how far its target is from what is usual at its hours."""
+    rows = pd.concat(world.days)
+    usual = rows.groupby(["workingday", "hour"])[world.target].mean()
+    rows["off"] = np.abs(
+        rows[world.target].to_numpy()
+        - usual.loc[pd.MultiIndex.from_frame(rows[["workingday", "hour"]])].to_numpy()
+    )
+    day = np.repeat(np.arange(len(world.days)), [len(day) for day in world.days])
+    return np.asarray(rows["off"].groupby(day).mean())
+
+
+def _is_hard(number: int) -> bool:
+    """Whether a day of the stream, or of the years before it, is of the hard season."""
+    return (number - (YEAR_DAYS - HARD_DAYS - 3)) % YEAR_DAYS < HARD_DAYS
+
+
 def _number(text: str) -> int:
     return sum(ord(letter) * 31**at for at, letter in enumerate(text)) % 2**31
 
 
 def _placed(
-    world: World, day: pd.DataFrame, number: int, dice: Dice, desks: bool
+    world: World, day: pd.DataFrame, number: int, dice: Dice, desks: Desks
 ) -> pd.DataFrame:
     """Return a day's rows at their place in the stream, with their sources."""
     rows = day.drop(columns=["source"]).reset_index(drop=True)
@@ -592,9 +682,12 @@ def _placed(
         [start + at * each for at in range(len(rows))], utc=True
     ).astype("datetime64[us, UTC]")
     rows["id"] = [f"{number}-{at}" for at in range(len(rows))]
-    if desks:
+    if desks == "thirds":
         thirds = np.arange(len(rows)) * 3 // len(rows)
         rows["source"] = np.array(SOURCES)[thirds]
+    elif desks == "rush":  # to work and back: the largest errors
+        others = np.resize(SOURCES[:2], len(rows))
+        rows["source"] = np.where(rows["hour"].isin(RUSH_HOURS), SOURCES[2], others)
     else:
         rows["source"] = dice.permuted(np.resize(SOURCES, len(rows)))
     return rows
@@ -609,7 +702,9 @@ def _mixed(
     mixed = []
     for number, day in enumerate(days):
         if number >= onset:
-            w = day.source.map(weight).to_numpy()
+            counts = day.source.value_counts()
+            w = day.source.map({s: weight[s] / counts[s] for s in counts.index})
+            w = w.to_numpy(dtype=np.float64)
             at = np.sort(dice.choice(len(day), len(day), p=w / w.sum()))
             drawn = day.iloc[at].reset_index(drop=True)
             for name in ("event_time", "id"):
@@ -623,13 +718,22 @@ def _mixed(
 
 
 def streams(
-    world: World, seeds: range, folder: Path
+    world: World,
+    seeds: Iterable[int],
+    folder: Path,
+    causes: Collection[str] = (),
+    strengths: Iterable[int] = range(len(STRENGTHS)),
 ) -> Iterator[tuple[Case, int, int, Stream]]:
-    """Yield case, strength, seed and stream of a whole matrix."""
+    """Yield case, strength, seed and stream of a whole matrix.
+
+    Parameters
+    ----------
+    causes : whose cases; empty: all.
+    """
     for seed in seeds:
         drawn = Drawn(world, seed, folder)
         for case in CASES:
-            if world.name not in case.worlds:
+            if world.name not in case.worlds or (causes and case.cause not in causes):
                 continue
-            for strength in range(len(STRENGTHS)):
+            for strength in strengths:
                 yield case, strength, seed, drawn.stream(case, strength)

@@ -11,7 +11,7 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import count
+from itertools import chain, count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from driftloop.contracts.events import (
 from driftloop.scorer.core import finite_answers, scored_rows
 from driftloop.trainer import judging
 from driftloop.validator.core import check, contract_of
+from scipy.stats import binomtest
 
 from tests.bench.cause_streams import (
     SOURCES,
@@ -45,11 +46,20 @@ from tests.bench.cause_streams import (
 from tests.bench.figures import Figure
 from tests.unit.monitor.story import PACKAGE, InProcess
 
-SEEDS = range(int(os.environ.get("CAUSE_SEEDS", "3")))
+SEEDS = [int(seed) for seed in os.environ.get("CAUSE_SEEDS", "0").split(",")]
+FAULT_SEEDS = [
+    int(seed) for seed in os.environ.get("CAUSE_FAULT_SEEDS", "").split(",") if seed
+]
+"""Of these the faults of values and schema alone, moderate and strong: whether they
+lead to trainings takes many of them to tell."""
 RESULT, TABLES = Path("build/causes.json"), Path("build/causes.md")
 LABEL_DELAY_DAYS = 1
 OPEN = "not_enough_data"
 FAULTS = ("sensor_fault", "schema_change", "label_fault")
+VALUE_FAULTS = FAULTS[:2]
+INTERVAL = 0.95
+SURE = (0.0, 0.5, 0.7, 0.9, 1.01)
+"""Edges of the confidences of the reliability table."""
 HARM = 1.15
 DAYS_AFTER_VERDICT = 4
 """In which a later verdict may still lead to a training."""
@@ -255,6 +265,8 @@ def harm_of(stream: Stream) -> float:
     for part in (slice(None, stream.onset), slice(stream.onset, None)):
         rows = pd.concat(stream.days[part])
         truth = pd.concat(stream.labels[part])
+        if truth.empty:  # none comes any more
+            return float("nan")
         rows = rows.set_index("id").loc[truth["id"]].reset_index()
         rows[stream.world.target] = truth[stream.world.target].to_numpy()
         table = pa.Table.from_pandas(rows, preserve_index=False)
@@ -264,20 +276,24 @@ def harm_of(stream: Stream) -> float:
     return means[1] / means[0]
 
 
-def measure(worlds: tuple[World, ...], seeds: range) -> list[Told]:
+def measure(worlds: tuple[World, ...]) -> list[Told]:
     """Run the whole matrix."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for world in worlds:
             known: dict[str, bytes] = {}
-            for case, strength, seed, stream in streams(world, seeds, Path(folder)):
+            drawn = chain(
+                streams(world, SEEDS, Path(folder)),
+                streams(world, FAULT_SEEDS, Path(folder), VALUE_FAULTS, (1, 2)),
+            )
+            for case, strength, seed, stream in drawn:
                 found.append(watched(case, strength, seed, stream, known))
     return found
 
 
 def run() -> Iterator[Figure]:
     """Measure and write ``build/causes.json`` and the tables of docs/causes.md."""
-    found = measure((bike(), rain()), SEEDS)
+    found = measure((bike(), rain()))
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps([asdict(t) for t in found], indent=1) + "\n", "utf-8")
     TABLES.write_text(tables(found) + "\n", "utf-8")
@@ -292,9 +308,20 @@ def figures(found: list[Told]) -> Iterator[Figure]:
             continue
         share = float(np.mean([t.is_right for t in mine]))
         yield Figure("causes", f"right verdicts, {strength}", "ratio", share)
-    faults = [t for t in found if t.cause in ("sensor_fault", "schema_change")]
-    share = float(np.mean([t.trained for t in faults]))
-    yield Figure("causes", "faults that led to a training", "ratio", share)
+    for label, strengths in (
+        ("faults that led to a training, moderate and strong", STRENGTHS[1:]),
+        ("faults that led to a training, all strengths", STRENGTHS),
+    ):
+        faults = [
+            t.trained
+            for t in found
+            if t.cause in VALUE_FAULTS and t.strength in strengths
+        ]
+        if faults:
+            tested = binomtest(sum(faults), len(faults))
+            most = tested.proportion_ci(INTERVAL, method="exact").high
+            yield Figure("causes", label, "ratio", float(np.mean(faults)))
+            yield Figure("causes", f"{label}: at most", "ratio", float(most))
     calm = [t for t in found if t.cause == "none"]
     share = float(np.mean([t.first != "none" for t in calm]))
     yield Figure("causes", "verdicts where nothing changed", "ratio", share)
@@ -322,7 +349,26 @@ def tables(found: list[Told]) -> str:
             shares.append(f"{right} of {len(of)}" if of else "")
         trained = sum(t.trained for t in mine)
         lines.append(f"| {_words(cause)} | {kind} | {' | '.join(shares)} | {trained} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *_reliability(found)])
+
+
+def _reliability(found: list[Told]) -> list[str]:
+    """Return how often verdicts were right by how sure they were.
+
+    Those of faults that a check or a jump showed tell no confidence.
+    """
+    lines = ["| confidence | verdicts | mean confidence | right |", "|---|---|---|---|"]
+    told = [t for t in found if t.first not in ("none", OPEN) and t.confidence > 0]
+    for low, high in pairwise(SURE):
+        mine = [t for t in told if low <= t.confidence < high]
+        if mine:
+            sure = np.mean([t.confidence for t in mine])
+            right = np.mean([t.is_right for t in mine])
+            lines.append(
+                f"| {low:.0%} to {min(high, 1):.0%} | {len(mine)} | {sure:.0%} | "
+                f"{right:.0%} |"
+            )
+    return lines
 
 
 def _words(cause: str) -> str:

@@ -12,7 +12,15 @@ from driftloop.contracts.events import Cause
 from driftloop.contracts.overruling import MAX_PRIOR, prior
 from driftloop.monitor.causes.seasons import Season, of_sample
 from driftloop.monitor.causes.stretch import Stretch
-from driftloop.monitor.causes.weighing import CURED, Weighed, gather, weigh
+from driftloop.monitor.causes.weighing import (
+    CURED,
+    MAX_MORE_ROWS,
+    Signals,
+    Weighed,
+    gather,
+    more_rows,
+    weigh,
+)
 
 HOUR_US = 3_600_000_000
 SOURCES = ("north", "east", "south")
@@ -152,6 +160,122 @@ def test_each_cause_is_told_with_what_carries_it(
     if sources is not None:
         assert list(found.speaking.sources) == sources
     assert found.is_cured_by_training == (cause in CURED)
+
+
+def _little(rows: dict[str, Any]) -> None:
+    rows["relation"] = lambda size, heat: 10.4 * size + 4 * heat
+
+
+def suspected(change: Change = _little, **moved: Any) -> Signals:
+    """Return signals of a drift in whose rows heat is also as ``moved`` says."""
+    signals = gather(world(1, 900), world(2, 240, change, start=900), world(3, 900))
+    taken = moved.pop("taken", 0.5)
+    found = [
+        replace(m, **moved) if m.column == "heat" and not m.source else m
+        for m in signals.moved
+    ]
+    return replace(signals, moved=found, is_untrue={"heat": taken})
+
+
+def test_a_drift_while_a_column_may_be_wrong_waits_and_then_asks_a_person() -> None:
+    few = suspected(distance=0.7, usual=0.2)
+    waits = weigh(few)
+    assert waits.cause == "not_enough_data"
+    assert not waits.is_cured_by_training
+    assert "heat moved by itself" in waits.speaking.why
+    asks = weigh(replace(few, row_count=round(few.wait_rows)))
+    assert asks.cause == "sensor_fault"
+    assert asks.speaking.carriers == {"heat": 1.0}
+    assert not asks.is_cured_by_training
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        suspected(),  # it did not move
+        suspected(distance=0.7, usual=0.65),  # as far as it does by itself
+        suspected(distance=0.7, usual=0.2, taken=0.0),  # the target went with it
+        suspected(_relation, distance=0.45, usual=0.2),  # the rise needs no column
+    ],
+)
+def test_a_drift_that_no_column_makes_doubtful_is_trained(same: Signals) -> None:
+    """Negative controls: each lacks one thing that makes a column suspected."""
+    found = weigh(same)
+    assert found.cause == "concept_drift", found
+    assert found.is_cured_by_training
+
+
+def test_a_column_that_moved_with_another_is_the_world() -> None:
+    alone = suspected(distance=0.7, usual=0.2)
+    both = [
+        replace(m, distance=0.7, usual=0.2) if m.column == "size" else m
+        for m in alone.moved
+    ]
+    assert not weigh(alone).is_cured_by_training
+    assert weigh(replace(alone, moved=both)).is_cured_by_training
+
+
+def test_values_between_a_sensors_steps_hold_a_training_back() -> None:
+    assert weigh(suspected(unseen=0.02)).is_cured_by_training
+    assert not weigh(suspected(unseen=0.3)).is_cured_by_training
+
+
+def test_values_between_a_sensors_steps_are_a_fault_without_any_label() -> None:
+    """However much the column moves by itself; what moves in its steps is none."""
+    inputs = replace(world(2, 240, start=900), loss=np.zeros(0))
+    signals = gather(world(1, 900), inputs, world(3, 900))
+
+    def told(unseen: float) -> Weighed:
+        moved = [
+            replace(m, distance=0.6, usual=0.3, unseen=unseen)
+            if m.column == "heat" and not m.source
+            else m
+            for m in signals.moved
+        ]
+        return weigh(replace(signals, moved=moved))
+
+    assert told(0.7).cause == "sensor_fault"
+    assert told(0.05).cause != "sensor_fault"
+
+
+def test_a_verdict_says_how_many_rows_are_missing() -> None:
+    """Doubt names a number that falls as rows come, and none where nothing helps."""
+    few = gather(world(1, 900), world(2, 24, _little, start=900), world(3, 900))
+    wanted = more_rows(few)
+    assert wanted is not None
+    assert f"about {wanted:,} more labelled rows" in weigh(few).speaking.why
+    fewer = more_rows(replace(few, row_count=few.row_count - 12))
+    assert fewer is not None
+    assert fewer > wanted
+    same = gather(world(1, 900), world(2, 600, start=900), world(3, 900))
+    assert more_rows(same) is None
+    assert f"more than {MAX_MORE_ROWS:,}" in weigh(same).speaking.why
+
+
+def test_one_sources_missing_values_that_came_last_are_no_change_of_the_schema() -> (
+    None
+):
+    """Rows arrive source by source; the newest by arrival are of one alone."""
+
+    def one_gone(rows: dict[str, Any]) -> None:
+        lost = rows["source"] == "south"
+        rows["size"] = np.where(lost, np.nan, rows["size"])
+
+    def told(change: Change) -> Weighed:
+        now = world(2, 240, sensors(change), start=900)
+        order = np.argsort(now.source, kind="stable")  # south is the last
+        arrived = replace(
+            now.where(now.source != ""),
+            times_us=now.times_us[order],
+            source=now.source[order],
+            amounts={name: values[order] for name, values in now.amounts.items()},
+            loss=np.zeros(0),
+        )
+        return weigh(gather(world(1, 900), arrived, world(3, 900)))
+
+    found = told(one_gone)
+    assert found.cause == "sensor_fault", found
+    assert told(_gone).cause == "schema_change"  # negative control
 
 
 def test_where_nothing_changed_nothing_is_told() -> None:

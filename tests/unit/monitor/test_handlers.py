@@ -197,6 +197,33 @@ def test_other_inputs_with_the_error_are_a_population_shift(
     assert [e.signal for e in drift.evidence][:2] == ["error", "feature:size"]
 
 
+@pytest.mark.parametrize("step", [0, 10])
+def test_a_drift_while_a_column_may_be_wrong_waits_for_a_person(step: int) -> None:
+    """The weight jumps as the demand changes: by chance, or is it the balance?
+
+    Negative control: the same drift while the weight goes on as it does.
+    """
+    shop = Shop(true=lambda n, size: size * (10.2 if n >= CHANGED else 10))
+    monitor = watching(shop)
+    for number in range(CHANGED + 40):
+        usual = (78 if number // 2 % 2 else 62) + (step if number >= CHANGED else 0)
+        weight = np.random.default_rng([9, number]).normal(usual, 6, ROWS).round()
+        monitor.take(shop.observed(number, weight=weight))
+        monitor.take(shop.scored(number))
+        monitor.take(shop.labelled(number))
+    told = monitor.of(DriftDetected)
+    monitor.close()
+    if not step:
+        assert told[0].cause == "concept_drift"
+        assert told[0].retrain_advised
+        return
+    assert not any(each.retrain_advised for each in told)
+    assert told[0].cause == "not_enough_data"
+    assert "weight moved by itself" in told[0].explanation
+    (fault,) = [each for each in told if each.cause == "sensor_fault"]
+    assert fault.features == ["weight"]
+
+
 def test_moved_inputs_alone_are_told_and_no_reason_to_train(
     monitor: InProcess,
 ) -> None:

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from driftloop.contracts.monitoring import FeatureTest
-from driftloop.detection.binned import LEAST_EFFECTS, Binned, needed_distance
+from driftloop.detection.binned import LEAST_EFFECTS, Binned
 from driftloop.detection.categories import MAX_VALUES, compared
-from driftloop.detection.judging import Comparison, false_discovery, window_for
+from driftloop.detection.judging import Comparison, false_discovery
 from driftloop.detection.together import Together
 from driftloop.models.columns import Column, Floats, numbers, texts
 from driftloop.monitor.columns import age_column
@@ -50,7 +50,6 @@ class Movement:
     p_value : after :func:`corrected` adjusted for the number of tests.
     is_moved : significant and large.
     least_effect : from which it is large.
-    needed_rows : of a window, to find so large an effect four times of five.
     columns : that it is about; empty: ``column`` alone.
     """
 
@@ -61,13 +60,7 @@ class Movement:
     row_count: int
     is_moved: bool = False
     least_effect: float = MIN_EFFECT
-    needed_rows: float = 0.0
     columns: tuple[str, ...] = ()
-
-    @property
-    def is_enough(self) -> bool:
-        """Whether *not moved* means the same as before, and not too few rows to say."""
-        return self.is_moved or self.row_count >= self.needed_rows
 
 
 def movements(
@@ -143,7 +136,6 @@ def _by_other_tests(
             comparison.p_value,
             comparison.row_count,
             least_effect=comparison.least_effect,
-            needed_rows=comparison.needed_rows,
             columns=comparison.columns,
         )
         for comparison in found
@@ -189,8 +181,7 @@ def moved_number(name: str, reference: Floats, window: Floats) -> Movement | Non
     distance = ks_distance(reference, window)
     size = (len(reference) * len(window) / (len(reference) + len(window))) ** 0.5
     p_value = float(special.kolmogorov((size + 0.12 + 0.11 / size) * distance))
-    needed = window_for(needed_distance(MIN_EFFECT, ASSUMED_ALPHA), len(reference))
-    return Movement(name, "KS", distance, p_value, len(window), needed_rows=needed)
+    return Movement(name, "KS", distance, p_value, len(window))
 
 
 def ks_distance(reference: Floats, window: Floats) -> float:
@@ -216,14 +207,7 @@ def moved_category(name: str, reference: Column, window: Column) -> Movement | N
     found = compared(name, _counts(reference), _counts(window), ASSUMED_ALPHA)
     if found is None:
         return None
-    return Movement(
-        name,
-        found.test,
-        found.effect,
-        found.p_value,
-        found.row_count,
-        needed_rows=found.needed_rows,
-    )
+    return Movement(name, found.test, found.effect, found.p_value, found.row_count)
 
 
 def _counts(column: Column) -> dict[str, int]:

@@ -47,7 +47,7 @@ class Moved:
         most that came, less what is usual: values of another scale fall between the
         steps in which a sensor counts, another population's do not.
     outside : share of values beyond all that came before.
-    gone : share of null in the newest eighth of the rows.
+    gone : share of null in the newest eighth of the rows, by their times.
     apart : of one source's amounts: by how many interquartile ranges it moved away from
         the other sources' rows of the same time, less what chance does; whatever
         happens to all sources (weather, demand) is not in it.
@@ -69,7 +69,12 @@ class Moved:
     @property
     def strength(self) -> float:
         """0: as usual; 1: surely moved."""
-        return float(np.clip((self.distance - self.usual) / FULL_DISTANCE, 0, 1))
+        return float(np.clip(self.beyond / FULL_DISTANCE, 0, 1))
+
+    @property
+    def beyond(self) -> float:
+        """Distance beyond what is usual, at least 0."""
+        return max(0.0, self.distance - self.usual)
 
 
 def moved_columns(before: Stretch, now: Stretch, known: Stretch) -> list[Moved]:
@@ -132,9 +137,10 @@ def _step(rows: Stretch, m: Moved, here: npt.NDArray[np.bool_]) -> float | None:
     return float(own.mean() - others.mean())
 
 
-def _gone(is_null: npt.NDArray[np.bool_]) -> float:
-    newest = is_null[-max(len(is_null) // 8, 1) :]
-    return float(newest.mean()) if len(is_null) else 0.0
+def _gone(is_null: npt.NDArray[np.bool_], times_us: npt.NDArray[np.int64]) -> float:
+    """Return the share of null in the newest eighth by time, not by arrival."""
+    newest = np.argsort(times_us, kind="stable")[-max(len(is_null) // 8, 1) :]
+    return float(is_null[newest].mean()) if len(is_null) else 0.0
 
 
 def _of_rows(
@@ -145,9 +151,10 @@ def _of_rows(
             name, before.amounts[name], values, known.amounts.get(name), source
         )
         if found is not None:
-            yield found
+            yield replace(found, gone=_gone(np.isnan(values), now.times_us))
     for name, codes in now.codes.items():
-        yield _code(name, before.codes[name], codes, known.codes.get(name), source)
+        moved = _code(name, before.codes[name], codes, known.codes.get(name), source)
+        yield replace(moved, gone=_gone(codes == NO_VALUE, now.times_us))
 
 
 def _amount(
@@ -177,7 +184,6 @@ def _amount(
         if len(here)
         else 0.0,
         row_count=len(now),
-        gone=_gone(np.isnan(now)),
     )
 
 
@@ -245,41 +251,44 @@ def _code(
     name: str, before: Words, now: Words, known: Words | None, source: str
 ) -> Moved:
     there, here = before[before != NO_VALUE], now[now != NO_VALUE]
-    ever = set(there.tolist()) | (set(known.tolist()) if known is not None else set())
-    shares = _shares(there), _shares(here)
-    names = shares[0].keys() | shares[1].keys()
-    distance = sum(abs(shares[0].get(n, 0) - shares[1].get(n, 0)) for n in names) / 2
+    both = np.concatenate([there, here]).astype(str)
+    names, at = np.unique(both, return_inverse=True)
+    counted = (
+        Counted(at[: len(there)], len(names)),
+        Counted(at[len(there) :], len(names)),
+    )
+    shares = counted[0].shares(), counted[1].shares()
+    distance = float(np.abs(shares[0] - shares[1]).sum()) / 2
     size = 1 / max(len(there), 1) + 1 / max(len(here), 1)
-    spread = [p * (1 - p) for p in shares[0].values()]
-    usual = sum((2 / np.pi * s * size) ** 0.5 for s in spread) / 2
+    usual = float(((2 / np.pi * shares[0] * (1 - shares[0]) * size) ** 0.5).sum()) / 2
     nulls = float((now == NO_VALUE).mean() - (before == NO_VALUE).mean())
-    new = [c for c in here.tolist() if c not in ever]
-    still = set(here.tolist())
-    vanished = sum(share for code, share in shares[0].items() if code not in still)
+    ever = set(names[shares[0] > 0].tolist())
+    ever |= set(known.tolist()) if known is not None else set()
+    is_new = np.array([n not in ever for n in names.tolist()], dtype=np.bool_)
+    new = names[is_new & (shares[1] > 0)].tolist()
+    new_share = float(shares[1][is_new].sum())
+    vanished = float(shares[0][shares[1] == 0].sum())
     return Moved(
         column=name,
         source=source,
         is_amount=False,
         distance=distance if len(here) else 0.0,
-        usual=max(usual, _usual_codes(there, len(here))),
+        usual=max(usual, counted[0].usual(len(here))),
         nulls=nulls,
         one_value=0.0,
-        unseen=_renamed(new, vanished, len(here)),
+        unseen=_renamed(new, new_share, vanished),
         outside=0.0,
         row_count=len(now),
-        gone=_gone(now == NO_VALUE),
     )
 
 
-def _renamed(new: list[str], vanished: float, count: int) -> float:
+def _renamed(new: list[str], share: float, vanished: float) -> float:
     """Return the share of rows whose code looks like a former one renamed.
 
     Names that are new, as far as former ones are missing for them; new numbers are new
     months and hours, not other names.
     """
-    if not count or all(_is_number(code) for code in new):
-        return 0.0
-    return min(len(new) / count, vanished)
+    return 0.0 if all(_is_number(code) for code in new) else min(share, vanished)
 
 
 def _is_number(code: str) -> bool:
@@ -290,21 +299,31 @@ def _is_number(code: str) -> bool:
     return True
 
 
-def _usual_codes(values: Words, length: int) -> float:
-    found = [0.0]
-    count = min(USUAL_RUNS, len(values) // max(length, MIN_ROWS))
-    for run in range(count if count > 1 else 0):
-        here = np.zeros(len(values), dtype=np.bool_)
-        here[run * length : (run + 1) * length] = True
-        a, b = _shares(values[~here]), _shares(values[here])
-        found.append(sum(abs(a.get(n, 0) - b.get(n, 0)) for n in a | b) / 2)
-    return max(found)
+@dataclass(frozen=True)
+class Counted:
+    """Codes of a column as the places (n_rows,) of their names in a list."""
+
+    at: npt.NDArray[np.int64]
+    names: int
+
+    def shares(self) -> Floats:
+        """Return (n_names,) shares of the rows."""
+        return _shares(np.bincount(self.at, minlength=self.names))
+
+    def usual(self, length: int) -> float:
+        """Return the largest distance of a run of the rows from the rest of them."""
+        whole = np.bincount(self.at, minlength=self.names)
+        count, found = min(USUAL_RUNS, len(self.at) // max(length, MIN_ROWS)), [0.0]
+        for run in range(count if count > 1 else 0):
+            here = self.at[run * length : (run + 1) * length]
+            mine = np.bincount(here, minlength=self.names)
+            apart = np.abs(_shares(whole - mine) - _shares(mine)).sum()
+            found.append(float(apart) / 2)
+        return max(found)
 
 
-def _shares(values: Words) -> dict[str, float]:
-    names, counts = np.unique(values.astype(str), return_counts=True)
-    total = max(len(values), 1)
-    return {str(n): float(c / total) for n, c in zip(names, counts, strict=True)}
+def _shares(counts: npt.NDArray[np.int64]) -> Floats:
+    return np.asarray(counts / max(counts.sum(), 1))
 
 
 def slow_columns(before: Stretch, rows: int) -> set[str]:

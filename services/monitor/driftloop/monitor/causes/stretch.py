@@ -154,6 +154,7 @@ def _values(table: pa.Table, name: str, kind: Kind) -> Floats | Words:
 def _coded(values: Floats | Words) -> Words:
     if values.dtype == object:
         return values  # type: ignore[return-value]  # it is of texts
-    known, places = np.unique(values, return_inverse=True)
-    words = [NO_VALUE if np.isnan(x) else f"{x:g}" for x in known.tolist()]
-    return np.array(words, dtype=object)[places]
+    different, at = np.unique(values, return_inverse=True)
+    names = [NO_VALUE if np.isnan(x) else f"{x:g}" for x in different.tolist()]
+    found: Words = np.array(names, dtype=object)[at]
+    return found

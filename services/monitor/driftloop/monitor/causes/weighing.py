@@ -30,6 +30,9 @@ DOUBT = 0.12
 SHARPNESS = 2.0
 """Power of the weights before they are shared: the best one stands out."""
 FEW_ROWS_WEIGHT = 0.6
+TOLD_RATIO = 2.5
+"""Of a rise's larger part to its noise: half-way to sure, more than doubt weighs."""
+MAX_MORE_ROWS = 5000
 CURED: frozenset[Cause] = frozenset({"concept_drift", "population_shift"})
 FAR = (0.35, 0.9)
 """Interquartile ranges from what the other columns say: a world seldom jumps so far
@@ -38,6 +41,10 @@ VERY_FAR = (0.8, 1.4)
 """Likewise, where there are no labels yet that could tell."""
 SEPARATE = (0.5, 0.7)
 """Distance beyond the usual from which a column has nothing in common with before."""
+COMMON = (0.05, 0.2)
+"""What stretches have in common, below which a relation is hardly seen to differ."""
+NEW_STEPS = (0.2, 0.5)
+"""Share of values between a sensor's own steps: the world moves in these steps."""
 MIN_SPREAD = 0.25
 """Of before's: targets that hardly differ make no error as large as one likes."""
 MIN_LONE = 0.5
@@ -46,12 +53,27 @@ MIN_CURED = 0.5
 MIN_MOVED = 0.25
 """Strength from which a column may carry a verdict."""
 WHOLE = 0.97
+WAIT_WINDOWS = 1.5
+"""Windows of rows that are waited for while a column is suspected and none is sure."""
+SUSPECTED = 0.6
+"""What a suspicion weighs at most: enough to hold a training back, and to ask."""
+CERTAIN_RISE = (1.8, 2.6)
+"""Times that the error rose: by so much, no column that moved by chance matters."""
+FAR_BEYOND = (0.3, 0.45)
+"""Distance beyond the usual that is seldom chance, however much the error rose."""
+BESIDE = (0.4, 0.8)
+"""Of a column's distance beyond the usual: another one's, from which both moved."""
 MAX_CARRIERS = 5
 
 
 @dataclass(frozen=True)
 class Signals:
-    """All that is weighed."""
+    """All that is weighed.
+
+    Attributes
+    ----------
+    wait_rows : while there are fewer, a suspected column is looked at again.
+    """
 
     moved: list[Moved]
     slow: set[str]
@@ -65,6 +87,7 @@ class Signals:
     labellers: list[OfLabeller] = field(default_factory=list)
     season: Season | None = None
     grown: float = 1.0
+    wait_rows: float = 0.0
 
     @property
     def is_labelled(self) -> bool:
@@ -155,6 +178,7 @@ def gather(
         labellers=labels.labellers(before, now),
         season=season or seasons.of_sample(known, before, now),
         grown=float(now.loss.mean() / max(before.loss.mean(), 1e-12)),
+        wait_rows=WAIT_WINDOWS * window_rows,
     )  # fmt: skip
 
 
@@ -190,20 +214,22 @@ def weigh(signals: Signals, prior: Mapping[Cause, float] | None = None) -> Weigh
     prior : factor of each cause's weight, learned from overrulings; default 1.
     """
     sensor, schema = _sensor(signals), _schema(signals)
+    suspected, doubt = _suspected(signals), _doubt(signals)
+    if signals.row_count < signals.wait_rows:
+        doubt = _best([doubt, suspected])
+    else:
+        sensor = _best([sensor, suspected])
     label, mix = _label(signals, 1 - sensor.weight), _mix(signals)
+    fault = max(sensor.weight, schema.weight, mix.weight, suspected.weight / SUSPECTED)
     speaking: dict[Cause, Speaking] = {
-        "not_enough_data": _doubt(signals),
+        "not_enough_data": doubt,
         "sensor_fault": sensor,
         "schema_change": schema,
         "label_fault": label,
         "seasonality": _season(signals),
         "traffic_mix": mix,
-        "population_shift": _population(
-            signals, max(sensor.weight, schema.weight, mix.weight)
-        ),
-        "concept_drift": _concept(
-            signals, max(sensor.weight, schema.weight, label.weight, mix.weight)
-        ),
+        "population_shift": _population(signals, fault),
+        "concept_drift": _concept(signals, max(fault, label.weight)),
     }
     factors, enough = prior or {}, _ramp(signals.row_count, TOO_FEW_ROWS, MIN_ROWS)
     powers = {
@@ -241,8 +267,32 @@ def _doubt(signals: Signals) -> Speaking:
     if signals.split is not None:
         weight = max(weight, 0.5 * (1 - _sure(signals.split)))
     return Speaking(
-        weight, why=f"{signals.row_count} rows do not tell one cause from another."
+        weight,
+        why=f"{signals.row_count} rows do not tell one cause from another; "
+        f"{_as_text(more_rows(signals))}.",
     )
+
+
+def more_rows(signals: Signals) -> int | None:
+    """Return about how many more labelled rows are needed; None: more than is known.
+
+    As many as make the larger part of the rise stand out of its noise, which shrinks
+    with the square root of the rows, if both stay as they are.
+    """
+    wanted = float(ENOUGH_ROWS)
+    if signals.split is not None and signals.row_count:
+        larger = max(abs(signals.split.relation), abs(signals.split.inputs))
+        ratio = larger / max(signals.split.noise, 1e-12)
+        if ratio < TOLD_RATIO:
+            wanted = signals.row_count * (TOLD_RATIO / max(ratio, 1e-6)) ** 2
+    missing = max(0.0, wanted - signals.row_count) / RECENT_RATIO
+    return None if missing > MAX_MORE_ROWS else max(10, round(missing / 10) * 10)
+
+
+def _as_text(rows: int | None) -> str:
+    if rows is None:
+        return f"more than {MAX_MORE_ROWS:,} labelled rows would be needed"
+    return f"it needs about {rows:,} more labelled rows"
 
 
 def _best(found: Iterable[Speaking]) -> Speaking:
@@ -286,7 +336,8 @@ def _wrong_values(signals: Signals, m: Moved) -> Speaking:
     nothing_common = _ramp(m.distance - m.usual, *SEPARATE) * (
         1 - _ramp(_beside(signals, m), 0.3, 0.6)
     )
-    alone = max(alone, nothing_common)
+    new_steps = _ramp(m.unseen, *NEW_STEPS) * _ramp(m.strength, MIN_MOVED, 0.75)
+    alone = max(alone, nothing_common, new_steps)
     works = signals.is_untrue.get(m.column, 0.0)
     if m.source:
         lone = _ramp(m.apart, 0.15, 0.5)
@@ -309,6 +360,41 @@ def _wrong_values(signals: Signals, m: Moved) -> Speaking:
             "other columns say of it."
         )
     return Speaking(weight, {m.column: 1.0}, _whose(m), why)
+
+
+def _suspected(signals: Signals) -> Speaking:
+    """Weigh a column that may be wrong, where nothing shows that it is or is not.
+
+    It left its usual values by itself, and the target does not confirm it. Training on
+    wrong values costs more than waiting: what moved by chance comes back with more
+    rows, a broken sensor stays. A rise that is many times the usual error is not held
+    back: it needs no column.
+    """
+    if not signals.is_labelled:
+        return Speaking()
+    amounts = [m for m in signals.moved if m.is_amount and m.column not in signals.slow]
+    certain = _ramp(signals.grown, *CERTAIN_RISE)
+    found = []
+    for m in amounts:
+        others = [o for o in amounts if o.column != m.column and not o.source]
+        beside = max((o.beyond for o in others), default=0.0)
+        doubtful = _ramp(signals.is_untrue.get(m.column, 0.5), 0.3, 0.5)
+        own = signals.unexplained.get(m.column, 0.0)
+        alone = 1 - _ramp(beside / max(m.beyond, 0.01), *BESIDE)
+        alone = 0.0 if m.source else alone
+        odd = max(_ramp(own, 0.0, 0.2), _ramp(m.outside, 0.05, 0.15))
+        odd = odd if m.strength >= MIN_MOVED else 0.0
+        far = max(_ramp(m.strength, 0.2, 0.5), odd)
+        clue = doubtful * max(_ramp(m.unseen, 0.1, 0.3), alone * far)
+        clue *= 1 - certain * (1 - _ramp(m.beyond, *FAR_BEYOND))
+        why = (
+            f"{_of(m)} moved by itself (distance {m.distance:.2f}) and the target does "
+            "not tell whether its values are right, or the world moved. Who knows may "
+            "overrule this."
+        )
+        found.append(Speaking(clue, {m.column: 1.0}, _whose(m), why))
+    best = _best(found)
+    return replace(best, weight=SUSPECTED * best.weight)
 
 
 def _beside(signals: Signals, m: Moved) -> float:
@@ -478,7 +564,8 @@ def _concept(signals: Signals, fault: float) -> Speaking:
     if split is None:
         return Speaking()
     share = split.relation / split.total if split.total > 0 else 0.0
-    weight = _ramp(share, 0.25, 0.7) * (0.3 + 0.7 * _sure(split)) * (1 - fault)
+    known = 0.6 + 0.4 * _ramp(split.overlap, *COMMON)
+    weight = _ramp(share, 0.25, 0.7) * (0.3 + 0.7 * _sure(split)) * known * (1 - fault)
     grown = {
         of.source: (of.grown - 1) * of.row_count
         for of in signals.labellers
