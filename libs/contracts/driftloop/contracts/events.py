@@ -736,6 +736,16 @@ class TrainingStarted(Event):
     left_out: list[FaultyStretch] = Field(
         default_factory=list, description="faults whose rows are not read"
     )
+    data_end: UtcTime | None = Field(
+        default=None,
+        description="newest labelled event time that there was; None: the hold-out's "
+        "end, as no newer rows are left out",
+    )
+
+    @property
+    def known_until(self) -> UtcTime:
+        """Event time up to which the job could know labelled rows."""
+        return self.data_end or self.holdout_span.end
 
 
 class WaitingTrigger(Value):

@@ -406,6 +406,7 @@ def accept(
         label_count=data.label_count,
         champion=request.champion,
         left_out=list(start.left_out),
+        data_end=start.data_end if start.data_end > start.holdout_span.end else None,
     )
     return started.following(origin) if start.answers_pending else started
 

@@ -82,7 +82,7 @@ def _job(
             left_out=tuple(event.left_out),
         ).model_dump_json(),
         origin=_origin_of(event).model_dump_json(),
-        data_end=event.holdout_span.end.isoformat(),
+        data_end=event.known_until.isoformat(),
         label_count=event.label_count,
         champion_version=champion.version if champion else None,
         lease_epoch=_told_steps(event, recorded),
@@ -151,7 +151,8 @@ def _let_wait(
 
 
 def _start_of(event: TrainingStarted) -> core.Start:
-    return core.Start(event.trigger, event.train_span, event.holdout_span)
+    spans = event.train_span, event.holdout_span
+    return core.Start(event.trigger, *spans, event.known_until)
 
 
 def has_begun(recorded: Recorded, pipeline: str, job_id: str) -> bool:
