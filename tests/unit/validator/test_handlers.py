@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
-from driftloop.contracts.base import Chain, Event, Meta
+from driftloop.contracts.base import Chain, Event, Meta, derived_id
 from driftloop.contracts.events import (
     BatchIngested,
     BatchRejected,
@@ -18,9 +18,12 @@ from driftloop.contracts.events import (
 )
 from driftloop.contracts.pipeline import PipelineSpec, parse_pipeline
 from driftloop.contracts.topics import consumed_by
+from driftloop.runtime.artifacts import FolderStore
 from driftloop.runtime.database import open_database
 from driftloop.runtime.handlers import handler_table
+from driftloop.runtime.recorded import Recorded
 from driftloop.runtime.state import StateView
+from driftloop.runtime.transport import Message
 from driftloop.validator.datasets import Datasets
 from driftloop.validator.handlers import HANDLERS, ValidatorDeps, on_batch_ingested
 from driftloop.validator.reference import Reference
@@ -56,11 +59,15 @@ class Bench:
         }
         self.pipelines = StateView(PipelineApplied, applied)
         self.offset = -1
+        self.recorded = Recorded()
 
     def deps(self, session: Session) -> ValidatorDeps:
         datasets = Datasets(lambda pipeline, kind: str(self.path / pipeline / kind))
         return ValidatorDeps(
-            session=session, pipelines=self.pipelines, datasets=datasets
+            session=session,
+            pipelines=self.pipelines,
+            datasets=datasets,
+            recorded=self.recorded,
         )
 
     def handle(self, event: BatchIngested, *, killed: bool = False) -> list[Event]:
@@ -140,6 +147,22 @@ def test_bad_rows_are_quarantined_and_the_others_go_on(bench: Bench) -> None:
         "temp: range (40)",
     ]
     assert (bad.row_count, bad.batch_row_count) == (2, 3)
+
+
+@pytest.mark.parametrize("was_judged", [False, True])
+def test_a_batch_that_was_judged_before_has_its_verdict(
+    bench: Bench, was_judged: bool
+) -> None:
+    """With a database that is lost since; what the batch teaches is learned anew."""
+    name = derived_id("e", "batch-rejected", 0)
+    headers = (("ce_id", name.encode()), ("ce_source", b"/driftloop/validator"))
+    told = Message("batch-rejected", 0, 0, b"bikes", b"rows", headers)
+    bench.recorded = Recorded("/driftloop/validator", [BatchRejected])
+    if was_judged:
+        bench.recorded.add(told, FolderStore(bench.path / "store"))
+    events = bench.handle(ingested("ab", temp=[0.5, 0.6]))
+    assert any(isinstance(e, BatchValidated) for e in events) is not was_judged
+    assert dataset(events).observation_count == 2
 
 
 def test_a_batch_without_a_good_row_is_no_version(bench: Bench) -> None:
