@@ -138,9 +138,10 @@ def _lane(
         if mark is None:
             continue
         at = x(_place(bins, entry["at"]))
+        faint = " faint" if not entry.get("advised", True) else ""
         title = escape(f"{entry['what']}, {entry['at'][:16]}: {entry['detail'][:TOLD]}")
         parts.append(
-            f'<path class="{mark} {colour}" d="{_shape(mark, at, lane)}">'
+            f'<path class="{mark} {colour}{faint}" d="{_shape(mark, at, lane)}">'
             f"<title>{title}</title></path>"
         )
     return parts

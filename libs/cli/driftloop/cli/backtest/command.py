@@ -40,7 +40,7 @@ def backtest(
         bool, typer.Option(help="Also never, always, every-N and the oracle.")
     ] = True,
     batch_rows: Annotated[
-        int | None, typer.Option(min=1, help="Rows of a batch.")
+        int | None, typer.Option(min=1, help="Rows of a batch. Default: as they came.")
     ] = None,
     batch_hours: Annotated[
         float | None, typer.Option(min=0.001, help="Or so many hours of event time.")
