@@ -30,6 +30,7 @@ from driftloop.monitor.estimates.combining import (
     variance_of,
 )
 from driftloop.monitor.estimates.experts import opinions
+from driftloop.monitor.estimates.judging import reason_unlike
 from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
@@ -42,6 +43,11 @@ PART = "estimate"
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/estimates.md"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+FIRST_BEGIN, FIRST_END = "<!-- first: begin -->", "<!-- first: end -->"
+WORLDS = range(70_000, 70_150)
+"""Seeds of the worlds that are reported; nothing was set on them."""
+JUMPS = ((0.0, 0.5), (0.5, 1.0), (1.0, 1.5), (1.5, 2.5))
+"""In standard deviations of each moved input."""
 PEER = "nannyml"
 DELAY = 2
 """Chunks from a row to its label."""
@@ -265,6 +271,93 @@ def _settle(
         )
 
 
+# ── windows that nothing was like ───────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class First:
+    """The first estimate of a window after a jump of the inputs, and the truth.
+
+    Attributes
+    ----------
+    jump : of each moved input, in standard deviations.
+    narrow : upper end without what is added for rows further out.
+    """
+
+    jump: float
+    narrow: float
+    said: Combined
+    realised: float
+
+
+def first_windows(seeds: range, *, is_class: bool) -> Iterator[First]:
+    """Draw worlds whose inputs jump; leave out those that estimates decline."""
+    metric = "log_loss" if is_class else "mae"
+    for seed in seeds:
+        jump, known, window = _world(
+            np.random.default_rng([seed, int(is_class)]), is_class
+        )
+        asked = Rows(window.points, window.said)
+        found = opinions(known, asked, metric)
+        if reason_unlike(known.count, found.alike_count):
+            continue
+        said = combined(found, window.count, {})[0]
+        real = measured(metric, row_losses(metric, window))
+        yield First(jump, said.high - found.unseen, said, real)
+
+
+def _world(dice: np.random.Generator, is_class: bool) -> tuple[float, Rows, Rows]:
+    """Return a jump, labelled rows of a frozen model, and a window after the jump.
+
+    Some inputs of three to eight jump, in some worlds they are spread wider, too; the
+    law is a wave, a product, a line and noise that grows with one input.
+    """
+    width, learned, count = int(dice.integers(3, 9)), TRAINED, FIRST + CHUNK
+    points = dice.normal(size=(learned + count, width))
+    points = points @ (np.eye(width) + 0.4 * dice.normal(size=(width, width)))
+    points /= points.std(axis=0)
+    last = slice(learned + FIRST, None)
+    jump = float(dice.uniform(0, 2.5))
+    moved = dice.random(width) < 0.5
+    moved[dice.integers(width)] = True
+    points[last] += jump * moved * dice.choice([-1, 1], width)
+    if dice.random() < 0.3:
+        points[last] *= dice.uniform(1, 1.8)
+    line, pick = dice.normal(size=width), dice.integers(0, width, 4)
+    wave = 2 * np.sin(dice.uniform(0.5, 1.5) * points[:, pick[0]])
+    law = wave + points[:, pick[1]] * points[:, pick[2]]
+    law = law + 0.5 * points @ line / np.sqrt(width)
+    if is_class:
+        truth = _drawn(dice, 1.2 * law)
+        stream = _of_classes("", points, truth, learned)
+    else:
+        noise = 0.3 + dice.uniform(0, 0.8) * np.clip(points[:, pick[3]], 0, 4)
+        stream = _of_numbers(
+            "", points, law + noise * dice.normal(size=len(law)), learned
+        )
+    known = stream.rows(slice(0, FIRST))
+    ages = (FIRST - 1 - np.arange(FIRST)) // CHUNK
+    known = Rows(known.points, known.said, known.truth, ages.astype(np.float64))
+    return jump, known, stream.rows(slice(FIRST, None))
+
+
+def first_lines() -> Iterator[str]:
+    """Yield how often the interval held, by the size of the jump."""
+    for is_class in (False, True):
+        found = list(first_windows(WORLDS, is_class=is_class))
+        name = "classes, log_loss" if is_class else "numbers, mae"
+        for low, high in JUMPS:
+            part = [one for one in found if low <= one.jump < high]
+            held = [one.said.low <= one.realised <= one.said.high for one in part]
+            narrow = [one.said.low <= one.realised <= one.narrow for one in part]
+            above = [one.realised > one.said.high for one in part]
+            yield (
+                f"| {name} | {low:g} to {high:g} | {len(part)} "
+                f"| {np.mean(narrow):.0%} | {np.mean(held):.0%} "
+                f"| {np.mean(above):.0%} |"
+            ).replace("%", " %")
+
+
 # ── NannyML ─────────────────────────────────────────────────────────────────
 
 
@@ -338,6 +431,7 @@ def run() -> Iterator[Figure]:
                     f"| {(score.coverage or 0.0) * 100:.0f} % |"
                 )
     write_table(version, lines)
+    write_first(list(first_lines()))
 
 
 def _off(said: list[float], true: Floats) -> float:
@@ -354,11 +448,25 @@ def write_table(version: str, lines: list[str]) -> None:
         "| interval held |",
         "|---|---|---|---|---|---|---|---|",
     ]
+    _put(END, [*head, *lines, "", END])
+
+
+def write_first(lines: list[str]) -> None:
+    """Put how often the first intervals held into the page."""
+    head = [
+        FIRST_BEGIN,
+        "",
+        "| worlds | jump | windows | held without it | held | above it |",
+        "|---|---|---|---|---|---|",
+    ]
+    _put(FIRST_END, [*head, *lines, "", FIRST_END])
+
+
+def _put(end: str, table: list[str]) -> None:
     text = PAGE.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    table = "\n".join([*head, *lines, "", END])
-    PAGE.write_text(before + table + after, encoding="utf-8")
+    before, rest = text.split(table[0])
+    after = rest.split(end)[1]
+    PAGE.write_text(before + "\n".join(table) + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -5,12 +5,15 @@ Published through the real envelope to look at the page with, and by its tests.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
+from driftloop.contracts import alerts as a
+from driftloop.contracts import estimates as p
 from driftloop.contracts import events as e
 from driftloop.contracts.base import Chain, Event, Meta, derived_id
 from driftloop.contracts.pipeline import PipelineSpec
@@ -22,6 +25,13 @@ DAYS = 700
 FAULT_DAYS = range(170, 177)
 FIRST_MODEL_DAY = 45
 WARNED_DAY = 400
+WINDOW_DAYS = 7
+FIRST_WINDOW_DAY = 532
+LABEL_DAYS = 42
+DEGRADING_DAYS = range(679, 699)
+"""Windows that close then are estimated to be too bad; none is measured yet."""
+LATE_DAYS = (560, 581)
+"""Labels stop, and come again."""
 DRIFTS = {330: 2, 432: 3, 520: 4, 655: 5}
 """Day of a verdict, and the version that comes of it; 4 is taken back, 5 waits."""
 
@@ -62,6 +72,10 @@ class Story:
                 champion = 1
             if day == FAULT_DAYS.start + 2:
                 yield from self._fault(day, batch)
+            if day >= FIRST_WINDOW_DAY and day % WINDOW_DAYS == 0 and champion:
+                yield from self._window(day, champion, batch)
+            if day in LATE_DAYS:
+                yield self._labels(day, batch)
             if day in DRIFTS:
                 version = DRIFTS[day]
                 drift = self._drift(day, batch, "concept_drift", True)
@@ -140,6 +154,77 @@ class Story:
             cause,
         )
 
+    def _window(self, day: int, champion: int, cause: Event) -> Iterator[Event]:
+        """A window closes: it is estimated, and an older one is measured."""
+        estimated = self.told(estimate_of(day, champion), cause)
+        yield estimated
+        if day == DEGRADING_DAYS.start + WINDOW_DAYS:
+            yield self.told(
+                e.AlertRaised(
+                    pipeline=NAME,
+                    condition=f"estimate:v{champion}",
+                    severity="warning",
+                    title=f"Version {champion} seems to do worse; its labels are "
+                    "awaited",
+                    detail=f"{estimated.reason}, estimated for 2 windows in a row.",
+                    owner="ops@example.org",
+                    can_end=True,
+                ),
+                estimated,
+            )
+        before = day - LABEL_DAYS
+        if before >= FIRST_WINDOW_DAY:
+            thought = estimate_of(before, champion)
+            guess = thought.estimates[0]
+            real = guess.value + (6 if before == 588 else -1.2)
+            yield self.told(
+                p.PerformanceSettled(
+                    pipeline=NAME,
+                    version=champion,
+                    window=thought.window,
+                    span=thought.span,
+                    row_count=168,
+                    labelled_count=166,
+                    kept_count=168,
+                    metrics=[
+                        p.SettledMetric(
+                            metric="mae",
+                            value=real,
+                            low=real - 4,
+                            high=real + 4,
+                            estimate=guess,
+                        )
+                    ],
+                    score=p.EstimatorScore(
+                        window_count=thought.window,
+                        mean_absolute_error=1.4,
+                        level_error=2.6,
+                        coverage=0.94,
+                    ),
+                ),
+                cause,
+            )
+
+    def _labels(self, day: int, cause: Event) -> Event:
+        if day == LATE_DAYS[0]:
+            late = e.AlertRaised(
+                pipeline=NAME,
+                condition="labels_late",
+                severity="warning",
+                title="Labels have stopped coming",
+                detail="Rows since 2012-06-01 00:00 (14 days) have none; labels of "
+                "this pipeline used to land within 7 days.",
+                can_end=True,
+            )
+            return self.told(late, cause)
+        again = a.AlertResolved(
+            pipeline=NAME,
+            condition="labels_late",
+            at=FIRST_DAY + timedelta(days=day),
+            why="Labels of rows up to 2012-08-01 23:00 have landed.",
+        )
+        return self.told(again, cause)
+
     def _drift(self, day: int, cause: Event, why: str, retrain: bool) -> Event:
         at = FIRST_DAY + timedelta(days=day)
         return self.told(
@@ -151,7 +236,16 @@ class Story:
                     "retrain_advised": retrain,
                     "since": at - timedelta(days=9),
                     "detected_at": at,
-                    "features": ["temp"] if why == "sensor_fault" else [],
+                    "features": ["temp"]
+                    if why == "sensor_fault"
+                    else ["hour", "workingday"],
+                    "confidence": None if why == "sensor_fault" else 0.83,
+                    "alternatives": {}
+                    if why == "sensor_fault"
+                    else {"population_shift": 0.11, "seasonality": 0.06},
+                    "shares": {}
+                    if why == "sensor_fault"
+                    else {"hour": 0.64, "workingday": 0.21},
                     "evidence": [
                         {
                             "signal": "error",
@@ -159,7 +253,15 @@ class Story:
                             "statistic": 61.2,
                             "threshold": 50.0,
                             "row_count": 168,
-                        }
+                        },
+                        {
+                            "signal": "feature:hour",
+                            "detector": "KS",
+                            "statistic": 0.04,
+                            "p_value": 0.41,
+                            "row_count": 168,
+                            "detail": "as in what the version learned from",
+                        },
                     ],
                     "explanation": (
                         "92 % of the rows of the last days have temp out of range; the "
@@ -378,6 +480,39 @@ def spec() -> PipelineSpec:
             "description": "Rentals of the next hour",
             "data": {"target": "cnt"},
         }
+    )
+
+
+def estimate_of(day: int, champion: int) -> p.PerformanceEstimated:
+    """Return what is thought of the week before a day."""
+    number = (day - FIRST_WINDOW_DAY) // WINDOW_DAYS + 1
+    end = FIRST_DAY + timedelta(days=day, hours=-1)
+    is_bad = day in DEGRADING_DAYS
+    value = (78.0 if is_bad else 46.0) + 1.5 * math.sin(number)
+    low, high = value - 8, value + (19 if is_bad else 8)
+    text = f"mae of about {value:.4g} ({low:.4g} to {high:.4g})"
+    return p.PerformanceEstimated(
+        pipeline=NAME,
+        version=champion,
+        window=number,
+        span=e.Span(start=end - timedelta(days=WINDOW_DAYS, hours=-1), end=end),
+        row_count=168,
+        verdict="degrading" if is_bad else "ok",
+        reason=f"{text}, 1.8 times the hold-out's 42"
+        if is_bad
+        else f"{text}; the hold-out's is 42",
+        estimates=[
+            p.MetricEstimate(metric="mae", value=value, low=low, high=high, level=47.0)
+        ],
+        basis=p.Basis(row_count=1500, until=end, alike_count=412.0, expected=42.0),
+        labels=p.LabelsAwaited(
+            state="awaited",
+            watermark=end,
+            labelled_until=end - timedelta(days=LABEL_DAYS),
+            awaited_since=end - timedelta(days=LABEL_DAYS),
+            usual_days=45.0,
+            labelled_ratio=0.98,
+        ),
     )
 
 

@@ -11,6 +11,7 @@ from driftloop.local.processes import free_port
 from driftloop.registry.alerting.forms import mail
 from driftloop.registry.alerting.smtp import MailError, Server
 
+from tests.component.browser import CHROMIUM, Browser
 from tests.component.smtp_receiver import LOGIN, MailReceiver
 from tests.unit.registry.test_alerts_forms import content
 
@@ -99,3 +100,38 @@ def test_nobody_is_there(receiver: MailReceiver) -> None:
     port = free_port()
     problem = refused(server(receiver, port=port))
     assert (problem.is_final, f":{port}" in str(problem)) == (False, True)
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(
+    CHROMIUM is None, reason="needs the chromium browser: apt-get install chromium"
+)
+def test_a_phone_shows_it_whole_and_dark_where_asked(
+    receiver: MailReceiver, tmp_path: Path
+) -> None:
+    send(server(receiver))
+    body = receiver.taken[0].message.get_body(("html",))
+    assert body is not None
+    page = body.get_content()
+    backs = {}
+    with Browser(tmp_path / "profile") as browser:
+        for scheme in ("light", "dark"):
+            feature = {"name": "prefers-color-scheme", "value": scheme}
+            browser.call("Emulation.setEmulatedMedia", features=[feature])
+            assert width_of(browser, tmp_path / f"{scheme}.html", page) <= 390
+            back = "getComputedStyle(document.body).backgroundColor"
+            backs[scheme] = browser.evaluate(back)
+        assert backs == {"light": "rgb(246, 248, 250)", "dark": "rgb(13, 17, 23)"}
+        assert browser.complaints == []
+        without = page.replace('name="viewport"', 'name="none"')  # negative control
+        assert width_of(browser, tmp_path / "without.html", without) > 390
+
+
+def width_of(browser: Browser, file: Path, page: str) -> int:
+    """Return how wide a page is on a phone."""
+    file.write_text(page, encoding="utf-8")
+    browser.open(file.as_uri(), width=390, height=844)
+    name = f"location.href.endsWith({file.name!r})"
+    browser.wait_for(f"{name} && document.readyState == 'complete'")
+    found: int = browser.evaluate("document.documentElement.scrollWidth")
+    return found

@@ -246,6 +246,7 @@ def test_a_real_browser_draws_it(console: ServiceProcess, tmp_path: Path) -> Non
         width = "document.documentElement.scrollWidth"
         browser.wait_for(f"{width} <= 390")
         find_quarantined_column(browser)
+        find_why_and_how_bad(browser, f"{console.url}/")
         assert browser.complaints == []
 
         browser.evaluate("console.error('control')")  # negative control
@@ -268,6 +269,33 @@ def find_quarantined_column(browser: Browser) -> None:
     for url, text in ((link, "values between 50 and 95"), (newest, "version 0.0")):
         browser.open(url)
         browser.wait_for(f"document.body.innerText.includes({text!r})")
+
+
+def find_why_and_how_bad(browser: Browser, url: str) -> None:
+    """Go the way of a person who was told that a version seems to do worse."""
+    browser.open(url)
+    browser.wait_for("document.querySelectorAll('.windows tbody tr').length == 6")
+    alerts = browser.evaluate("document.querySelector('#alerts').innerText")
+    assert "Version 3 seems to do worse" in alerts
+    assert "Labels have stopped coming" not in alerts  # they came again
+    assert "1 over, among the decisions" in alerts
+    newest = "document.querySelector('.windows tbody tr').innerText"
+    row = browser.evaluate(newest)
+    assert "degrading" in row
+    assert "labels awaited" in row
+    facts = browser.evaluate("document.querySelector('.windows .facts').innerText")
+    for part in ("MAE estimated", "hold-out 42", "1,500 labelled rows", "94 %"):
+        assert part in facts
+    bands = "document.querySelectorAll('#performance rect.band').length"
+    assert browser.evaluate(bands) == 6  # those that are not measured yet
+    verdict = browser.evaluate("document.querySelector('#verdict').innerText")
+    for part in (
+        "83 % sure", "retrain advised", "hour 64 %", "population shift 11 %",
+        "61.2, limit 50", "p 0.41",
+    ):  # fmt: skip
+        assert part in verdict
+    over = "document.querySelector('#decisions').innerText.includes"
+    assert browser.evaluate(f"{over}('Over: Labels have stopped coming')")
 
 
 def test_a_console_without_token_does_not_start(

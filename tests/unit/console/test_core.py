@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from driftloop.console import core
+from driftloop.console import core, standing
 from driftloop.console.core import DECISIONS, Board, DeadLetter
+from driftloop.contracts import alerts as a
 from driftloop.contracts import events as e
 from driftloop.contracts import scoring as s
-from driftloop.contracts.base import Event
+from driftloop.contracts.base import Chain, Event, Meta
 from driftloop.contracts.estimates import PerformanceEstimated, PerformanceSettled
 from driftloop.contracts.identity import AuditAnchored, AuditNoted, TokenChanged
 from driftloop.contracts.topics import TOPICS, produced_by
 
+from tests.component import console_story
 from tests.component.console_story import NAME, Story
 
 WALL = datetime(2026, 1, 1, tzinfo=UTC)
@@ -59,6 +61,101 @@ def test_a_repeat_of_rows_is_not_counted_twice(story: list[Event]) -> None:
     """The log may hold a record twice; its copy comes soon after it."""
     twice = [event for event in story for _ in range(2)]
     assert shown(board_of(twice)) == shown(board_of(story))
+
+
+def test_what_goes_on_is_told_and_what_is_over_is_not(story: list[Event]) -> None:
+    whole = board_of(story).since(0)["pipelines"][NAME]
+    assert [alert["condition"] for alert in whole["alerts"]] == [
+        "estimate:v3", "fault/temp",
+    ]  # fmt: skip
+    windows = whole["windows"]
+    newest, first = windows["shown"][-1], windows["shown"][0]
+    assert (newest["verdict"], newest["measured"]) == ("degrading", None)
+    assert first["measured"]["value"] == pytest.approx(first["estimate"]["value"] - 1.2)
+    assert windows["labels"]["state"] == "awaited"
+    assert windows["score"]["coverage"] == 0.94
+    verdict = whole["verdict"]
+    assert (verdict["confidence"], verdict["overruled"]) == (0.83, None)
+    assert [one["signal"] for one in verdict["evidence"]] == ["error", "feature:hour"]
+
+
+def told(event: Event, minutes: float, event_id: str) -> Event:
+    at = WALL + timedelta(minutes=minutes)
+    return event.with_meta(Meta(event_id, at, "/s", Chain("c")))
+
+
+def raised(condition: str = "estimate:v1", *, can_end: bool = True) -> e.AlertRaised:
+    return e.AlertRaised(
+        pipeline="a", condition=condition, severity="warning", title="worse",
+        detail="much", can_end=can_end,
+    )  # fmt: skip
+
+
+def over(condition: str = "estimate:v1") -> a.AlertResolved:
+    return a.AlertResolved(pipeline="a", condition=condition, at=WALL, why="well")
+
+
+def conditions(events: list[Event]) -> list[str]:
+    board = board_of(events)
+    return [x["condition"] for x in board.since(0)["pipelines"]["a"]["alerts"]]
+
+
+def test_an_alert_goes_on_until_it_is_over() -> None:
+    begun, again = told(raised(), 0, "1"), told(raised(), 1, "2")
+    other = told(raised("labels_late"), 2, "3")
+    assert conditions([begun, again, other]) == ["labels_late", "estimate:v1"]
+    assert conditions([begun, again, other, told(over(), 3, "4")]) == ["labels_late"]
+    returned = [begun, told(over(), 3, "4"), told(raised(), 4, "5")]
+    assert conditions(returned) == ["estimate:v1"]
+    seen = told(
+        a.AlertAcknowledged(
+            pipeline="a", alert_id="1", condition="estimate:v1", by="ada"
+        ),
+        2,
+        "6",
+    )
+    (shown_,) = board_of([begun, again, seen]).since(0)["pipelines"]["a"]["alerts"]
+    assert (shown_["times"], shown_["seen_by"]) == (2, "ada")
+
+
+def test_an_alert_that_nothing_ends_is_open_for_a_week() -> None:
+    day = 24 * 60
+    begun = told(raised("training-failed/1", can_end=False), 0, "1")
+    later = [told(raised(), minutes, "2") for minutes in (7 * day - 1, 7 * day)]
+    assert "training-failed/1" in conditions([begun, later[0]])
+    assert "training-failed/1" not in conditions([begun, later[1]])
+
+
+def test_only_the_newest_windows_are_kept() -> None:
+    windows = standing.Windows()
+    for number in range(standing.MAX_WINDOWS + 20, 0, -1):  # the newest come first
+        event = console_story.estimate_of(
+            console_story.FIRST_WINDOW_DAY + 7 * (number - 1), 3
+        )
+        windows.take(event)
+    numbers = [one["number"] for one in windows.as_json()["shown"]]
+    assert numbers == list(range(21, standing.MAX_WINDOWS + 21))
+
+
+def test_a_person_who_overrules_the_last_verdict_is_named(story: list[Event]) -> None:
+    said = [x for x in story if isinstance(x, e.DriftDetected)]
+    words = e.VerdictOverruled(
+        pipeline=NAME, verdict_id=said[-1].meta.id, verdict_cause=said[-1].cause,
+        cause="seasonality", overruled_by="ada", reason="a fair", since=said[-1].since,
+        detected_at=said[-1].detected_at,
+    )  # fmt: skip
+    at = story[-1].meta.time
+    event = words.with_meta(Meta("overruled", at, "/s", Chain("c")))
+    verdict = board_of([*story, event]).since(0)["pipelines"][NAME]["verdict"]
+    assert verdict["overruled"] == {
+        "cause": "seasonality",
+        "by": "ada",
+        "reason": "a fair",
+    }
+    older = replace(event.meta, id="older")
+    event = words.model_copy(update={"verdict_id": said[0].meta.id}).with_meta(older)
+    verdict = board_of([*story, event]).since(0)["pipelines"][NAME]["verdict"]
+    assert verdict["overruled"] is None
 
 
 def test_pieces_add_up_to_the_whole(story: list[Event]) -> None:
@@ -134,7 +231,7 @@ def test_it_stays_bounded(story: list[Event], monkeypatch: pytest.MonkeyPatch) -
     assert board.dead_letter_counts["trainer"] == 10
     assert [x.position for x in board.dead_letters] == ["7", "8", "9"]
     part = board.since(0)["pipelines"][NAME]
-    assert part["decisions"][-1]["topic"] == "approval-requested"
+    assert part["decisions"][-1]["topic"] == "alert-raised"
 
 
 def test_every_decision_of_the_table_is_shown() -> None:

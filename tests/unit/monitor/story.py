@@ -189,6 +189,39 @@ class Shop:
             yield self.labelled(number)
 
 
+class BigShop(Shop):
+    """Demand is the less certain the bigger the shop; for some days all are big.
+
+    Parameters
+    ----------
+    since, until : days from which all are big, and from which they are as before.
+    is_calm : demand is no less certain for it.
+    """
+
+    def __init__(
+        self,
+        since: int,
+        until: int = 10_000,
+        name: str = NAME,
+        *,
+        is_calm: bool = False,
+    ) -> None:
+        super().__init__(name)
+        self._big, self._is_calm = range(since, until), is_calm
+
+    def size(self, number: int) -> np.ndarray[Any, Any]:
+        low = 45 if number in self._big else 10
+        return self._dice(number).uniform(low, 60, ROWS)
+
+    def target(self, number: int) -> np.ndarray[Any, Any]:
+        size, dice = self.size(number), np.random.default_rng([8, number])
+        spread = 1 + np.clip(size - 40, 0, 20)
+        if self._is_calm and number in self._big:
+            spread = np.ones(ROWS)
+        noise: np.ndarray[Any, Any] = dice.normal(0, spread)
+        return 10 * size + noise
+
+
 class InProcess:
     """The monitor's handlers on a database in memory."""
 

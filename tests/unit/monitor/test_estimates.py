@@ -66,10 +66,31 @@ def test_a_loss_that_grows_with_the_inputs_is_foreseen() -> None:
     assert abs(said.value - true) < 0.6 * abs(said.level - true)
 
 
+@pytest.mark.parametrize(("centre", "is_further"), [(1.0, True), (0.0, False)])
+def test_where_rows_are_further_out_the_interval_holds_what_is_not_foreseen(
+    centre: float, is_further: bool
+) -> None:
+    """Wider on the side of the worse; the control: as before where all is alike."""
+    held = without = 0
+    for seed in range(40):
+        known, window = numbers(seed, 800), numbers(seed + 900, 300, centre=centre)
+        found = opinions(known, unlabelled(window), "mae")
+        said = combined(found, window.count, {})[0]
+        true = float(np.mean(row_losses("mae", window)))
+        narrow = combined(replace(found, unseen=0.0), window.count, {})[0]
+        assert (said.value, said.low) == (narrow.value, narrow.low)
+        assert (found.unseen > 0.1) == is_further
+        held += said.low < true < said.high
+        without += narrow.low < true < narrow.high
+    assert held >= 37  # nineteen of twenty, and a draw for chance
+    assert (without < 34) == is_further
+
+
 def test_the_same_population_gives_the_known_loss() -> None:
     known, window = numbers(1, 1200), numbers(3, 400)
     said = estimate(known, window, "mae")["mae"]
     assert said.value == pytest.approx(said.level, rel=0.15)
+    assert said.high - said.value == pytest.approx(said.value - said.low, rel=0.1)
 
 
 def test_answers_that_exaggerate_are_not_believed() -> None:

@@ -12,9 +12,9 @@ import pytest
 from driftloop.contracts.alerts import AlertResolved
 from driftloop.contracts.estimates import PerformanceEstimated, PerformanceSettled
 from driftloop.contracts.events import AlertRaised, Evaluation
-from driftloop.monitor.estimates import awaiting, kept, turns, windows
+from driftloop.monitor.estimates import awaiting, kept, troubles, turns, windows
 from driftloop.monitor.estimates.api import performance_view
-from driftloop.monitor.state import Windows
+from driftloop.monitor.state import Trouble, Windows
 from driftloop.monitor.turn import Packaged
 from sqlalchemy import text
 
@@ -22,12 +22,14 @@ from tests.unit.monitor.story import (
     EVALUATION,
     ROWS,
     START,
+    BigShop,
     InProcess,
     Shop,
     day,
     spec,
 )
 
+BIG_FROM = 35
 Alter = Callable[[int, np.ndarray[Any, Any]], np.ndarray[Any, Any]]
 
 
@@ -187,29 +189,127 @@ def test_estimates_can_be_switched_off(shop: Shop) -> None:
     monitor.close()
 
 
-class Noisy(Shop):
-    """Demand is the less certain the bigger the shop; from a day on all are big."""
-
-    BIG_FROM = 35
-
-    def size(self, number: int) -> np.ndarray[Any, Any]:
-        low, high = (45, 60) if number >= self.BIG_FROM else (10, 60)
-        return np.random.default_rng([7, number]).uniform(low, high, ROWS)
-
-    def target(self, number: int) -> np.ndarray[Any, Any]:
-        size, dice = self.size(number), np.random.default_rng([8, number])
-        noise: np.ndarray[Any, Any] = dice.normal(0, 1 + np.clip(size - 40, 0, 20))
-        return 10 * size + noise
-
-
 def test_a_loss_that_rises_with_the_inputs_is_told_once_before_labels_land() -> None:
-    shop = Noisy()
+    shop = BigShop(BIG_FROM)
     monitor = monitored(shop, tolerated_rise=0.0)
     walk(monitor, shop, range(63), delay=21)
-    assert monitor.of(PerformanceSettled)[-1].span.end < day(Noisy.BIG_FROM + 7)
+    assert monitor.of(PerformanceSettled)[-1].span.end < day(BIG_FROM + 7)
     (alert,) = alerts(monitor, "estimate:")
     assert "times the hold-out's 5" in alert.detail
     monitor.close()
+
+
+def ends(monitor: InProcess, begins: str) -> list[AlertResolved]:
+    found = monitor.of(AlertResolved)
+    return [each for each in found if each.condition.startswith(begins)]
+
+
+def test_an_estimate_is_over_after_windows_in_a_row_that_are_well_again() -> None:
+    shop = BigShop(BIG_FROM, until=56)
+    monitor = monitored(shop, tolerated_rise=0.0)
+    walk(monitor, shop, range(70), delay=35)
+    assert len(alerts(monitor, "estimate:")) == 1
+    assert ends(monitor, "estimate:") == []  # two windows are well: not enough
+    walk(monitor, shop, range(70, 77), delay=35)
+    (over,) = ends(monitor, "estimate:")
+    assert over.at == day(76) + timedelta(hours=23)
+    assert over.owner == "ada"
+    assert "in 3 windows in a row" in over.why
+    walk(monitor, shop, range(77, 91), delay=35)
+    assert len(ends(monitor, "estimate:")) == 1
+    assert len(alerts(monitor, "estimate:")) == 1
+    monitor.close()
+
+
+def test_an_estimate_that_labels_contradict_is_over_when_they_land() -> None:
+    """Nothing but labels says so: the inputs stay as unusual as they were."""
+    shop = BigShop(BIG_FROM, is_calm=True)
+    monitor = monitored(shop, tolerated_rise=0.0)
+    walk(monitor, shop, range(56), delay=None)
+    monitor.take_all(shop.labelled(number) for number in range(35))
+    walk(monitor, shop, range(56, 77), delay=None)
+    assert len(alerts(monitor, "estimate:")) == 1
+    assert ends(monitor, "estimate:") == []
+    monitor.take_all(shop.labelled(number) for number in range(35, 77))
+    assert len(ends(monitor, "estimate:")) == 1
+    monitor.close()
+
+
+def test_an_estimate_that_labels_confirm_goes_on() -> None:
+    """The control of both above: it is as bad as was thought, and stays so."""
+    shop = BigShop(BIG_FROM)
+    monitor = monitored(shop, tolerated_rise=0.0)
+    walk(monitor, shop, range(112), delay=21)
+    assert len(alerts(monitor, "estimate:")) == 1
+    assert ends(monitor, "estimate:") == []
+    monitor.close()
+
+
+def test_what_is_told_of_a_version_is_over_when_another_serves() -> None:
+    shop = Coloured(("red",))
+    monitor = monitored(shop)
+    walk(monitor, shop, range(63), delay=1)
+    (alert,) = alerts(monitor, "slice:")
+    assert alert.can_end
+    assert ends(monitor, "slice:") == []
+    told = monitor.take(shop.deployed(version=2))
+    assert [e.condition for e in told if isinstance(e, AlertResolved)] == [
+        alert.condition
+    ]
+    monitor.take(shop.deployed(version=3))
+    walk(monitor, shop, range(63, 70), delay=1)
+    assert len(ends(monitor, "slice:")) == len(alerts(monitor, "slice:")) == 1
+    monitor.close()
+
+
+def test_late_labels_of_a_version_that_no_longer_serves_raise_nothing() -> None:
+    shop = Coloured(("red",))
+    monitor = monitored(shop)
+    walk(monitor, shop, range(63), delay=21)
+    monitor.take(shop.deployed(version=2))
+    monitor.take_all(shop.labelled(number) for number in range(42, 63))
+    assert monitor.of(PerformanceSettled)[-1].version == 1
+    assert alerts(monitor, "slice:") == []
+    monitor.close()
+
+
+def test_a_slice_is_over_when_it_does_as_before_for_windows_in_a_row() -> None:
+    shop = Coloured(("red",), until=63)
+    monitor = monitored(shop)
+    walk(monitor, shop, range(77), delay=0)
+    assert len(alerts(monitor, "slice:")) == 1
+    assert ends(monitor, "slice:") == []
+    walk(monitor, shop, range(77, 91), delay=0)
+    (over,) = ends(monitor, "slice:")
+    assert over.condition == "slice:v1:colour=red"
+    monitor.close()
+
+
+def test_a_slice_that_stays_bad_is_not_over_when_bad_has_become_usual() -> None:
+    """What it is held against are the rows from before the alert."""
+    shop = Coloured(("red",))
+    monitor = monitored(shop)
+    walk(monitor, shop, range(154), delay=0)
+    before = [
+        part.before
+        for part in monitor.of(PerformanceSettled)[-1].slices
+        if part.group == "red"
+    ]
+    assert before[0] is not None
+    assert before[0] > 15  # five times as much as at first
+    assert len(alerts(monitor, "slice:")) == 1
+    assert ends(monitor, "slice:") == []
+    monitor.close()
+
+
+def test_a_window_that_is_bad_between_well_ones_puts_off_the_end() -> None:
+    known = Trouble(condition="estimate:v1", since=4, calm=((4, False),))
+    for window, is_well in ((5, True), (6, True), (7, False), (8, True), (9, True)):
+        known = troubles.noted(known, window, is_well=is_well)
+        assert not troubles.is_over(known)
+    assert not troubles.is_over(troubles.noted(known, 2, is_well=True))
+    assert troubles.is_over(troubles.noted(known, 7, is_well=True))  # its labels say so
+    assert troubles.is_over(troubles.noted(known, 10, is_well=True))
 
 
 def test_as_long_as_all_is_usual_no_alert_is_raised(
@@ -334,13 +434,15 @@ def test_a_window_without_labels_is_dropped_behind_the_horizon(shop: Shop) -> No
 class Coloured(Shop):
     """From a day on one colour, or all of them, sell otherwise."""
 
-    def __init__(self, worse: tuple[str, ...], since: int = 42) -> None:
+    def __init__(
+        self, worse: tuple[str, ...], since: int = 42, until: int = 10_000
+    ) -> None:
         super().__init__()
-        self._worse, self._since = worse, since
+        self._worse, self._span = worse, range(since, until)
 
     def target(self, number: int) -> np.ndarray[Any, Any]:
         usual = super().target(number)
-        if number < self._since:
+        if number not in self._span:
             return usual
         colours = np.array(self.features(number)["colour"])
         result: np.ndarray[Any, Any] = usual + 25 * np.isin(colours, self._worse)

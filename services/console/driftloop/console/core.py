@@ -12,6 +12,7 @@ from typing import Any
 
 from driftloop.console.story import DECISIONS, Pipeline, order
 from driftloop.console.telling import changes
+from driftloop.contracts import estimates as p
 from driftloop.contracts import events as e
 from driftloop.contracts.base import Event
 from driftloop.contracts.pipeline import PRODUCTION
@@ -99,8 +100,12 @@ class Board:
                 self._data(found, event)
 
     def _data(self, found: Pipeline, event: Event) -> None:
-        """Take an event of the data's own way."""
+        """Take an event of the data's own way, or of a window of scored rows."""
         match event:
+            case p.PerformanceEstimated() | p.PerformanceSettled():
+                found.windows.take(event)
+                found.windows.revision = self.revision
+                return
             case e.BatchIngested():
                 found.quality.ingested(event)
             case e.BatchValidated():

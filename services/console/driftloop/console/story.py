@@ -8,6 +8,7 @@ from datetime import datetime
 from driftloop.console.datasets import Versions
 from driftloop.console.measured import Tally
 from driftloop.console.quality import Quality
+from driftloop.console.standing import Windows
 from driftloop.contracts import alerts as a
 from driftloop.contracts import events as e
 from driftloop.contracts import scoring as s
@@ -83,6 +84,7 @@ class Pipeline:
     desired: dict[str, e.ServingDesired] = field(default_factory=dict)
     datasets: Versions = field(default_factory=Versions)
     quality: Quality = field(default_factory=Quality)
+    windows: Windows = field(default_factory=Windows)
     counts: Counter[str] = field(default_factory=Counter)
     rows: Counter[str] = field(default_factory=Counter)
     decisions: dict[str, tuple[int, Event]] = field(default_factory=dict)

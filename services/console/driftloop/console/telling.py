@@ -5,8 +5,10 @@ from datetime import datetime
 from typing import Any
 
 from driftloop.console.proposals import proposal
+from driftloop.console.standing import last_verdict, open_alerts
 from driftloop.console.story import DECISIONS, Pipeline, order
 from driftloop.console.versions import Waiting, version_table, waiting
+from driftloop.contracts import alerts as a
 from driftloop.contracts import events as e
 from driftloop.contracts.approval import in_words
 from driftloop.contracts.base import Event
@@ -33,6 +35,8 @@ def changes(name: str, found: Pipeline, revision: int) -> dict[str, Any]:
         answer["points"] = [p for x in sorted(points, key=order) for p in _point(x)]
     if found.quality.revision > revision:
         answer["quality"] = found.quality.as_json()
+    if found.windows.revision > revision:
+        answer["windows"] = found.windows.as_json()
     changed = max(found.revision, found.datasets.revision)
     if found.datasets.revision and changed > revision:
         answer["datasets"] = found.datasets.as_json(found.events())
@@ -89,6 +93,8 @@ def _item(found: Pipeline, event: Event) -> dict[str, Any]:
             "features": {name: event.shares.get(name) for name in event.features},
             "sources": event.sources,
         }
+    if isinstance(event, e.AlertRaised | a.AlertResolved):
+        item["condition"] = event.condition
     if isinstance(event, e.AlertRaised):
         item["alert"] = {
             "severity": event.severity,
@@ -121,6 +127,8 @@ def _standing(name: str, found: Pipeline) -> dict[str, Any]:
         "waiting": [_asked(name, asked) for asked in waiting(events)],
         "proposal": proposal(name, spec, events),
         "job": _job(found, events),
+        "verdict": last_verdict(events),
+        "alerts": open_alerts(events),
         "quarantine": {
             "spans": [
                 {"start": s.isoformat(), "end": t.isoformat(), "ratio": round(r, 4)}

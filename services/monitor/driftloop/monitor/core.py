@@ -34,6 +34,7 @@ _NOTHING_TOLD: dict[str, tuple[str, ...]] = {
     "told_columns": (),
     "told_skew": (),
     "open_alerts": (),
+    "troubles": (),
     "minute_versions": (),
 }
 

@@ -45,5 +45,8 @@ def over(
             why=f"It was about another version; {now} in service now.",
             owner=owner,
         )
-        for condition in watch.open_alerts
+        for condition in (
+            *watch.open_alerts,
+            *(trouble.condition for trouble in watch.troubles),
+        )
     ]

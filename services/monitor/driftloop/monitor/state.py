@@ -133,6 +133,22 @@ class Asking(Frozen):
     window: int = 0
 
 
+class Trouble(Frozen):
+    """An alert on how the version in service does; it ends with calm windows.
+
+    Attributes
+    ----------
+    limit : greatest loss that is well; None: what the hold-out's makes tolerable.
+    since : number of the first window it is about; older ones say nothing of its end.
+    calm : numbers of the newest windows since, with whether each was well.
+    """
+
+    condition: str
+    limit: float | None = None
+    since: int
+    calm: tuple[tuple[int, bool], ...] = ()
+
+
 class Windows(Frozen):
     """How far the pipeline is with windows of scored rows and with their labels.
 
@@ -153,8 +169,6 @@ class Windows(Frozen):
     labelled_ratio : of rows in settled windows; the newest count most.
     stride : every so many windows one is kept until its labels land.
     degrading : windows in a row that were estimated to be too bad.
-    told_version : whose estimate was told to be degrading.
-    told_slices : version, column and value that were told to degrade alone.
     told_metrics : metrics of the pipeline file outside of their limits, as told.
     """
 
@@ -174,8 +188,6 @@ class Windows(Frozen):
     labelled_ratio: float | None = None
     stride: int = 1
     degrading: int = 0
-    told_version: int | None = None
-    told_slices: tuple[str, ...] = ()
     told_metrics: tuple[str, ...] = ()
 
 
@@ -194,6 +206,7 @@ class Watch(Frozen):
     told_columns : columns whose movement was told for the version in service.
     told_skew : checks and columns of serving skew that were told for it.
     open_alerts : conditions that were told about it and that end with its service.
+    troubles : likewise, and that also end when its windows are well again.
     asked_rows : rows asked at doors since their distribution was looked at.
     asked_minute : newest one of requests, with the rows kept of it (``minute_rows``)
         and the versions that gave them (``minute_versions``).
@@ -224,6 +237,7 @@ class Watch(Frozen):
     told_columns: tuple[str, ...] = ()
     told_skew: tuple[str, ...] = ()
     open_alerts: tuple[str, ...] = ()
+    troubles: tuple[Trouble, ...] = ()
     asked_rows: int = 0
     asked_minute: datetime | None = None
     minute_rows: int = 0

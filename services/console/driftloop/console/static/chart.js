@@ -13,7 +13,8 @@ export function drawChart(section, pipeline) {
   const plot = section.querySelector(".plot");
   const points = [...pipeline.points.values()];
   const key = [points.length, pipeline.decisions.size, pipeline.quarantine.spans.length,
-    plot.clientWidth, pipeline.spec?.metric].join("/");
+    plot.clientWidth, pipeline.spec?.metric,
+    pipeline.windows?.shown.map((one) => `${one.number}${one.measured ? "m" : ""}`)].join("/");
   if (plot.dataset.key === key) return;
   plot.dataset.key = key;
   const served = points.filter((point) => point.role === "champion").map(timed);
@@ -27,27 +28,44 @@ export function drawChart(section, pipeline) {
   const tried = points.filter((point) => point.role === "candidate").map(timed)
     .sort((a, b) => a.t - b.t);
   const decisions = [...pipeline.decisions.values()].filter((item) => item.event_time);
-  const scale = scales(plot.clientWidth || 600, served, tried);
+  const thought = estimates(pipeline, served[0].metric);
+  const scale = scales(plot.clientWidth || 600, served, tried, thought);
   const chart = svg("svg", { viewBox: `0 0 ${scale.width} ${HEIGHT}`, role: "img",
     tabindex: "0", "aria-label": summary(served, decisions) });
   chart.append(...axes(scale), ...faults(scale, pipeline.quarantine.spans),
-    ...marks(scale, decisions), ...lines(scale, tried, "tried"),
+    ...bands(scale, thought), ...marks(scale, decisions), ...lines(scale, tried, "tried"),
     ...lines(scale, served, "served"));
   const tip = element("p", { class: "tip", hidden: true });
   follow(chart, tip, scale, served);
   plot.replaceChildren(chart, tip);
-  legend(section.querySelector(".legend"), served[0].metric, tried.length > 0, pipeline);
+  legend(section.querySelector(".legend"), served[0].metric, tried.length > 0, pipeline, thought.length > 0);
+}
+
+// Windows whose labels have not landed: there the estimate is all that is known.
+function estimates({ windows }, metric) {
+  return (windows?.shown ?? []).filter((one) => one.estimate?.metric === metric && !one.measured)
+    .map(({ start, end, version, estimate }) => ({ ...estimate, version, start: Date.parse(start), t: Date.parse(end) }));
+}
+
+function bands({ x, y, first, top }, thought) {
+  return thought.filter((one) => one.t >= first).flatMap((one) => {
+    const [a, b] = [x(Math.max(one.start, first)), x(one.t)];
+    const band = svg("rect", { x: a, width: Math.max(2, b - a), y: y(one.high), class: `band fill-${one.version % HUES}`,
+      height: Math.max(1, y(Math.max(one.low, 0)) - y(Math.min(one.high, top))) });
+    band.append(title(`v${one.version}, ${day(one.start)} to ${day(one.t)}: ${one.metric} estimated ${figure(one.value)}, 95 % between ${figure(one.low)} and ${figure(one.high)}`));
+    return [band, svg("line", { x1: a, x2: Math.max(a + 2, b), y1: y(one.value), y2: y(one.value), class: `thought hue-${one.version % HUES}` })];
+  });
 }
 
 const timed = (point) => ({ ...point, t: Date.parse(point.t) });
 
-function scales(width, served, tried) {
-  const all = [...served, ...tried];
+function scales(width, served, tried, thought) {
+  const all = [...served, ...tried, ...thought];
   const first = Math.min(...all.map((p) => p.t));
   const last = Math.max(...all.map((p) => p.t), first + DAY_MS);
   const ordered = served.map((p) => p.value).sort((a, b) => a - b);
   // One wild window of a candidate in shadow must not flatten everything else.
-  const top = nice(Math.max(ordered.at(-1), Math.min(1.5 * ordered.at(-1),
+  const top = nice(Math.max(ordered.at(-1), ...thought.map((p) => p.value), Math.min(1.5 * ordered.at(-1),
     ...[Math.max(0, ...tried.map((p) => p.value))])));
   const x = (t) => MARGIN.left + ((t - first) / (last - first)) * (width - MARGIN.left - MARGIN.right);
   const y = (v) => HEIGHT - MARGIN.bottom
@@ -194,10 +212,11 @@ function summary(served, decisions) {
     + "Arrow keys read single values.";
 }
 
-function legend(place, metric, hasCandidate, pipeline) {
+function legend(place, metric, hasCandidate, pipeline, hasEstimates) {
   const entry = (name, words_) => element("span", { class: `key ${name}` }, words_);
   const entries = [entry("served", `${metric}, lower is better; a colour a version`)];
   if (hasCandidate) entries.push(entry("tried", "candidate beside it"));
+  if (hasEstimates) entries.push(entry("thought", "estimated, labels awaited"));
   entries.push(entry("deployed", "version in service"));
   const causes = new Set([...pipeline.decisions.values()].filter((d) => d.drift)
     .map((d) => (d.drift.retrain ? "cure" : "no-cure")));

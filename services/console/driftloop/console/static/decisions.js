@@ -4,6 +4,7 @@ import { clock, day, element, plural, words } from "./format.js";
 
 const SHOWN_CHAINS = 20;
 const OPEN_CHAINS = 2; // the newest that matter; the others by a click
+let titles = new Map(); // of alerts, by condition
 let wanted = SHOWN_CHAINS; // grows when somebody asks for more
 const HEADLINES = ["model-rolled-back", "model-deployed", "model-rejected", "training-failed",
   "approval-requested", "model-registered", "training-started", "training-skipped",
@@ -13,6 +14,8 @@ export function drawDecisions(place, pipeline) {
   const key = `${pipeline.decisions.size}/${[...pipeline.decisions.keys()].at(-1)}`;
   if (place.dataset.key === key) return;
   place.dataset.key = key;
+  const alerts = [...pipeline.decisions.values()].filter((item) => item.alert);
+  titles = new Map(alerts.map((item) => [item.condition, item.alert.title]));
   const chains = new Map();
   for (const item of pipeline.decisions.values()) {
     if (!chains.has(item.chain)) chains.set(item.chain, []);
@@ -104,6 +107,7 @@ function headline(items) {
     "drift-detected": `${capital(words(drift?.drift.cause ?? ""))}${sure(drift?.drift)}${skipped ? ", no training" : ""}`,
     "verdict-overruled": "A person overruled a verdict",
     "alert-raised": capital(found.text.replace(/^(info|warning|critical): /, "")),
+    "alert-resolved": `Over: ${titles.get(found.condition) ?? found.condition}`,
     "labels-wanted": "People are asked for labels",
     "pipeline-applied": "Pipeline applied",
     "retrain-requested": "A person asked for a training",

@@ -4,8 +4,9 @@ import { Chain } from "./chain.js";
 import { drawChart } from "./chart.js";
 import { drawDecisions } from "./decisions.js";
 import { day, element, plural } from "./format.js";
+import { drawAlerts, drawVerdict, drawWindows } from "./standing.js";
 import { drawLetters, drawSummary, drawVersions, drawWaiting } from "./panels.js";
-import { askVersion, drawAlerts, drawBatches, drawDatasets, drawQuality } from "./quality.js";
+import { askVersion, drawBatches, drawDatasets, drawQuality } from "./quality.js";
 
 const MAX_DECISIONS = 5000;
 const log = { counts: {}, pipelines: {}, letters: { counts: {}, last: [] } };
@@ -17,7 +18,7 @@ function pipelineOf(name) {
   log.pipelines[name] ??= {
     decisions: new Map(), points: new Map(), versions: [], waiting: [], spec: null,
     serving: null, job: null, event_time: null,
-    proposal: null, quality: null, datasets: null, quarantine: { spans: [] },
+    verdict: null, alerts: [], windows: null, proposal: null, quality: null, datasets: null, quarantine: { spans: [] },
   };
   return log.pipelines[name];
 }
@@ -71,7 +72,9 @@ function draw() {
   drawQuality(document.querySelector("#quality"), pipeline);
   drawBatches(document.querySelector("#batches"), pipeline, chosen);
   drawDatasets(document.querySelector("#datasets"), pipeline, chosen, redraw);
+  drawWindows(document.querySelector("#performance .windows"), pipeline);
   drawAlerts(document.querySelector("#alerts"), pipeline);
+  drawVerdict(document.querySelector("#verdict"), pipeline);
   drawLetters(document.querySelector("#letters"), log.letters);
   drawDecisions(document.querySelector("#decisions .list"), pipeline);
 }

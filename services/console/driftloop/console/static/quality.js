@@ -1,12 +1,10 @@
-// What is known of the data: findings over time, batches, dataset versions, alerts.
+// What is known of the data: findings over time, batches, dataset versions.
 
 import { bytes, day, element, fresh, moment, number, percent, plural, svg, table, words } from "./format.js";
 
 const BAR_HEIGHT = 24;
-const SHOWN_ALERTS = 5;
 const SIZES_EVERY_MS = 10_000;
 const TONES = { quarantine: "bad", warning: "warn" };
-const ALERT_TONES = { warning: "warn", critical: "bad" };
 const DAY_S = 24 * 3600;
 
 export function drawQuality(section, { quality }) {
@@ -169,34 +167,6 @@ export function askVersion(section, nameOf) {
   };
   button.addEventListener("click", open);
   input.addEventListener("keydown", (event) => { if (event.key === "Enter") open(); });
-}
-
-export function drawAlerts(section, pipeline) {
-  const alerts = [...pipeline.decisions.values()].filter((item) => item.alert);
-  section.hidden = !alerts.length;
-  if (!fresh(section, alerts.map((item) => item.id))) return;
-  alerts.sort((a, b) => (a.at < b.at ? 1 : -1));
-  const serious = new Map();
-  for (const item of alerts.filter(({ alert }) => alert.severity !== "info")) {
-    if (!serious.has(item.alert.title)) serious.set(item.alert.title, { item, times: 0 });
-    serious.get(item.alert.title).times += 1;
-  }
-  const shown = [...serious.values()].slice(0, SHOWN_ALERTS);
-  const notes = alerts.filter(({ alert }) => alert.severity === "info").length;
-  const rest = [serious.size > SHOWN_ALERTS && plural(serious.size - SHOWN_ALERTS, "earlier alert"),
-    notes && `${plural(notes, "note")} (severity info)`].filter(Boolean);
-  section.querySelector(".list").replaceChildren(...shown.map(alertOf),
-    ...(rest.length ? [element("li", { class: "quiet", textContent: `${rest.join(" and ")} among the decisions.` })] : []));
-}
-
-function alertOf({ item, times }) {
-  const { severity, title, detail, owner } = item.alert;
-  const when = item.event_time ? day(item.event_time) : moment(item.at);
-  const tone = ALERT_TONES[severity];
-  return element("li", { class: tone },
-    element("p", { class: "title" }, element("strong", { textContent: title }), element("span", { class: `pill ${tone}`, textContent: severity })),
-    element("p", { textContent: detail }),
-    element("p", { class: "quiet", textContent: [when, times > 1 && `${times} times`, owner && `to ${owner}`].filter(Boolean).join(" · ") }));
 }
 
 function empty(text) {

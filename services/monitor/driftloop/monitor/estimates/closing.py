@@ -1,6 +1,6 @@
 """A window closes: its performance is estimated, and told with what it rests on."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -20,7 +20,7 @@ from driftloop.contracts.estimates import (
 from driftloop.contracts.events import AlertRaised, Span
 from driftloop.models.columns import numbers
 from driftloop.monitor import metrics, store
-from driftloop.monitor.estimates import kept, windows
+from driftloop.monitor.estimates import kept, troubles, windows
 from driftloop.monitor.estimates.combining import (
     MAX_PAST,
     Combined,
@@ -32,6 +32,7 @@ from driftloop.monitor.estimates.expressions import evaluated, needs_label
 from driftloop.monitor.estimates.judging import (
     Judged,
     judge,
+    limit_of,
     reason_not_to,
     reason_unlike,
 )
@@ -104,7 +105,7 @@ def estimated(
     for one in found:
         metrics.ESTIMATE.labels(turn.spec.name, one.metric).set(one.value)
     yield from outside_limits(turn, business, closed.span)
-    yield from _degrading(turn, closed, judged)
+    yield from _degrading(turn, closed, judged, found)
     return Note(verdict=judged.verdict, reason=judged.reason, estimates=found)
 
 
@@ -180,7 +181,7 @@ def _estimate(
     turn: Turn, closed: Closed, known: Known
 ) -> tuple[list[Combined], Judged, Basis]:
     spec, rows = turn.spec, closed.rows
-    expected = _expected(turn, closed.version)
+    expected = expected_of(turn, closed.version)
     basis = Basis(row_count=known.count, until=_until(known), expected=expected)
     fault = next((f.column for f in turn.watch.faults if f.is_jump), None)
     if not spec.monitor.estimate:
@@ -211,7 +212,8 @@ def _ages(numbers: Sequence[int]) -> list[float]:
     return [float(own[0] - n if n > 0 else oldest) for n in numbers]
 
 
-def _expected(turn: Turn, version: int) -> float | None:
+def expected_of(turn: Turn, version: int) -> float | None:
+    """Return the hold-out's loss of the version in service; None: it is another."""
     reference = turn.watch.reference
     if reference is None or reference.version != version or not reference.no_skill:
         return None
@@ -303,24 +305,44 @@ def outside_limits(
 
 
 def _degrading(
-    turn: Turn, closed: Closed, judged: Judged
+    turn: Turn, closed: Closed, judged: Judged, found: Sequence[Combined]
 ) -> Generator[Event, None, None]:
-    """Tell once per version when windows in a row are estimated to be too bad."""
+    """Tell when windows in a row are estimated to be too bad, and when that is over."""
     state = turn.watch.windows
     count = state.degrading + 1 if judged.verdict == "degrading" else 0
-    is_new = count >= DEGRADING_WINDOWS and state.told_version != closed.version
-    changes = {"degrading": count}
-    if is_new:
-        changes["told_version"] = closed.version
-        yield AlertRaised(
+    turn.watch = turn.watch.model_copy(
+        update={"windows": state.model_copy(update={"degrading": count})}
+    )
+    if count >= DEGRADING_WINDOWS:
+        alert = AlertRaised(
             pipeline=turn.spec.name,
-            condition=f"estimate:v{closed.version}",
+            condition=estimate_condition(closed.version),
             severity="warning",
             title=f"Version {closed.version} seems to do worse; its labels are awaited",
             detail=f"{judged.reason}, estimated for {count} windows in a row up to "
             f"{closed.span.end:%Y-%m-%d %H:%M}.",
             owner=turn.spec.owner,
+            can_end=True,
         )
-    turn.watch = turn.watch.model_copy(
-        update={"windows": turn.watch.windows.model_copy(update=changes)}
-    )
+        run = range(closed.number - count + 1, closed.number + 1)
+        yield from troubles.begin(turn, alert, run)
+    if found:
+        yield from about_estimate(
+            turn, closed.version, closed.number, found[0].value, closed.span
+        )
+
+
+def estimate_condition(version: int) -> str:
+    """Return the condition of the alert that a version seems to do worse."""
+    return f"estimate:v{version}"
+
+
+def about_estimate(
+    turn: Turn, version: int, window: int, value: float, span: Span
+) -> Iterator[Event]:
+    """Hold a window's loss, estimated or measured, against an open alert."""
+    trouble = troubles.open_of(turn, estimate_condition(version))
+    expected = expected_of(turn, version)
+    if trouble is not None and expected:
+        limit = limit_of(expected, turn.spec.monitor.tolerated_rise)
+        yield from troubles.look(turn, trouble, window, value, limit, span.end)

@@ -2,7 +2,8 @@
 
 Pure. Each settled window says how wrong each expert was; experts count by that. The
 interval holds the chance of the window's own rows and the errors that the estimates
-have made beyond it, so an estimator that is often wrong says so by wide intervals.
+have made beyond it, so an estimator that is often wrong says so by wide intervals. It
+is wider on the side of the worse where rows are further out than any labelled one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -95,7 +96,8 @@ def _one(
     moved = (DOUBT * (value - said[LEVEL])) ** 2
     beyond = _beyond_chance(past, known + _dissent(said, weights) + moved)
     reach = Z_95 * (chance + beyond) ** 0.5
-    low, high = value - reach, value + reach
+    # Of rows further out than labelled ones only the better end is known.
+    low, high = value - reach, value + reach + found.unseen
     return Combined(
         metric=metric,
         value=value,

@@ -44,6 +44,15 @@ def reason_unlike(known_count: int, alike_count: float) -> str | None:
     )
 
 
+def limit_of(expected: float, tolerated_rise: float) -> float:
+    """Return the greatest loss that is tolerated, from the hold-out's.
+
+    >>> limit_of(4.0, 0.25)
+    5.0
+    """
+    return expected * (1 + tolerated_rise)
+
+
 def judge(first: Combined, expected: float | None, tolerated_rise: float) -> Judged:
     """Return the verdict on the pipeline's metric, a loss.
 
@@ -54,7 +63,7 @@ def judge(first: Combined, expected: float | None, tolerated_rise: float) -> Jud
     text += f"{first.high:.4g})"
     if expected is None or expected <= 0:
         return Judged("ok", f"{text}; there is no hold-out to compare with")
-    limit = expected * (1 + tolerated_rise)
+    limit = limit_of(expected, tolerated_rise)
     if first.low > limit:
         return Judged(
             "degrading",

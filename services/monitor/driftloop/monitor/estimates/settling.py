@@ -1,6 +1,6 @@
 """A window's labels have landed: what was measured, beside what had been thought."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,9 +14,10 @@ from driftloop.contracts.estimates import (
 )
 from driftloop.contracts.events import AlertRaised, Span
 from driftloop.monitor import metrics
-from driftloop.monitor.estimates import kept, windows
+from driftloop.monitor.estimates import kept, troubles, windows
 from driftloop.monitor.estimates.arrays import Rows, row_losses
 from driftloop.monitor.estimates.closing import (
+    about_estimate,
     as_estimate,
     known_rows,
     outside_limits,
@@ -25,9 +26,11 @@ from driftloop.monitor.estimates.closing import (
 from driftloop.monitor.estimates.combining import Past, scored
 from driftloop.monitor.estimates.experts import metrics_of
 from driftloop.monitor.estimates.expressions import evaluated, needs_label
+from driftloop.monitor.estimates.judging import limit_of
 from driftloop.monitor.estimates.measuring import calibration, metric_of
 from driftloop.monitor.estimates.slicing import (
     MAX_TOLD,
+    MIN_RISE,
     Side,
     gaps,
     is_worse_alone,
@@ -36,7 +39,6 @@ from driftloop.monitor.estimates.slicing import (
 from driftloop.monitor.estimates.windows import Realised, Window
 from driftloop.monitor.turn import Turn, kinds_of
 
-MAX_TOLD_SLICES = 50
 FORGET_EVERY = 8
 """Windows between two looks at which rows are no longer needed."""
 
@@ -75,7 +77,10 @@ def settled(turn: Turn, window: Window) -> Generator[Event, None, Window]:
         business=business,
         score=_score(turn, past.get(spec.metric, []), note.estimates, realised),
     )
-    yield from _worse(turn, window.version, parts, span)
+    if spec.metric in realised:
+        loss = realised[spec.metric].value
+        yield from about_estimate(turn, window.version, window.number, loss, span)
+    yield from _worse(turn, window, parts, span)
     yield from outside_limits(turn, business, span)
     turn.known.clear()  # this window is one of them from now on
     numbers = [one.number for one in of if one.number > 0]
@@ -159,23 +164,28 @@ def _slices(
 
 
 def _worse(
-    turn: Turn, version: int, parts: Sequence[SliceMeasured], span: Span
-) -> Generator[Event, None, None]:
-    """Tell once per version and slice that it became worse than the others."""
+    turn: Turn, window: Window, parts: Sequence[SliceMeasured], span: Span
+) -> Iterator[Event]:
+    """Tell once that a slice of the version in service became worse than the others.
+
+    It is over when it is no longer so much above what it was before that.
+    """
+    version, reference = window.version, turn.watch.reference
+    if reference is None or reference.version != version:
+        return
     for part in parts:
-        state = turn.watch.windows
-        name = f"v{version}:{part.column}={part.group}"
-        if name in state.told_slices:
+        name = f"slice:v{version}:{part.column}={part.group}"
+        known = troubles.open_of(turn, name)
+        if known is not None and known.limit is not None:
+            yield from troubles.look(
+                turn, known, window.number, part.value, known.limit, span.end
+            )
             continue
         if not is_worse_alone(part, turn.spec.monitor.feature_alpha):
             continue
-        told = (*state.told_slices, name)[-MAX_TOLD_SLICES:]
-        turn.watch = turn.watch.model_copy(
-            update={"windows": state.model_copy(update={"told_slices": told})}
-        )
-        yield AlertRaised(
+        alert = AlertRaised(
             pipeline=turn.spec.name,
-            condition=f"slice:{name}",
+            condition=name,
             severity="warning",
             title=f"Version {version} has become worse where {part.column} is "
             f"{part.group}",
@@ -184,4 +194,8 @@ def _worse(
             f"{span.end:%Y-%m-%d}, {part.before:.4g} before; the other rows did not "
             f"become worse as much (p {part.p_value:.2g}).",
             owner=turn.spec.owner,
+            can_end=True,
         )
+        limit = limit_of(part.before or 0.0, MIN_RISE)
+        run = range(window.number, window.number + 1)
+        yield from troubles.begin(turn, alert, run, limit)

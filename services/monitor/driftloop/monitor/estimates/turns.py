@@ -50,6 +50,7 @@ def deployed(turn: Turn, version: int, packaged: Packaged) -> None:
     """Know a version by the rows that judged it, before any label of its own lands."""
     session, pipeline, spec = turn.deps.session, turn.watch.pipeline, turn.spec
     windows.drop_holdouts(session, pipeline)
+    _note(turn, turn.watch.windows, degrading=0)
     if packaged.holdout is None:
         return
     rows = kept.judged(packaged.holdout, spec.data.target, packaged.classes, version)

@@ -10,6 +10,11 @@ ADVICE = {
     "feature_drift": "Nothing, unless the error rises: then a training is started. "
     "Look at the inputs: driftloop why {pipeline}",
     "serving_skew": "Make callers send, or the door read, what is learned from.",
+    "estimate": "See what it rests on and which labels are awaited: driftloop "
+    "performance {pipeline}",
+    "slice": "See all slices: driftloop performance {pipeline}",
+    "metric": "See it by window: driftloop performance {pipeline}",
+    "labels_late": "Find out why no labels come: driftloop performance {pipeline}",
     "training-failed": "See why: driftloop jobs show {subject}; then driftloop retrain "
     "{pipeline}",
     "rolled-back": "See why: driftloop why {pipeline}; compare the versions before "

@@ -11,6 +11,9 @@ from driftloop.registry.alerting.content import Content, cut
 COLOURS = {"info": "#0969da", "warning": "#9a6700", "critical": "#b42318"}
 """Each readable on white (contrast above 4.5, WCAG 2.2, 1.4.3)."""
 OVER_COLOUR = "#1a7f37"
+DARK_COLOURS = {"info": "#58a6ff", "warning": "#e3b341", "critical": "#ff7b72"}
+DARK_OVER_COLOUR = "#56d364"
+"""The same on a dark page, in mail programs that ask for one."""
 CARD_STYLES = {"info": "accent", "warning": "warning", "critical": "attention"}
 SIGNS = {"info": "ℹ️", "warning": "⚠️", "critical": "🔴"}  # noqa: RUF001 - a pictogram
 OVER_SIGN = "✅"
@@ -47,39 +50,56 @@ def plain(content: Content) -> str:
 def as_html(content: Content) -> str:
     """Return a notice as a page; it loads nothing, and has no script."""
     colour = OVER_COLOUR if content.is_over else COLOURS[content.severity]
+    dark = DARK_OVER_COLOUR if content.is_over else DARK_COLOURS[content.severity]
     esc = html.escape
     rows = "".join(
-        f'<tr><td style="padding:2px 16px 2px 0;color:#59636e">{esc(label)}</td>'
-        f'<td style="padding:2px 0">{esc(text)}</td></tr>'
+        f'<tr><td class="quiet" style="padding:2px 16px 2px 0;color:#59636e;'
+        f'vertical-align:top">{esc(label)}</td>'
+        f'<td style="padding:2px 0;overflow-wrap:anywhere">{esc(text)}</td></tr>'
         for label, text in content.lines()
     )
     remedy = (
-        '<p style="margin:0 0 16px;padding:12px 16px;background:#f6f8fa">'
+        '<p class="back" style="margin:0 0 16px;padding:12px 16px;background:#f6f8fa">'
         f"<strong>What to do</strong><br>{esc(content.remedy)}</p>"
         if content.remedy
         else ""
     )
     link = (
         f'<p style="margin:16px 0 0"><a href="{esc(content.console)}" '
-        f'style="color:{colour}">Open the console</a></p>'
+        f'class="tone" style="color:{colour}">Open the console</a></p>'
         if content.console
         else ""
     )
     state = "over" if content.is_over else content.severity
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f"<title>{esc(content.heading)}</title></head>"
-        '<body style="margin:0;padding:24px;background:#f6f8fa;color:#1f2328;'
+        '<meta name="viewport" content="width=device-width">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{esc(content.heading)}</title><style>{_dark(dark)}</style></head>"
+        '<body class="back" style="margin:0;padding:16px;background:#f6f8fa;'
+        "color:#1f2328;"
         'font:15px/1.5 -apple-system,Segoe UI,Helvetica,Arial,sans-serif">'
-        f'<div style="max-width:600px;margin:0 auto;background:#fff;border-top:4px '
-        f'solid {colour};padding:24px">'
-        f'<p style="margin:0 0 4px;color:{colour};font-weight:600">{esc(state)}</p>'
+        '<div class="page" style="max-width:600px;margin:0 auto;background:#fff;'
+        f'border-top:4px solid {colour};padding:24px">'
+        f'<p class="tone" style="margin:0 0 4px;color:{colour};font-weight:600">'
+        f"{esc(state)}</p>"
         '<h1 style="margin:0 0 16px;font-size:20px;line-height:1.3">'
         f"{esc(content.title)}</h1>"
         f'<p style="margin:0 0 16px;white-space:pre-line">{esc(content.cause)}</p>'
         f'{remedy}<table style="border-collapse:collapse;font-size:13px">{rows}'
         f"</table>{link}</div></body></html>\n"
     )
+
+
+def _dark(tone: str) -> str:
+    """Return the style of a dark page; what stands inline gives way to it."""
+    rules = (
+        ".back{background:#0d1117!important;color:#e6edf3!important}"
+        ".page{background:#161b22!important;color:#e6edf3!important;"
+        f"border-top-color:{tone}!important}}"
+        f".tone{{color:{tone}!important}}.quiet{{color:#9198a1!important}}"
+    )
+    return f"@media(prefers-color-scheme:dark){{{rules}}}"
 
 
 def mail(content: Content, sender: str, to: list[str]) -> EmailMessage:
