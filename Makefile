@@ -31,7 +31,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
   --no-header --no-emit-index-url --no-annotate \
   $(foreach d,$(DISTRIBUTIONS),--no-emit-package driftloop-$(notdir $(d)))
 
-.PHONY: help setup setup-broker setup-torch setup-ray setup-mlflow setup-triton setup-prometheus dashboards mlflow-answers protocol demo test fuzz simulate test-gpu chaos lint isolated contracts migration secrets bench up traces down lock clean
+.PHONY: help setup setup-broker setup-torch setup-ray setup-mlflow setup-triton setup-prometheus dashboards mlflow-answers protocol demo test fuzz simulate test-gpu chaos lint isolated contracts kubernetes kubernetes-secrets migration secrets bench up traces down lock clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{sub(/:.*/, "", $$1); printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}'
@@ -151,6 +151,12 @@ migration: setup  ## Write the next step of a database; SERVICE=registry (or run
 
 secrets: setup  ## Make the passwords and keys for docker-compose.yml
 	$(BIN)/python -m driftloop.local.compose_secrets
+
+kubernetes: setup  ## Write Kafka's topics and users for Kubernetes anew
+	$(BIN)/python -m driftloop.local.kubernetes
+
+kubernetes-secrets: setup  ## Make the Secrets for infra/kubernetes; POSTGRES=host:port
+	@$(BIN)/python -m driftloop.local.kubernetes_secrets $(POSTGRES)
 
 lock: $(BIN)/uv  ## Compile the locks anew (no addresses in them)
 	$(COMPILE) --group pyproject.toml:dev $(addsuffix /pyproject.toml,$(DISTRIBUTIONS)) \

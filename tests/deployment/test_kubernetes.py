@@ -14,7 +14,8 @@ from driftloop.scorer.open_inference.rpc import SERVICE as RPC_SERVICE
 from driftloop.scorer.settings import ScorerSettings
 
 VERSIONS = ("1.31", "1.37")
-FILES = ("trainer-job.yaml", "trainer-access.yaml", "scorer.yaml", "scorer-access.yaml")
+SCORER = "base/scorer.yaml"
+FILES = ("trainer-job.yaml", "trainer-access.yaml", SCORER)
 POOLS = ("scorer-a", "scorer-b")
 GATEWAY_API = Path(__file__).parent / "vendor/gateway-api.json"
 Objects = list[dict[str, Any]]
@@ -83,7 +84,7 @@ def test_account_may_make_jobs_and_nothing_else(root: Path) -> None:
 @pytest.fixture
 def scorer(root: Path) -> dict[str, Any]:
     """What is to run, of a pool of scorers."""
-    [found] = [x for x in manifests(root, "scorer.yaml") if x["kind"] == "StatefulSet"]
+    [found] = [x for x in manifests(root, SCORER) if x["kind"] == "StatefulSet"]
     return found
 
 
@@ -103,10 +104,13 @@ def test_scorer_may_do_nothing_but_score(scorer: dict[str, Any]) -> None:
     assert unsafe(scorer) == ["runAsNonRoot", "seccomp"]  # negative control
 
 
-def environment(scorer: dict[str, Any], pod: str, address: str) -> dict[str, str]:
+def environment(
+    root: Path, scorer: dict[str, Any], pod: str, address: str
+) -> dict[str, str]:
     """Return a pod's variables as Kubernetes sets them."""
     of_pod = {"metadata.name": pod, "status.podIP": address}
-    told: dict[str, str] = {}
+    [shared] = manifests(root, "base/config.yaml")
+    told: dict[str, str] = dict(shared["data"])
     for entry in container_of(scorer)["env"]:
         if "value" in entry:
             value = entry["value"]
@@ -119,10 +123,14 @@ def environment(scorer: dict[str, Any], pod: str, address: str) -> dict[str, str
 
 
 def settings_of(
-    scorer: dict[str, Any], pod: str, address: str, monkeypatch: pytest.MonkeyPatch
+    root: Path,
+    scorer: dict[str, Any],
+    pod: str,
+    address: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> ScorerSettings:
-    for name, value in environment(scorer, pod, address).items():
-        if name != "DRIFTLOOP_SECRETS_DIR":  # there is none here
+    for name, value in environment(root, scorer, pod, address).items():
+        if name not in {"DRIFTLOOP_SECRETS_DIR", "TMPDIR"}:  # there are none here
             monkeypatch.setenv(name, value)
     return load_settings(ScorerSettings, "scorer")
 
@@ -134,13 +142,11 @@ def test_scorers_have_names_of_their_own(
     names = set()
     for pool in POOLS:
         [scorer] = [
-            x
-            for x in manifests(root, "scorer.yaml", pool)
-            if x["kind"] == "StatefulSet"
+            x for x in manifests(root, SCORER, pool) if x["kind"] == "StatefulSet"
         ]
         for number in range(2):
             pod = f"{scorer['metadata']['name']}-{number}"
-            names.add(settings_of(scorer, pod, "192.0.2.5", monkeypatch).replica)
+            names.add(settings_of(root, scorer, pod, "192.0.2.5", monkeypatch).replica)
     assert names == {"scorer-a-0", "scorer-a-1", "scorer-b-0", "scorer-b-1"}
 
 
@@ -163,7 +169,7 @@ def test_those_who_ask_a_scorer_are_answered(
     root: Path, scorer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Probes come with the pod's address as Host, callers with the routes' names."""
-    settings = settings_of(scorer, "scorer-a-0", "192.0.2.5", monkeypatch)
+    settings = settings_of(root, scorer, "scorer-a-0", "192.0.2.5", monkeypatch)
     assert "192.0.2.5" in settings.allowed_hosts
     http, rpc = (
         set(route["spec"]["hostnames"])
@@ -218,7 +224,7 @@ def astray(objects: Objects) -> list[str]:
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_pool_is_whole(root: Path, pool: str) -> None:
     """Each object finds the pool's pods; no object of it is another pool's too."""
-    objects = manifests(root, "scorer.yaml", pool)
+    objects = manifests(root, SCORER, pool)
     assert {x["metadata"]["namespace"] for x in objects} == {"driftloop"}
     assert {x["metadata"]["name"] for x in objects} == {pool, f"{pool}-pods"}
     assert astray(objects) == []
@@ -226,9 +232,6 @@ def test_a_pool_is_whole(root: Path, pool: str) -> None:
     service["spec"]["selector"] = {"app.kubernetes.io/name": "scorer"}
     objects[0]["spec"]["replicas"] = 2
     assert astray(objects) == ["Service", "HorizontalPodAutoscaler"]  # the control
-    [policy] = manifests(root, "scorer-access.yaml")
-    wanted = policy["spec"]["podSelector"]["matchLabels"].items()
-    assert wanted <= objects[0]["spec"]["template"]["metadata"]["labels"].items()
 
 
 def strict(schema: Any) -> Any:
@@ -277,7 +280,7 @@ def test_routes_lead_to_ports_that_there_are(root: Path) -> None:
     there = {
         (x["metadata"]["name"], port["port"], port.get("appProtocol"))
         for pool in POOLS
-        for x in manifests(root, "scorer.yaml", pool)
+        for x in manifests(root, SCORER, pool)
         if x["kind"] == "Service"
         for port in x["spec"]["ports"]
     }

@@ -50,7 +50,7 @@ def client_settings(user: str, password: str) -> dict[str, str]:
     }
 
 
-def _database_script(passwords: dict[str, str]) -> str:
+def database_script(passwords: dict[str, str]) -> str:
     """Return SQL that gives each service a role and a database of its own."""
     lines = []
     for name, word in passwords.items():
@@ -104,7 +104,7 @@ def _files(template: str) -> dict[str, str]:
         "s3_secret_key": draw(),
         "webhook_key": draw(),
         "kafka_server.properties": kafka_settings(template, users),
-        "postgres_services.sql": _database_script(databases),
+        "postgres_services.sql": database_script(databases),
     }
     for name, word in users.items():
         files[f"{name}_kafka_config"] = json.dumps(client_settings(name, word))

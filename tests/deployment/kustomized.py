@@ -1,0 +1,106 @@
+"""What Kustomize makes of a folder, for the few of its features that ours use.
+
+The tests compare it with the real program where there is one; it is here so that the
+manifests are checked as a whole where there is none.
+"""
+
+import re
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Object = dict[str, Any]
+KEYS = {
+    "containers": "name",
+    "initContainers": "name",
+    "env": "name",
+    "volumes": "name",
+    "volumeMounts": "mountPath",
+}
+"""Lists of Kubernetes' own kinds that are merged by a key; others are replaced."""
+WITHOUT_NAMESPACE = {"Namespace"}
+KNOWN = {"apiVersion", "kind", "namespace", "resources", "patches"}
+
+
+def build(folder: Path) -> list[Object]:
+    """Return the objects of a folder with a ``kustomization.yaml``.
+
+    Raises
+    ------
+    ValueError
+        When a file is not there, a patch changes nothing, an object comes twice, or the
+        file asks for what is not known here.
+    """
+    wanted = yaml.safe_load((folder / "kustomization.yaml").read_text("utf-8"))
+    if unknown := set(wanted) - KNOWN:
+        raise ValueError(f"{folder}: not known here: {', '.join(sorted(unknown))}")
+    objects: list[Object] = []
+    for name in wanted.get("resources", []):
+        path = folder / name
+        objects += build(path) if path.is_dir() else load(path)
+    if "namespace" in wanted:
+        for each in objects:
+            if each["kind"] not in WITHOUT_NAMESPACE:
+                each["metadata"]["namespace"] = wanted["namespace"]
+    for patch in wanted.get("patches", []):
+        _lay_over(objects, folder / patch["path"], patch.get("target"))
+    ids = [identity(each) for each in objects]
+    if twice := {one for one in ids if ids.count(one) > 1}:
+        raise ValueError(f"{folder}: twice: {twice}")
+    return objects
+
+
+def load(path: Path) -> list[Object]:
+    """Return the objects of a file.
+
+    Raises
+    ------
+    ValueError
+        When it is not there.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is not there")
+    return list(yaml.safe_load_all(path.read_text("utf-8")))
+
+
+def identity(each: Object) -> tuple[str, str, str]:
+    """Return what an object is known by."""
+    metadata = each["metadata"]
+    return each["kind"], metadata.get("namespace", ""), metadata["name"]
+
+
+def _lay_over(objects: list[Object], path: Path, target: Object | None) -> None:
+    [patch] = load(path)
+    kind, name = patch["kind"], re.escape(patch["metadata"]["name"])
+    if target is not None:
+        kind, name = target["kind"], target["name"]
+    found = [
+        each
+        for each in objects
+        if each["kind"] == kind and re.fullmatch(name, each["metadata"]["name"])
+    ]
+    if not found:
+        raise ValueError(f"{path} changes nothing")
+    is_own = "strimzi" not in patch["apiVersion"]
+    for each in found:
+        spec = _merged(each["spec"], patch["spec"], is_own=is_own)
+        each["spec"] = spec
+
+
+def _merged(old: Any, new: Any, *, is_own: bool, key: str = "") -> Any:
+    if isinstance(old, dict) and isinstance(new, dict):
+        result = dict(old)
+        for name, value in new.items():
+            result[name] = _merged(old.get(name), value, is_own=is_own, key=name)
+        return result
+    if is_own and isinstance(old, list) and isinstance(new, list) and key in KEYS:
+        by = KEYS[key]
+        theirs = {each[by]: each for each in new}
+        kept = {each[by] for each in old}
+        changed = [
+            _merged(each, theirs.get(each[by], {}), is_own=is_own) for each in old
+        ]
+        return [deepcopy(each) for each in new if each[by] not in kept] + changed
+    return deepcopy(new)

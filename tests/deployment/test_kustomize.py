@@ -1,0 +1,715 @@
+"""infra/kubernetes as a whole: valid, closed, and what topics, rights and settings say."""
+
+import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+from driftloop.contracts.access import Right, access_rights, outside_rights
+from driftloop.contracts.topics import PARTITIONS, SERVICES, WITH_DOOR, all_topics
+from driftloop.local import kubernetes
+from driftloop.local.kubernetes_secrets import KAFKA_CA, make_secrets
+from driftloop.runtime.settings import Settings, load_settings
+from tests.deployment.kustomized import Object, build, identity
+
+VENDOR = Path(__file__).parent / "vendor"
+OVERLAYS = ("small", "production")
+VERSIONS = ("1.31", "1.37")
+KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5@v5.7.1"
+INSTALL_TIMEOUT_S = 600
+CUSTOM = ("kafka.strimzi.io/v1", "keda.sh/v1alpha1", "gateway.networking.k8s.io/v1")
+LABEL = "app.kubernetes.io/component"
+BEYOND_SETTINGS = {"DRIFTLOOP_SECRETS_DIR", "POD_IP", "TMPDIR"}
+"""Read before there are settings, or by others."""
+
+
+@pytest.fixture(params=OVERLAYS)
+def overlay(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def objects(root: Path, overlay: str) -> list[Object]:
+    return build(root / "infra/kubernetes/overlays" / overlay)
+
+
+@pytest.fixture
+def production(root: Path) -> list[Object]:
+    return build(root / "infra/kubernetes/overlays/production")
+
+
+@pytest.fixture(scope="module")
+def kustomize(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The real program: given, kubectl's, or built where Go is installed."""
+    if given := os.environ.get("KUSTOMIZE"):
+        return [given, "build"]
+    if kubectl := shutil.which("kubectl"):
+        return [kubectl, "kustomize"]
+    go = shutil.which("go")
+    if go is None:
+        pytest.skip("neither kubectl nor Go here: checked by tests' own build only")
+    folder = tmp_path_factory.mktemp("go")
+    built = subprocess.run(
+        [go, "install", KUSTOMIZE],
+        env={**os.environ, "GOBIN": str(folder), "GOFLAGS": "-p=1"},
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_TIMEOUT_S,
+        check=False,
+    )
+    if built.returncode:
+        pytest.skip(f"kustomize cannot be built: {built.stderr[-200:]}")
+    return [str(folder / "kustomize"), "build"]
+
+
+def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*command, str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(INSTALL_TIMEOUT_S + 120)
+def test_kustomize_makes_what_these_tests_are_about(
+    kustomize: list[str], root: Path, tmp_path: Path
+) -> None:
+    """Object by object; what the one refuses, the other refuses."""
+    folder = tmp_path / "kubernetes"
+    shutil.copytree(root / "infra/kubernetes", folder)
+    for overlay in OVERLAYS:
+        done = run(kustomize, folder / "overlays" / overlay)
+        assert done.returncode == 0, done.stderr
+        real = {identity(each): each for each in yaml.safe_load_all(done.stdout)}
+        ours = {identity(each): each for each in build(folder / "overlays" / overlay)}
+        assert real == ours
+    patch = folder / "overlays/small/scorers.yaml"
+    text = patch.read_text("utf-8").replace("name: scorer-a", "name: nobody")
+    patch.write_text(text, encoding="utf-8")
+    assert run(kustomize, folder / "overlays/small").returncode != 0
+    with pytest.raises(ValueError, match="changes nothing"):
+        build(folder / "overlays/small")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_core_objects_are_valid(objects: list[Object], version: str) -> None:
+    """By Kubernetes' own schemas; a misspelt key is an error."""
+    core = [each for each in objects if each["apiVersion"] not in CUSTOM]
+    assert len(core) > len(SERVICES)
+    for each in core:
+        kubernetes_validate.validate(each, version, strict=True)
+    core[-1]["specc"] = core[-1].pop("spec")
+    with pytest.raises(kubernetes_validate.ValidationError):  # negative control
+        kubernetes_validate.validate(core[-1], version, strict=True)
+
+
+def strict(schema: Any) -> Any:
+    """Return a schema for which a key that it does not name is an error."""
+    if isinstance(schema, list):
+        return [strict(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: strict(value) for key, value in schema.items()}
+    if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
+        found.setdefault("additionalProperties", False)
+    return found
+
+
+def custom_problems(objects: list[Object]) -> list[str]:
+    """Say what the schemas of Strimzi, KEDA and the Gateway API say."""
+    found = []
+    schemas = {
+        api: json.loads((VENDOR / f"{name}.json").read_text("utf-8"))
+        for api, name in zip(CUSTOM, ("strimzi", "keda", "gateway-api"), strict=True)
+    }
+    for each in objects:
+        if each["apiVersion"] not in CUSTOM:
+            continue
+        schema = schemas[each["apiVersion"]][each["kind"]]
+        if each["apiVersion"] != CUSTOM[0]:  # that one is of the spec alone
+            schema = schema["properties"]["spec"]
+        validator = jsonschema.Draft202012Validator(strict(schema))
+        found += [
+            f"{each['kind']} {each['metadata']['name']}: {error.message}"
+            for error in validator.iter_errors(each["spec"])
+        ]
+    return found
+
+
+def named(objects: list[Object], kind: str, name: str) -> Object:
+    [found] = [
+        each
+        for each in objects
+        if each["kind"] == kind and each["metadata"]["name"] == name
+    ]
+    return found
+
+
+def test_custom_objects_are_valid(production: list[Object]) -> None:
+    """By their own schemas, and each kind's check sees a mistake."""
+    assert custom_problems(production) == []
+    broken: list[tuple[str, str, str, Any]] = [
+        ("Kafka", "kafka", "kafkaa", {}),
+        ("KafkaNodePool", "nodes", "roles", ["broker", "zookeeper"]),
+        ("KafkaTopic", "batch-ingested", "partitions", 0),
+        ("KafkaUser", "ingest", "authorization", {"type": "simple", "acl": []}),
+        ("ScaledObject", "ingest", "maxReplicas", 4),
+        ("TriggerAuthentication", "kafka", "secretTargetRef", [{"name": "x"}]),
+        ("HTTPRoute", "console", "hostname", "console.example.org"),
+    ]
+    for kind, name, key, value in broken:  # negative controls
+        named(production, kind, name)["spec"][key] = value
+    seen = {problem.split()[0] for problem in custom_problems(production)}
+    assert seen == {kind for kind, *_ in broken}
+
+
+def test_small_overlay_is_valid_too(root: Path) -> None:
+    """And needs no KEDA and no gateway."""
+    objects = build(root / "infra/kubernetes/overlays/small")
+    assert custom_problems(objects) == []
+    assert {each["apiVersion"] for each in objects} & set(CUSTOM) == {CUSTOM[0]}
+
+
+def stale(folder: Path) -> list[str]:
+    return [
+        name
+        for name, text in kubernetes.files().items()
+        if (folder / name).read_text("utf-8") != text
+    ]
+
+
+def test_generated_files_are_fresh(root: Path, tmp_path: Path) -> None:
+    """`make kubernetes` would change nothing."""
+    base = root / "infra/kubernetes/base"
+    assert stale(base) == []
+    for name in kubernetes.files():
+        shutil.copy(base / name, tmp_path)
+    with (tmp_path / "kafka-topics.yaml").open("a", encoding="utf-8") as file:
+        file.write("---\n")
+    assert stale(tmp_path) == ["kafka-topics.yaml"]  # negative control
+
+
+def topics_of(objects: list[Object]) -> dict[str, tuple[int, dict[str, str]]]:
+    return {
+        each["metadata"]["name"]: (
+            each["spec"]["partitions"],
+            {key: str(value) for key, value in each["spec"]["config"].items()},
+        )
+        for each in objects
+        if each["kind"] == "KafkaTopic"
+    }
+
+
+def test_topics_are_the_topic_table(objects: list[Object]) -> None:
+    """Partitions, retention and compaction of each, and none beside them."""
+    table = {name: (count, config) for name, count, config in all_topics()}
+    assert topics_of(objects) == table
+    named(objects, "KafkaTopic", "pipeline-applied")["spec"]["config"][
+        "cleanup.policy"
+    ] = "delete"
+    assert topics_of(objects) != table  # negative control
+
+
+def rights_of(objects: list[Object]) -> set[Right]:
+    """Return what Kafka's users may do, but for those that only describe."""
+    return {
+        Right(
+            each["metadata"]["name"],
+            operation.upper(),
+            acl["resource"]["type"].upper(),
+            acl["resource"]["name"],
+            acl["resource"]["patternType"] == "prefix",
+        )
+        for each in objects
+        if each["kind"] == "KafkaUser"
+        for acl in each["spec"]["authorization"]["acls"]
+        for operation in acl["operations"]
+        if operation != "Describe"
+    }
+
+
+def test_users_have_the_rights_of_the_table(objects: list[Object]) -> None:
+    """Not one more: who scales sees lags and nothing else."""
+    table = {*access_rights(), *outside_rights()}
+    assert rights_of(objects) == table
+    user = named(objects, "KafkaUser", "scorer")
+    user["spec"]["authorization"]["acls"][0]["operations"].append("Write")
+    assert len(rights_of(objects) - table) == 1  # negative control
+
+
+def test_copies_fit_the_nodes(objects: list[Object]) -> None:
+    """No more copies than nodes, and one node may be away where there are several."""
+    nodes = named(objects, "KafkaNodePool", "nodes")["spec"]["replicas"]
+    config = named(objects, "Kafka", "kafka")["spec"]["kafka"]["config"]
+    copies = {key: n for key, n in config.items() if key.endswith("replication.factor")}
+    in_step = {n for key, n in config.items() if re.search(r"min\.(insync|isr)", key)}
+    assert set(copies.values()) == {nodes}
+    assert in_step == {max(nodes - 1, 1)}
+    assert len(copies) == 4
+
+
+def workloads(objects: list[Object]) -> dict[str, Object]:
+    """Return what runs, by service."""
+    return {
+        each["spec"]["template"]["metadata"]["labels"][LABEL]: each
+        for each in objects
+        if each["kind"] in {"StatefulSet", "Deployment"}
+    }
+
+
+def test_each_service_runs(objects: list[Object]) -> None:
+    """All of them, under a label that the policies know; with names or without."""
+    found = workloads(objects)
+    assert set(found) == set(SERVICES)
+    for name, each in found.items():
+        labels = each["spec"]["template"]["metadata"]["labels"]
+        assert labels["app.kubernetes.io/part-of"] == "driftloop"
+        assert each["kind"] == ("Deployment" if name == "console" else "StatefulSet")
+        assert each["spec"]["selector"]["matchLabels"].items() <= labels.items()
+
+
+def loose(workload: Object) -> Iterator[str]:
+    """Name what a pod may do and need not."""
+    pod = workload["spec"]["template"]["spec"]
+    context = pod.get("securityContext", {})
+    if context.get("runAsNonRoot") is not True or not context.get("runAsUser"):
+        yield "root"
+    if context.get("seccompProfile") != {"type": "RuntimeDefault"}:
+        yield "seccomp"
+    if pod.get("automountServiceAccountToken") is not False:
+        yield "token"
+    for container in (*pod.get("initContainers", []), *pod["containers"]):
+        own = container.get("securityContext", {})
+        if own.get("readOnlyRootFilesystem") is not True:
+            yield f"{container['name']}: writes"
+        if own.get("allowPrivilegeEscalation") is not False:
+            yield f"{container['name']}: escalates"
+        if own.get("capabilities") != {"drop": ["ALL"]}:
+            yield f"{container['name']}: capabilities"
+        resources = container.get("resources", {})
+        if set(resources.get("requests", {})) != {"cpu", "memory"}:
+            yield f"{container['name']}: no requests"
+        if "memory" not in resources.get("limits", {}):
+            yield f"{container['name']}: no limit"
+
+
+def test_pods_are_closed(objects: list[Object]) -> None:
+    """No root, no capabilities, nothing writable but volumes, bounded memory."""
+    for name, each in workloads(objects).items():
+        assert list(loose(each)) == [], name
+    trainer = workloads(objects)["trainer"]["spec"]["template"]["spec"]
+    trainer["initContainers"][0]["securityContext"] = {}
+    del trainer["containers"][0]["resources"]["limits"]
+    assert list(loose(workloads(objects)["trainer"])) == [
+        "signing-key: writes",
+        "signing-key: escalates",
+        "signing-key: capabilities",
+        "service: no limit",
+    ]  # negative control
+
+
+def service_container(workload: Object) -> Object:
+    [container] = workload["spec"]["template"]["spec"]["containers"]
+    found: Object = container
+    return found
+
+
+def test_probes_and_endings(objects: list[Object]) -> None:
+    """Asked when ready, killed when dead, and given time to end."""
+    for name, each in workloads(objects).items():
+        container = service_container(each)
+        paths = [
+            container[f"{probe}Probe"]["httpGet"]["path"]
+            for probe in ("startup", "readiness", "liveness")
+        ]
+        assert paths == ["/livez", "/readyz", "/livez"], name
+        pod = each["spec"]["template"]["spec"]
+        waits = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+        assert pod["terminationGracePeriodSeconds"] >= waits + 30
+        notes = each["spec"]["template"]["metadata"]["annotations"]
+        assert notes["prometheus.io/path"] == "/metrics"
+        assert notes["prometheus.io/port"] == "8000"
+
+
+def environment(workload: Object, objects: list[Object]) -> dict[str, str]:
+    """Return a pod's variables as Kubernetes sets them."""
+    container = service_container(workload)
+    told: dict[str, str] = {}
+    for source in container["envFrom"]:
+        told |= named(objects, "ConfigMap", source["configMapRef"]["name"])["data"]
+    of_pod = {"metadata.name": "pod-0", "status.podIP": "192.0.2.5"}
+    for entry in container["env"]:
+        if "value" in entry:
+            value = entry["value"]
+            for name, earlier in told.items():  # only what stands before it
+                value = value.replace(f"$({name})", earlier)
+        else:
+            value = of_pod[entry["valueFrom"]["fieldRef"]["fieldPath"]]
+        told[entry["name"]] = value
+    return told
+
+
+def settings_class(service: str) -> type[Settings]:
+    module = importlib.import_module(f"driftloop.{service}.app")
+    settings: type[Settings] = module.SERVICE.settings
+    return settings
+
+
+def unknown(service: str, names: set[str]) -> set[str]:
+    """Return variables that no setting of the service reads."""
+    fields = settings_class(service).model_fields
+    known = {f"DRIFTLOOP_{field.upper()}" for field in fields}
+    known |= {f"DRIFTLOOP_{service.upper()}_{field.upper()}" for field in fields}
+    return {name for name in names if name.upper() not in known | BEYOND_SETTINGS}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> list[Object]:
+    """What `make kubernetes-secrets` makes."""
+    folder = tmp_path_factory.mktemp("made") / "kubernetes"
+    store = {"driftloop_s3_access_key": "a", "driftloop_s3_secret_key": "b"}
+    assert make_secrets(folder, "postgres.data.svc:5432", store)
+    assert not make_secrets(folder, "elsewhere:5432", store)  # what exists is kept
+    assert folder.stat().st_mode & 0o077 == 0
+    text = (folder / "secrets.yaml").read_text("utf-8")
+    assert "elsewhere" not in text
+    return list(yaml.safe_load_all(text))
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_settings_are_those_of_the_service(
+    objects: list[Object],
+    made: list[Object],
+    service: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Each variable and each file of its Secret is one; together they are valid."""
+    told = environment(workloads(objects)[service], objects)
+    files = named(made, "Secret", f"driftloop-{service}")["stringData"]
+    assert unknown(service, {*told, *files}) == set()
+    assert unknown(service, {"DRIFTLOOP_BROKRE"})  # negative control
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    for name, value in told.items():
+        if name != "TMPDIR":
+            monkeypatch.setenv(name, value)
+    monkeypatch.setenv("DRIFTLOOP_SECRETS_DIR", str(tmp_path))
+    settings = load_settings(settings_class(service), service)
+    assert settings.replica == "pod-0"
+    assert settings.http_port == 8000
+    assert {"192.0.2.5", "localhost"} <= set(settings.allowed_hosts)
+    assert settings.kafka_config["sasl.username"] == service
+    assert settings.kafka_config["ssl.ca.location"] == KAFKA_CA
+    assert settings.database_url_for(service).endswith(f"5432/{service}")
+    assert (settings.api_token is not None) == (service in WITH_DOOR)
+
+
+def mounted(workload: Object) -> Iterator[tuple[str, str]]:
+    for volume in workload["spec"]["template"]["spec"]["volumes"]:
+        if "secret" in volume:
+            yield "Secret", volume["secret"]["secretName"]
+        if "configMap" in volume:
+            yield "ConfigMap", volume["configMap"]["name"]
+
+
+def missing(objects: list[Object], made: list[Object]) -> set[tuple[str, str]]:
+    """Return what is asked for and not made by us, nor by Strimzi."""
+    there = {(each["kind"], each["metadata"]["name"]) for each in made}
+    there.add(("Secret", "kafka-cluster-ca-cert"))
+    wanted = {one for each in workloads(objects).values() for one in mounted(each)}
+    passwords = named(made, "Secret", kubernetes.PASSWORDS)["stringData"]
+    for each in objects:
+        if each["kind"] == "KafkaUser":
+            source = each["spec"]["authentication"]["password"]["valueFrom"]
+            if source["secretKeyRef"]["name"] == kubernetes.PASSWORDS:
+                assert source["secretKeyRef"]["key"] in passwords
+            wanted.add(("Secret", source["secretKeyRef"]["name"]))
+        if each["kind"] == "TriggerAuthentication":
+            wanted |= {("Secret", x["name"]) for x in each["spec"]["secretTargetRef"]}
+    return wanted - there
+
+
+def test_all_secrets_are_made(objects: list[Object], made: list[Object]) -> None:
+    """Those of pods, of Kafka's users and of who scales; none stands in the files."""
+    assert missing(objects, made) == set()
+    assert not [each for each in objects if each["kind"] == "Secret"]
+    [left_out] = [
+        each for each in made if each["metadata"]["name"] == "driftloop-trainer-key"
+    ]
+    rest = [each for each in made if each is not left_out]
+    assert missing(objects, rest) == {("Secret", "driftloop-trainer-key")}
+
+
+def test_volumes_are_mounted(objects: list[Object]) -> None:
+    """Each mount has its volume, each volume its mount, and secrets are read-only."""
+    for name, each in workloads(objects).items():
+        pod = each["spec"]["template"]["spec"]
+        claims = each["spec"].get("volumeClaimTemplates", [])
+        there = [volume["name"] for volume in pod["volumes"]]
+        there += [claim["metadata"]["name"] for claim in claims]
+        containers = [*pod.get("initContainers", []), *pod["containers"]]
+        used = {m["name"] for c in containers for m in c["volumeMounts"]}
+        assert sorted(there) == sorted(used), name
+        where = {m["name"]: m for m in service_container(each)["volumeMounts"]}
+        assert where["secrets"]["readOnly"] is True
+        assert where["kafka-ca"]["mountPath"] == str(Path(KAFKA_CA).parent)
+
+
+def matches(selector: Object, labels: dict[str, str]) -> bool:
+    """Whether a label selector takes what has these labels."""
+    if not selector.get("matchLabels", {}).items() <= labels.items():
+        return False
+    for rule in selector.get("matchExpressions", []):
+        assert rule["operator"] == "In"
+        if labels.get(rule["key"]) not in rule["values"]:
+            return False
+    return True
+
+
+Pod = tuple[str, dict[str, str]]
+"""Namespace and labels."""
+OURS = "driftloop"
+
+
+def takes(peers: list[Object] | None, pod: Pod) -> bool:
+    """Whether a rule's list of peers has the pod; without one it has everybody."""
+    if not peers:
+        return True
+    namespace, labels = pod
+    for peer in peers:
+        assert set(peer) <= {"namespaceSelector", "podSelector"}
+        if "namespaceSelector" in peer:
+            of_namespace = {"kubernetes.io/metadata.name": namespace}
+            if not matches(peer["namespaceSelector"], of_namespace):
+                continue
+        elif namespace != OURS:
+            continue
+        if matches(peer.get("podSelector", {}), labels):
+            return True
+    return False
+
+
+def is_open(
+    objects: list[Object], way: str, pod: Pod, other: Pod, port: str | int
+) -> bool:
+    """Whether the policies let a pod of ours talk (``egress``, ``ingress``) so."""
+    policies = [
+        each["spec"]
+        for each in objects
+        if each["kind"] == "NetworkPolicy"
+        and pod[0] == OURS
+        and matches(each["spec"]["podSelector"], pod[1])
+        and way.capitalize() in each["spec"]["policyTypes"]
+    ]
+    if not policies:
+        return True
+    return any(
+        takes(rule.get("to" if way == "egress" else "from"), other)
+        and ("ports" not in rule or port in {p["port"] for p in rule["ports"]})
+        for policy in policies
+        for rule in policy.get(way, [])
+    )
+
+
+def pods(objects: list[Object]) -> dict[str, Pod]:
+    return {
+        name: (OURS, each["spec"]["template"]["metadata"]["labels"])
+        for name, each in workloads(objects).items()
+    }
+
+
+def ways_between_services(objects: list[Object]) -> set[tuple[str, str]]:
+    """Return pairs of services of which one can send to the other, or is let in."""
+    ours = pods(objects)
+    return {
+        (one, other)
+        for one, other in permutations(SERVICES, 2)
+        for port in ("http", "grpc", 8000, 8001)
+        if is_open(objects, "egress", ours[one], ours[other], port)
+        or is_open(objects, "ingress", ours[other], ours[one], port)
+    }
+
+
+def test_services_talk_through_topics_only(objects: list[Object]) -> None:
+    """Rule 1, on the wire: nobody sends to another's port, and nobody would let it in."""
+    assert ways_between_services(objects) == set()
+    policy = named(objects, "NetworkPolicy", "services")
+    peer = {"podSelector": {"matchLabels": {LABEL: "registry"}}}
+    policy["spec"]["egress"].append({"to": [peer]})
+    assert ways_between_services(objects) == {
+        (name, "registry") for name in SERVICES if name != "registry"
+    }  # negative controls
+    policy["spec"]["egress"].pop()
+    del policy["spec"]["egress"][1]["to"]  # whoever has port 9093
+    policy["spec"]["ingress"][0]["from"] = [{"podSelector": {}}]
+    assert len(ways_between_services(objects)) == 8 * 7
+
+
+BROKER: Pod = (OURS, {"strimzi.io/cluster": "kafka", "strimzi.io/kind": "Kafka"})
+NAMES: Pod = ("kube-system", {"k8s-app": "kube-dns"})
+STRANGER: Pod = ("default", {})
+
+
+def test_services_reach_what_they_need_and_nothing_else(objects: list[Object]) -> None:
+    """Kafka, database, store, collector and names."""
+    needed = [(BROKER, 9093), (NAMES, 53), (("monitoring", {}), 4318)]
+    needed += [(("data", {}), 5432), (("data", {}), 443)]
+    closed = [(STRANGER, 443), (BROKER, 9091), (NAMES, 443), (("data", {}), 22)]
+    for name, pod in pods(objects).items():
+        for other, port in needed:
+            assert is_open(objects, "egress", pod, other, port), (name, other)
+        for other, port in closed:
+            assert not is_open(objects, "egress", pod, other, port), (name, other)
+    someone: Pod = (OURS, {"app": "other"})
+    assert not is_open(objects, "egress", someone, STRANGER, 443)  # default: nobody
+
+
+def test_only_the_doors_are_open(objects: list[Object]) -> None:
+    """Callers come through the gateway to those with an interface; Prometheus to all."""
+    gateway, prometheus = ("gateway", {}), ("monitoring", {})
+    for name, pod in pods(objects).items():
+        has_door = name in WITH_DOOR
+        assert is_open(objects, "ingress", pod, gateway, "http") == has_door, name
+        has_rpc = name == "scorer"
+        assert is_open(objects, "ingress", pod, gateway, "grpc") == has_rpc, name
+        assert is_open(objects, "ingress", pod, prometheus, "http")
+        assert not is_open(objects, "ingress", pod, prometheus, "grpc")
+        assert not is_open(objects, "ingress", pod, STRANGER, "http")
+
+
+def test_kafka_lets_services_in(objects: list[Object], overlay: str) -> None:
+    """With a password by TLS; who scales, too, where somebody does; nobody else."""
+    [listener] = named(objects, "Kafka", "kafka")["spec"]["kafka"]["listeners"]
+    assert listener["tls"] is True
+    assert listener["authentication"] == {"type": "scram-sha-512"}
+    peers = listener["networkPolicyPeers"]
+    assert all(takes(peers, pod) for pod in pods(objects).values())
+    assert takes(peers, ("keda", {})) == (overlay == "production")
+    assert not takes(peers, STRANGER)
+    assert not takes(peers, (OURS, {LABEL: "training"}))
+    broker = named(objects, "ConfigMap", "driftloop")["data"]["DRIFTLOOP_BROKER"]
+    assert broker == f"kafka-kafka-bootstrap:{listener['port']}"
+
+
+def astray(objects: list[Object]) -> list[str]:
+    """Name what points at pods, services or workloads that there are not."""
+    found = []
+    all_labels = [pod[1] for pod in pods(objects).values()]
+    there = {identity(each) for each in objects}
+    for each in objects:
+        kind, spec, name = each["kind"], each.get("spec", {}), each["metadata"]["name"]
+        wanted: Object | None = None
+        if kind == "Service":
+            wanted = {"matchLabels": spec["selector"]}
+        elif kind == "PodDisruptionBudget":
+            wanted = spec["selector"]
+        if wanted and sum(matches(wanted, labels) for labels in all_labels) != 1:
+            found.append(f"{kind} {name}")
+        refs = []
+        if kind == "StatefulSet":
+            refs.append(("Service", OURS, spec["serviceName"]))
+        elif kind in {"ScaledObject", "HorizontalPodAutoscaler"}:
+            target = spec["scaleTargetRef"]
+            refs.append((target["kind"], OURS, target["name"]))
+        elif kind == "HTTPRoute":
+            [rule] = spec["rules"]
+            refs += [("Service", OURS, back["name"]) for back in rule["backendRefs"]]
+        found += [f"{kind} {name}" for ref in refs if ref not in there]
+    return found
+
+
+def test_all_that_points_finds(objects: list[Object], overlay: str) -> None:
+    """Services, budgets, scalers and routes."""
+    assert astray(objects) == []
+    named(objects, "Service", "console")["spec"]["selector"] = {"app": "consol"}
+    del objects[objects.index(named(objects, "Service", "deployer-pods"))]
+    broken = ["StatefulSet deployer", "Service console"]
+    if overlay == "production":
+        scaled = named(objects, "ScaledObject", "ingest")
+        scaled["spec"]["scaleTargetRef"]["name"] = "ingestion"
+        broken.append("ScaledObject ingest")
+    assert sorted(astray(objects)) == sorted(broken)  # negative controls
+
+
+def test_routes_lead_to_names_that_are_answered(production: list[Object]) -> None:
+    """Each door has a host, its service answers to it, and the port is its Service's."""
+    doors = set(WITH_DOOR) - {"scorer"}  # whose routes have weights
+    routes = [each for each in production if each["kind"] == "HTTPRoute"]
+    assert {each["metadata"]["name"] for each in routes} == doors
+    for each in routes:
+        name = each["metadata"]["name"]
+        hosts = environment(workloads(production)[name], production)
+        assert set(each["spec"]["hostnames"]) <= set(
+            json.loads(hosts["DRIFTLOOP_ALLOWED_HOSTS"])
+        )
+        [back] = each["spec"]["rules"][0]["backendRefs"]
+        [port] = named(production, "Service", name)["spec"]["ports"]
+        assert back == {"name": name, "port": port["port"]}
+
+
+def counts(objects: list[Object]) -> dict[str, tuple[int, int]]:
+    """Return how few and how many instances each service may have."""
+    found = {}
+    for name, each in workloads(objects).items():
+        own = each["metadata"]["name"]
+        scalers = [
+            x["spec"]
+            for x in objects
+            if x["kind"] in {"ScaledObject", "HorizontalPodAutoscaler"}
+            and x["spec"]["scaleTargetRef"]["name"] == own
+        ]
+        fixed = each["spec"].get("replicas")
+        assert len(scalers) + (fixed is not None) <= 1, f"{name}: two say how many"
+        if scalers:
+            [spec] = scalers
+            least = spec.get("minReplicaCount", spec.get("minReplicas"))
+            found[name] = (least, spec.get("maxReplicaCount", spec.get("maxReplicas")))
+        else:
+            found[name] = (fixed or 1, fixed or 1)
+    return found
+
+
+def test_how_many_there_are(production: list[Object], root: Path) -> None:
+    """Several where a service may have them, one where it must be one."""
+    assert counts(production) == {
+        "ingest": (2, 4), "validator": (2, 4), "scorer": (2, 8), "registry": (2, 2),
+        "monitor": (1, 1), "trainer": (1, 1), "deployer": (1, 1), "console": (1, 1),
+    }  # fmt: skip
+    small = build(root / "infra/kubernetes/overlays/small")
+    assert set(counts(small).values()) == {(1, 1)}
+    workloads(production)["ingest"]["spec"]["replicas"] = 2
+    with pytest.raises(AssertionError, match="two say how many"):  # negative control
+        counts(production)
+    budgets = [x for x in production if x["kind"] == "PodDisruptionBudget"]
+    assert len(budgets) == len(SERVICES)
+
+
+def test_lag_is_that_of_the_services_group(production: list[Object]) -> None:
+    """The group that the rights name; as many instances as partitions at most."""
+    groups = {r.service: r.name for r in access_rights() if r.resource == "GROUP"}
+    scaled = [each for each in production if each["kind"] == "ScaledObject"]
+    assert scaled
+    for each in scaled:
+        [trigger] = each["spec"]["triggers"]
+        metadata = trigger["metadata"]
+        name = each["spec"]["scaleTargetRef"]["name"]
+        assert metadata["consumerGroup"] == groups[name]
+        assert each["spec"]["maxReplicaCount"] <= PARTITIONS
+        assert all(isinstance(value, str) for value in metadata.values())
+        reference = trigger["authenticationRef"]["name"]
+        assert named(production, "TriggerAuthentication", reference)
