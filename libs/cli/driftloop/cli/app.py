@@ -15,6 +15,7 @@ from driftloop.cli.access import command as access
 from driftloop.cli.alerts.command import alerts_app
 from driftloop.cli.backtest.command import backtest
 from driftloop.cli.context import CommandError, connect
+from driftloop.cli.cost.command import cost
 from driftloop.cli.datasets.command import datasets_app
 from driftloop.cli.demo.command import DEFAULT_FOLDER, demo_command
 from driftloop.cli.demo.run import DemoError
@@ -365,6 +366,7 @@ def card(
         sys.stdout.write(models.card_text(found) + "\n")
 
 
+app.command(rich_help_panel="Models")(cost)
 app.command(rich_help_panel="Models")(packages.bom)
 app.command(rich_help_panel="Models")(packages.reproduce)
 app.command(rich_help_panel="Models")(edge.export)

@@ -67,14 +67,14 @@ def listed(installation: Installation) -> list[dict[str, Any]]:
             "labelled": found.latest.event.label_count,
             "start": found.span[0].isoformat(),
             "end": found.span[1].isoformat(),
-            "size_bytes": _size(found.latest.event.dataset, options),
+            "size_bytes": size_of(found.latest.event.dataset, options),
             "uri": found.latest.event.dataset.observations.uri,
         }
         for name, found in read_histories(installation).items()
     ]
 
 
-def _size(dataset: DatasetRef, options: dict[str, str] | None) -> int | None:
+def size_of(dataset: DatasetRef, options: dict[str, str] | None) -> int | None:
     """Return the bytes of both tables; None where they cannot be reached."""
     try:
         return sum(size_bytes(ref, options) for ref in _tables(dataset))

@@ -1,0 +1,1 @@
+"""``driftloop cost``: what models take of processors and of storage."""
