@@ -1,4 +1,4 @@
-"""infra/kubernetes as a whole: valid, closed, and what topics, rights and settings say."""
+"""infra/kubernetes as a whole: valid, closed, and what topics and settings say."""
 
 import importlib
 import json
@@ -20,6 +20,7 @@ from driftloop.contracts.topics import PARTITIONS, SERVICES, WITH_DOOR, all_topi
 from driftloop.local import kubernetes
 from driftloop.local.kubernetes_secrets import KAFKA_CA, make_secrets
 from driftloop.runtime.settings import Settings, load_settings
+
 from tests.deployment.kustomized import Object, build, identity
 
 VENDOR = Path(__file__).parent / "vendor"
@@ -546,7 +547,7 @@ def ways_between_services(objects: list[Object]) -> set[tuple[str, str]]:
 
 
 def test_services_talk_through_topics_only(objects: list[Object]) -> None:
-    """Rule 1, on the wire: nobody sends to another's port, and nobody would let it in."""
+    """Rule 1, on the wire: nobody sends to another, and nobody would let it in."""
     assert ways_between_services(objects) == set()
     policy = named(objects, "NetworkPolicy", "services")
     peer = {"podSelector": {"matchLabels": {LABEL: "registry"}}}
@@ -580,7 +581,7 @@ def test_services_reach_what_they_need_and_nothing_else(objects: list[Object]) -
 
 
 def test_only_the_doors_are_open(objects: list[Object]) -> None:
-    """Callers come through the gateway to those with an interface; Prometheus to all."""
+    """The gateway comes to those with an interface, Prometheus to all."""
     gateway, prometheus = ("gateway", {}), ("monitoring", {})
     for name, pod in pods(objects).items():
         has_door = name in WITH_DOOR
@@ -647,7 +648,7 @@ def test_all_that_points_finds(objects: list[Object], overlay: str) -> None:
 
 
 def test_routes_lead_to_names_that_are_answered(production: list[Object]) -> None:
-    """Each door has a host, its service answers to it, and the port is its Service's."""
+    """Each door has a host that its service answers to, at its Service's port."""
     doors = set(WITH_DOOR) - {"scorer"}  # whose routes have weights
     routes = [each for each in production if each["kind"] == "HTTPRoute"]
     assert {each["metadata"]["name"] for each in routes} == doors

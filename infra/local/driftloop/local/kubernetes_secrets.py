@@ -1,5 +1,6 @@
-"""Make the Secrets of ``infra/kubernetes`` (``make kubernetes-secrets POSTGRES=host:port``).
+"""Make the Secrets of ``infra/kubernetes``.
 
+``make kubernetes-secrets POSTGRES=host:port``; the address is that which pods see.
 Every password is drawn here; none has a default. Only the store's keys come from
 outside: ``DRIFTLOOP_S3_ACCESS_KEY`` and ``DRIFTLOOP_S3_SECRET_KEY``. The folder is
 readable by the user only. Secrets that exist are kept.
