@@ -379,16 +379,47 @@ def unknown(service: str, names: set[str]) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> list[Object]:
+def made_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `make kubernetes-secrets` makes."""
     folder = tmp_path_factory.mktemp("made") / "kubernetes"
     store = {"driftloop_s3_access_key": "a", "driftloop_s3_secret_key": "b"}
     assert make_secrets(folder, "postgres.data.svc:5432", store)
     assert not make_secrets(folder, "elsewhere:5432", store)  # what exists is kept
     assert folder.stat().st_mode & 0o077 == 0
-    text = (folder / "secrets.yaml").read_text("utf-8")
+    return folder / "secrets.yaml"
+
+
+@pytest.fixture(scope="module")
+def made(made_file: Path) -> list[Object]:
+    text = made_file.read_text("utf-8")
     assert "elsewhere" not in text
     return list(yaml.safe_load_all(text))
+
+
+def read_by_kubectl(file: Path) -> subprocess.CompletedProcess[str]:
+    """Have kubectl read a file, without a cluster."""
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("no kubectl here")
+    return subprocess.run(
+        [kubectl, "label", "--local", "--filename", str(file), "a=b", "--output=name"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_kubectl_reads_the_secrets(
+    made_file: Path, made: list[Object], tmp_path: Path
+) -> None:
+    """All of them; a file that begins with a brace would be taken for JSON."""
+    done = read_by_kubectl(made_file)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == len(made)
+    broken = tmp_path / "secrets.yaml"
+    broken.write_text(made_file.read_text("utf-8").removeprefix("---\n"), "utf-8")
+    assert read_by_kubectl(broken).returncode != 0  # negative control
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -100,7 +100,8 @@ def make_secrets(folder: Path, postgres: str, store: Mapping[str, str]) -> bool:
         ),
     ]
     files = {
-        "secrets.yaml": "---\n".join(json.dumps(each) + "\n" for each in objects),
+        # what begins with a brace, kubectl takes for one JSON document
+        "secrets.yaml": "".join(f"---\n{json.dumps(each)}\n" for each in objects),
         "postgres_services.sql": database_script(databases),
         "api_token": services["registry"]["driftloop_api_token"],
     }
