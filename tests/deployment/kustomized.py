@@ -20,6 +20,8 @@ KEYS = {
     "volumeMounts": "mountPath",
 }
 """Lists of Kubernetes' own kinds that are merged by a key; others are replaced."""
+OVERLAYS = ("small", "production")
+LABEL = "app.kubernetes.io/component"
 WITHOUT_NAMESPACE = {"Namespace"}
 KNOWN = {"apiVersion", "kind", "namespace", "resources", "patches"}
 
@@ -104,3 +106,68 @@ def _merged(old: Any, new: Any, *, is_own: bool, key: str = "") -> Any:
         ]
         return [deepcopy(each) for each in new if each[by] not in kept] + changed
     return deepcopy(new)
+
+
+Pod = tuple[str, dict[str, str]]
+"""Namespace and labels."""
+OURS = "driftloop"
+
+
+def named(objects: list[Object], kind: str, name: str) -> Object:
+    [found] = [
+        each
+        for each in objects
+        if each["kind"] == kind and each["metadata"]["name"] == name
+    ]
+    return found
+
+
+def workloads(objects: list[Object]) -> dict[str, Object]:
+    """Return what runs, by service."""
+    return {
+        each["spec"]["template"]["metadata"]["labels"][LABEL]: each
+        for each in objects
+        if each["kind"] in {"StatefulSet", "Deployment"}
+    }
+
+
+def service_container(workload: Object) -> Object:
+    [container] = workload["spec"]["template"]["spec"]["containers"]
+    found: Object = container
+    return found
+
+
+def environment(workload: Object, objects: list[Object]) -> dict[str, str]:
+    """Return a pod's variables as Kubernetes sets them."""
+    container = service_container(workload)
+    told: dict[str, str] = {}
+    for source in container["envFrom"]:
+        told |= named(objects, "ConfigMap", source["configMapRef"]["name"])["data"]
+    of_pod = {"metadata.name": "pod-0", "status.podIP": "192.0.2.5"}
+    for entry in container["env"]:
+        if "value" in entry:
+            value = entry["value"]
+            for name, earlier in told.items():  # only what stands before it
+                value = value.replace(f"$({name})", earlier)
+        else:
+            value = of_pod[entry["valueFrom"]["fieldRef"]["fieldPath"]]
+        told[entry["name"]] = value
+    return told
+
+
+def matches(selector: Object, labels: dict[str, str]) -> bool:
+    """Whether a label selector takes what has these labels."""
+    if not selector.get("matchLabels", {}).items() <= labels.items():
+        return False
+    for rule in selector.get("matchExpressions", []):
+        assert rule["operator"] == "In"
+        if labels.get(rule["key"]) not in rule["values"]:
+            return False
+    return True
+
+
+def pods(objects: list[Object]) -> dict[str, Pod]:
+    return {
+        name: (OURS, each["spec"]["template"]["metadata"]["labels"])
+        for name, each in workloads(objects).items()
+    }

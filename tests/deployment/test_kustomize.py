@@ -1,13 +1,11 @@
-"""infra/kubernetes as a whole: valid, closed, and what topics, rights and settings say."""
+"""infra/kubernetes as a whole: valid, closed, and what the settings say."""
 
 import importlib
 import json
 import os
-import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -15,38 +13,33 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from driftloop.contracts.access import Right, access_rights, outside_rights
-from driftloop.contracts.topics import PARTITIONS, SERVICES, WITH_DOOR, all_topics
+from driftloop.contracts.access import access_rights
+from driftloop.contracts.topics import PARTITIONS, SERVICES, WITH_DOOR
 from driftloop.local import kubernetes
 from driftloop.local.kubernetes_secrets import KAFKA_CA, make_secrets
 from driftloop.runtime.settings import Settings, load_settings
-from tests.deployment.kustomized import Object, build, identity
+
+from tests.deployment.kustomized import (
+    OURS,
+    OVERLAYS,
+    Object,
+    build,
+    environment,
+    identity,
+    matches,
+    named,
+    pods,
+    service_container,
+    workloads,
+)  # fmt: skip
 
 VENDOR = Path(__file__).parent / "vendor"
-OVERLAYS = ("small", "production")
 VERSIONS = ("1.31", "1.37")
 KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5@v5.7.1"
 INSTALL_TIMEOUT_S = 600
 CUSTOM = ("kafka.strimzi.io/v1", "keda.sh/v1alpha1", "gateway.networking.k8s.io/v1")
-LABEL = "app.kubernetes.io/component"
 BEYOND_SETTINGS = {"DRIFTLOOP_SECRETS_DIR", "POD_IP", "TMPDIR"}
 """Read before there are settings, or by others."""
-
-
-@pytest.fixture(params=OVERLAYS)
-def overlay(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
-
-
-@pytest.fixture
-def objects(root: Path, overlay: str) -> list[Object]:
-    return build(root / "infra/kubernetes/overlays" / overlay)
-
-
-@pytest.fixture
-def production(root: Path) -> list[Object]:
-    return build(root / "infra/kubernetes/overlays/production")
 
 
 @pytest.fixture(scope="module")
@@ -150,15 +143,6 @@ def custom_problems(objects: list[Object]) -> list[str]:
     return found
 
 
-def named(objects: list[Object], kind: str, name: str) -> Object:
-    [found] = [
-        each
-        for each in objects
-        if each["kind"] == kind and each["metadata"]["name"] == name
-    ]
-    return found
-
-
 def test_custom_objects_are_valid(production: list[Object]) -> None:
     """By their own schemas, and each kind's check sees a mistake."""
     assert custom_problems(production) == []
@@ -201,74 +185,6 @@ def test_generated_files_are_fresh(root: Path, tmp_path: Path) -> None:
     with (tmp_path / "kafka-topics.yaml").open("a", encoding="utf-8") as file:
         file.write("---\n")
     assert stale(tmp_path) == ["kafka-topics.yaml"]  # negative control
-
-
-def topics_of(objects: list[Object]) -> dict[str, tuple[int, dict[str, str]]]:
-    return {
-        each["metadata"]["name"]: (
-            each["spec"]["partitions"],
-            {key: str(value) for key, value in each["spec"]["config"].items()},
-        )
-        for each in objects
-        if each["kind"] == "KafkaTopic"
-    }
-
-
-def test_topics_are_the_topic_table(objects: list[Object]) -> None:
-    """Partitions, retention and compaction of each, and none beside them."""
-    table = {name: (count, config) for name, count, config in all_topics()}
-    assert topics_of(objects) == table
-    named(objects, "KafkaTopic", "pipeline-applied")["spec"]["config"][
-        "cleanup.policy"
-    ] = "delete"
-    assert topics_of(objects) != table  # negative control
-
-
-def rights_of(objects: list[Object]) -> set[Right]:
-    """Return what Kafka's users may do, but for those that only describe."""
-    return {
-        Right(
-            each["metadata"]["name"],
-            operation.upper(),
-            acl["resource"]["type"].upper(),
-            acl["resource"]["name"],
-            acl["resource"]["patternType"] == "prefix",
-        )
-        for each in objects
-        if each["kind"] == "KafkaUser"
-        for acl in each["spec"]["authorization"]["acls"]
-        for operation in acl["operations"]
-        if operation != "Describe"
-    }
-
-
-def test_users_have_the_rights_of_the_table(objects: list[Object]) -> None:
-    """Not one more: who scales sees lags and nothing else."""
-    table = {*access_rights(), *outside_rights()}
-    assert rights_of(objects) == table
-    user = named(objects, "KafkaUser", "scorer")
-    user["spec"]["authorization"]["acls"][0]["operations"].append("Write")
-    assert len(rights_of(objects) - table) == 1  # negative control
-
-
-def test_copies_fit_the_nodes(objects: list[Object]) -> None:
-    """No more copies than nodes, and one node may be away where there are several."""
-    nodes = named(objects, "KafkaNodePool", "nodes")["spec"]["replicas"]
-    config = named(objects, "Kafka", "kafka")["spec"]["kafka"]["config"]
-    copies = {key: n for key, n in config.items() if key.endswith("replication.factor")}
-    in_step = {n for key, n in config.items() if re.search(r"min\.(insync|isr)", key)}
-    assert set(copies.values()) == {nodes}
-    assert in_step == {max(nodes - 1, 1)}
-    assert len(copies) == 4
-
-
-def workloads(objects: list[Object]) -> dict[str, Object]:
-    """Return what runs, by service."""
-    return {
-        each["spec"]["template"]["metadata"]["labels"][LABEL]: each
-        for each in objects
-        if each["kind"] in {"StatefulSet", "Deployment"}
-    }
 
 
 def test_each_service_runs(objects: list[Object]) -> None:
@@ -322,12 +238,6 @@ def test_pods_are_closed(objects: list[Object]) -> None:
     ]  # negative control
 
 
-def service_container(workload: Object) -> Object:
-    [container] = workload["spec"]["template"]["spec"]["containers"]
-    found: Object = container
-    return found
-
-
 def test_probes_and_endings(objects: list[Object]) -> None:
     """Asked when ready, killed when dead, and given time to end."""
     for name, each in workloads(objects).items():
@@ -345,24 +255,6 @@ def test_probes_and_endings(objects: list[Object]) -> None:
         assert notes["prometheus.io/port"] == "8000"
 
 
-def environment(workload: Object, objects: list[Object]) -> dict[str, str]:
-    """Return a pod's variables as Kubernetes sets them."""
-    container = service_container(workload)
-    told: dict[str, str] = {}
-    for source in container["envFrom"]:
-        told |= named(objects, "ConfigMap", source["configMapRef"]["name"])["data"]
-    of_pod = {"metadata.name": "pod-0", "status.podIP": "192.0.2.5"}
-    for entry in container["env"]:
-        if "value" in entry:
-            value = entry["value"]
-            for name, earlier in told.items():  # only what stands before it
-                value = value.replace(f"$({name})", earlier)
-        else:
-            value = of_pod[entry["valueFrom"]["fieldRef"]["fieldPath"]]
-        told[entry["name"]] = value
-    return told
-
-
 def settings_class(service: str) -> type[Settings]:
     module = importlib.import_module(f"driftloop.{service}.app")
     settings: type[Settings] = module.SERVICE.settings
@@ -378,16 +270,47 @@ def unknown(service: str, names: set[str]) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> list[Object]:
+def made_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `make kubernetes-secrets` makes."""
     folder = tmp_path_factory.mktemp("made") / "kubernetes"
     store = {"driftloop_s3_access_key": "a", "driftloop_s3_secret_key": "b"}
     assert make_secrets(folder, "postgres.data.svc:5432", store)
     assert not make_secrets(folder, "elsewhere:5432", store)  # what exists is kept
     assert folder.stat().st_mode & 0o077 == 0
-    text = (folder / "secrets.yaml").read_text("utf-8")
+    return folder / "secrets.yaml"
+
+
+@pytest.fixture(scope="module")
+def made(made_file: Path) -> list[Object]:
+    text = made_file.read_text("utf-8")
     assert "elsewhere" not in text
     return list(yaml.safe_load_all(text))
+
+
+def read_by_kubectl(file: Path) -> subprocess.CompletedProcess[str]:
+    """Have kubectl read a file, without a cluster."""
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("no kubectl here")
+    return subprocess.run(
+        [kubectl, "label", "--local", "--filename", str(file), "a=b", "--output=name"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_kubectl_reads_the_secrets(
+    made_file: Path, made: list[Object], tmp_path: Path
+) -> None:
+    """All of them; a file that begins with a brace would be taken for JSON."""
+    done = read_by_kubectl(made_file)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == len(made)
+    broken = tmp_path / "secrets.yaml"
+    broken.write_text(made_file.read_text("utf-8").removeprefix("---\n"), "utf-8")
+    assert read_by_kubectl(broken).returncode != 0  # negative control
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -470,142 +393,6 @@ def test_volumes_are_mounted(objects: list[Object]) -> None:
         assert where["kafka-ca"]["mountPath"] == str(Path(KAFKA_CA).parent)
 
 
-def matches(selector: Object, labels: dict[str, str]) -> bool:
-    """Whether a label selector takes what has these labels."""
-    if not selector.get("matchLabels", {}).items() <= labels.items():
-        return False
-    for rule in selector.get("matchExpressions", []):
-        assert rule["operator"] == "In"
-        if labels.get(rule["key"]) not in rule["values"]:
-            return False
-    return True
-
-
-Pod = tuple[str, dict[str, str]]
-"""Namespace and labels."""
-OURS = "driftloop"
-
-
-def takes(peers: list[Object] | None, pod: Pod) -> bool:
-    """Whether a rule's list of peers has the pod; without one it has everybody."""
-    if not peers:
-        return True
-    namespace, labels = pod
-    for peer in peers:
-        assert set(peer) <= {"namespaceSelector", "podSelector"}
-        if "namespaceSelector" in peer:
-            of_namespace = {"kubernetes.io/metadata.name": namespace}
-            if not matches(peer["namespaceSelector"], of_namespace):
-                continue
-        elif namespace != OURS:
-            continue
-        if matches(peer.get("podSelector", {}), labels):
-            return True
-    return False
-
-
-def is_open(
-    objects: list[Object], way: str, pod: Pod, other: Pod, port: str | int
-) -> bool:
-    """Whether the policies let a pod of ours talk (``egress``, ``ingress``) so."""
-    policies = [
-        each["spec"]
-        for each in objects
-        if each["kind"] == "NetworkPolicy"
-        and pod[0] == OURS
-        and matches(each["spec"]["podSelector"], pod[1])
-        and way.capitalize() in each["spec"]["policyTypes"]
-    ]
-    if not policies:
-        return True
-    return any(
-        takes(rule.get("to" if way == "egress" else "from"), other)
-        and ("ports" not in rule or port in {p["port"] for p in rule["ports"]})
-        for policy in policies
-        for rule in policy.get(way, [])
-    )
-
-
-def pods(objects: list[Object]) -> dict[str, Pod]:
-    return {
-        name: (OURS, each["spec"]["template"]["metadata"]["labels"])
-        for name, each in workloads(objects).items()
-    }
-
-
-def ways_between_services(objects: list[Object]) -> set[tuple[str, str]]:
-    """Return pairs of services of which one can send to the other, or is let in."""
-    ours = pods(objects)
-    return {
-        (one, other)
-        for one, other in permutations(SERVICES, 2)
-        for port in ("http", "grpc", 8000, 8001)
-        if is_open(objects, "egress", ours[one], ours[other], port)
-        or is_open(objects, "ingress", ours[other], ours[one], port)
-    }
-
-
-def test_services_talk_through_topics_only(objects: list[Object]) -> None:
-    """Rule 1, on the wire: nobody sends to another's port, and nobody would let it in."""
-    assert ways_between_services(objects) == set()
-    policy = named(objects, "NetworkPolicy", "services")
-    peer = {"podSelector": {"matchLabels": {LABEL: "registry"}}}
-    policy["spec"]["egress"].append({"to": [peer]})
-    assert ways_between_services(objects) == {
-        (name, "registry") for name in SERVICES if name != "registry"
-    }  # negative controls
-    policy["spec"]["egress"].pop()
-    del policy["spec"]["egress"][1]["to"]  # whoever has port 9093
-    policy["spec"]["ingress"][0]["from"] = [{"podSelector": {}}]
-    assert len(ways_between_services(objects)) == 8 * 7
-
-
-BROKER: Pod = (OURS, {"strimzi.io/cluster": "kafka", "strimzi.io/kind": "Kafka"})
-NAMES: Pod = ("kube-system", {"k8s-app": "kube-dns"})
-STRANGER: Pod = ("default", {})
-
-
-def test_services_reach_what_they_need_and_nothing_else(objects: list[Object]) -> None:
-    """Kafka, database, store, collector and names."""
-    needed = [(BROKER, 9093), (NAMES, 53), (("monitoring", {}), 4318)]
-    needed += [(("data", {}), 5432), (("data", {}), 443)]
-    closed = [(STRANGER, 443), (BROKER, 9091), (NAMES, 443), (("data", {}), 22)]
-    for name, pod in pods(objects).items():
-        for other, port in needed:
-            assert is_open(objects, "egress", pod, other, port), (name, other)
-        for other, port in closed:
-            assert not is_open(objects, "egress", pod, other, port), (name, other)
-    someone: Pod = (OURS, {"app": "other"})
-    assert not is_open(objects, "egress", someone, STRANGER, 443)  # default: nobody
-
-
-def test_only_the_doors_are_open(objects: list[Object]) -> None:
-    """Callers come through the gateway to those with an interface; Prometheus to all."""
-    gateway, prometheus = ("gateway", {}), ("monitoring", {})
-    for name, pod in pods(objects).items():
-        has_door = name in WITH_DOOR
-        assert is_open(objects, "ingress", pod, gateway, "http") == has_door, name
-        has_rpc = name == "scorer"
-        assert is_open(objects, "ingress", pod, gateway, "grpc") == has_rpc, name
-        assert is_open(objects, "ingress", pod, prometheus, "http")
-        assert not is_open(objects, "ingress", pod, prometheus, "grpc")
-        assert not is_open(objects, "ingress", pod, STRANGER, "http")
-
-
-def test_kafka_lets_services_in(objects: list[Object], overlay: str) -> None:
-    """With a password by TLS; who scales, too, where somebody does; nobody else."""
-    [listener] = named(objects, "Kafka", "kafka")["spec"]["kafka"]["listeners"]
-    assert listener["tls"] is True
-    assert listener["authentication"] == {"type": "scram-sha-512"}
-    peers = listener["networkPolicyPeers"]
-    assert all(takes(peers, pod) for pod in pods(objects).values())
-    assert takes(peers, ("keda", {})) == (overlay == "production")
-    assert not takes(peers, STRANGER)
-    assert not takes(peers, (OURS, {LABEL: "training"}))
-    broker = named(objects, "ConfigMap", "driftloop")["data"]["DRIFTLOOP_BROKER"]
-    assert broker == f"kafka-kafka-bootstrap:{listener['port']}"
-
-
 def astray(objects: list[Object]) -> list[str]:
     """Name what points at pods, services or workloads that there are not."""
     found = []
@@ -647,7 +434,7 @@ def test_all_that_points_finds(objects: list[Object], overlay: str) -> None:
 
 
 def test_routes_lead_to_names_that_are_answered(production: list[Object]) -> None:
-    """Each door has a host, its service answers to it, and the port is its Service's."""
+    """Each door has a host that its service answers to, at its Service's port."""
     doors = set(WITH_DOOR) - {"scorer"}  # whose routes have weights
     routes = [each for each in production if each["kind"] == "HTTPRoute"]
     assert {each["metadata"]["name"] for each in routes} == doors

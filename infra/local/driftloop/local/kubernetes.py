@@ -1,6 +1,7 @@
-"""Write Kafka's topics and users for Kubernetes from the topic table (``make kubernetes``).
+"""Write Kafka's topics and users for Kubernetes: ``make kubernetes``.
 
-They are resources of Strimzi's operators; ``infra/kubernetes/base`` has the rest.
+They come from the topic table, as resources of Strimzi's operators;
+``infra/kubernetes/base`` has the rest.
 """
 
 import json
@@ -15,14 +16,14 @@ from driftloop.contracts.topics import SERVICES, all_topics
 
 FOLDER = Path("infra/kubernetes/base")
 CLUSTER = "kafka"
-PASSWORDS = "driftloop-kafka-passwords"  # noqa: S105 - name of a Secret
+PASSWORDS = "driftloop-kafka-passwords"
 HEADER = "# Written by `make kubernetes` from the topic table; do not edit.\n"
 API = "kafka.strimzi.io/v1"
 Object = dict[str, Any]
 
 
 def topics() -> Iterator[Object]:
-    """Yield a KafkaTopic for each topic; copies are as many as the cluster's default."""
+    """Yield a KafkaTopic for each topic, with the cluster's default copies."""
     for name, partitions, settings in all_topics():
         config: Object = {
             key: int(value) if value.lstrip("-").isdigit() else value

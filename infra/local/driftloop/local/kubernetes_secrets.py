@@ -1,5 +1,6 @@
-"""Make the Secrets of ``infra/kubernetes`` (``make kubernetes-secrets POSTGRES=host:port``).
+"""Make the Secrets of ``infra/kubernetes``.
 
+``make kubernetes-secrets POSTGRES=host:port``; the address is that which pods see.
 Every password is drawn here; none has a default. Only the store's keys come from
 outside: ``DRIFTLOOP_S3_ACCESS_KEY`` and ``DRIFTLOOP_S3_SECRET_KEY``. The folder is
 readable by the user only. Secrets that exist are kept.
@@ -99,7 +100,8 @@ def make_secrets(folder: Path, postgres: str, store: Mapping[str, str]) -> bool:
         ),
     ]
     files = {
-        "secrets.yaml": "---\n".join(json.dumps(each) + "\n" for each in objects),
+        # what begins with a brace, kubectl takes for one JSON document
+        "secrets.yaml": "".join(f"---\n{json.dumps(each)}\n" for each in objects),
         "postgres_services.sql": database_script(databases),
         "api_token": services["registry"]["driftloop_api_token"],
     }
