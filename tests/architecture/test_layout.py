@@ -7,9 +7,9 @@ from driftloop.contracts.topics import SERVICES
 
 MODULES = ("core", "handlers", "app", "__main__")
 TOP_LEVEL = {
-    "README.md", "Makefile", "docker-compose.yml", "pyproject.toml", "LICENSE",
-    "CHANGELOG.md", "CONTRIBUTING.md", "services", "libs", "infra", "tests", "docs",
-    "examples", "requirements.lock", "requirements-torch.lock",
+    "README.md", "README.ja.md", "Makefile", "docker-compose.yml", "pyproject.toml",
+    "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "services", "libs", "infra", "tests",
+    "docs", "examples", "requirements.lock", "requirements-torch.lock",
     "requirements-ray.lock",
     "requirements-mlflow.lock",
     "requirements-triton.lock",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,26 @@ class Language:
     run: tuple[str, ...]
     build: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
+    version: tuple[str, ...] = ()
+    least: tuple[int, int] = (0, 0)
+
+    def missing(self) -> str | None:
+        """Say what this machine lacks."""
+        if absent := [tool for tool in self.tools if not shutil.which(tool)]:
+            return ", ".join(absent)
+        if self.version and (found := version_of(self.version)) < self.least:
+            return f"{self.version[0]} {self.least}, here is {found}"
+        return None
+
+
+def version_of(command: tuple[str, ...]) -> tuple[int, int]:
+    """Return major and minor version, as a tool prints them first."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=60
+    )
+    found = re.search(r"(\d+)\.(\d+)", done.stdout + done.stderr)
+    assert found, done
+    return int(found[1]), int(found[2])
 
 
 LANGUAGES = {
@@ -46,14 +67,17 @@ LANGUAGES = {
         ("java", "javac", "mvn"),
         ("java", "-cp", "target/classes:target/dependency/*", "Publish"),
         ("mvn", "-q", "-B", "compile", "dependency:copy-dependencies"),
+        version=("java", "-version"), least=(17, 0),
     ),
     "go": Language(
         ("go",), ("./publisher",), ("go", "build", "-o", "publisher", "."),
-        {"GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "local"},
+        {"GOFLAGS": "-mod=readonly -buildvcs=false", "GOTOOLCHAIN": "local"},
+        ("go", "version"), (1, 26),
     ),
     "node": Language(
         ("node", "npm"), ("node", "publish.js"),
         ("npm", "install", "--no-audit", "--no-fund", "--loglevel=error"),
+        version=("node", "--version"), least=(20, 19),
     ),
     "curl": Language(("curl",), ("sh", "publish.sh")),
 }  # fmt: skip
@@ -145,8 +169,8 @@ def program(
     """Each language in turn, built once; skipped where its tools are missing."""
     name: str = request.param
     language = LANGUAGES[name]
-    if missing := [tool for tool in language.tools if not shutil.which(tool)]:
-        pytest.skip(f"the publisher in {name} needs {', '.join(missing)}")
+    if missing := language.missing():
+        pytest.skip(f"the publisher in {name} needs {missing}")
     folder = tmp_path_factory.mktemp("publisher") / name
     built = shutil.ignore_patterns("node_modules", "target", "publisher")
     shutil.copytree(EXAMPLES / name, folder, ignore=built)

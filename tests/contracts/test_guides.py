@@ -3,10 +3,7 @@
 import re
 import textwrap
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import polars as pl
 import pytest
 from driftloop.contracts.pipeline import (
     PipelineFileError,
@@ -92,16 +89,3 @@ def test_parts_of_ones_own_are_valid(text: str, tmp_path: Path) -> None:
     features = "features: {temp: {type: number}, season: {type: integer}}"
     head = f"name: bikes\ntask: regression\ndata:\n  target: cnt\n  {features}\n"
     load(tmp_path, head + text)
-
-
-def test_the_pages_candidate_and_check_run() -> None:
-    """The check finds the one wrong row; the candidate learns a line."""
-    page = (GUIDES / "own-parts.md").read_text("utf-8")
-    found: dict[str, Any] = {}
-    for block in blocks(page, "python"):
-        exec(block, found)  # noqa: S102 - the page's own code
-    rows = pl.DataFrame({"season": [3, 3, 1], "temp": [0.5, 0.0, 0.0]})
-    assert found["warm_enough_for_summer"](rows).to_list() == [True, False, True]
-    x = np.arange(50, dtype=np.float32).reshape(-1, 1)
-    model = found["huber"](epsilon=1.5).fit(x, 2.0 * x[:, 0])
-    assert model.predict(x) == pytest.approx(2.0 * x[:, 0], abs=0.5)

@@ -60,17 +60,28 @@ def fit(name: str, task: str = "regression", count: int = 300, **entry: Any) -> 
 # ── the page's example ──────────────────────────────────────────────────────
 
 
-@pytest.fixture(scope="module")
-def page() -> dict[str, str]:
+def page(name: str, heading: str) -> dict[str, str]:
     """The blocks of the page's section, by language."""
-    text = (Path(__file__).parents[3] / "docs/training.md").read_text("utf-8")
-    section = text.split("## A model of your own\n")[1].split("\n## ")[0]
+    text = (Path(__file__).parents[3] / "docs" / name).read_text("utf-8")
+    section = text.split(f"## {heading}\n")[1].split("\n## ")[0]
     return dict(re.findall(r"```(\w+)\n(.*?)```", section, re.DOTALL))
 
 
+TRAINING = page("training.md", "A model of your own")
+GUIDE = page("guides/own-parts.md", "A candidate")
+
+
 @converts
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        (TRAINING, {"linear", "non_negative", "extra_trees"}),
+        (GUIDE, {"linear", "huber"}),
+    ],
+    ids=["training", "guide"],
+)
 def test_the_pages_example_is_trained_by_the_child_process(
-    page: dict[str, str], tmp_path: Path
+    page: dict[str, str], names: set[str], tmp_path: Path
 ) -> None:
     package = tmp_path / "installed" / "bikes"
     package.mkdir(parents=True)
@@ -82,7 +93,7 @@ def test_the_pages_example_is_trained_by_the_child_process(
     work = tmp_path / "work"
     work.mkdir()
     line = child.ChildJob(request=request.model_dump_json(), folder=work)
-    name, value = page["sh"].split("#")[0].strip().split("=")
+    name, value = TRAINING["sh"].split("#")[0].strip().split("=")
     assert name == SETTING
     environment = {
         **os.environ,
@@ -103,7 +114,7 @@ def test_the_pages_example_is_trained_by_the_child_process(
     said = yaml.safe_load(last)
     assert said["type"] == "trained", said
     losses = {t["name"]: t["validation_loss"] for t in said["tried"]}
-    assert set(losses) == {"linear", "non_negative", "extra_trees"}
+    assert set(losses) == names
     assert all(losses.values()), said["tried"]
 
 

@@ -112,6 +112,19 @@ def test_a_broken_function_lets_no_row_pass(name: str, says: str) -> None:
     assert mask == [True] * 3
 
 
+def test_the_guides_check_finds_the_wrong_row(package: Path) -> None:
+    """As docs/guides/own-parts.md shows it; the other rows are right."""
+    page = (Path(__file__).parents[3] / "docs/guides/own-parts.md").read_text("utf-8")
+    section = page.split("## A check\n")[1].split("\n## ")[0]
+    code = section.split("```python\n")[1].split("```")[0]
+    (package / "guide.py").write_text(code)
+    path = "bikes_of_test.guide:warm_enough_for_summer"
+    rule = FunctionCheck(check="function", function=path)
+    rows = pl.DataFrame({"season": [3, 3, 1], "temp": [0.5, 0.0, 0.0]})
+    found = list(CustomChecks(["bikes_of_test"])(rule, rows))
+    assert told(found) == [("Summer is not freezing.", [False, True, False])]
+
+
 @pytest.mark.parametrize(
     "allowed", [[], ["bikes"], ["bikes_of_test.other"], ["bikes_of_test.checks.small"]]
 )

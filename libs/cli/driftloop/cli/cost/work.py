@@ -166,8 +166,9 @@ def _count(seen: _Seen, entry: Entry) -> None:
         one.scoring_cpu_seconds += event.cpu_seconds
         one.job_rows += event.row_count
     elif isinstance(event, e.BatchScored):
-        for version in {event.champion_version, event.candidate_version} - {None}:
-            seen.of(version).stream_rows += event.row_count
+        for version in {event.champion_version, event.candidate_version}:
+            if version is not None:
+                seen.of(version).stream_rows += event.row_count
         _note_rows(seen, entry.meta.time)
     elif isinstance(event, e.RequestsAnswered):
         seen.of(event.version).asked_rows += event.asked_count
@@ -258,4 +259,4 @@ def package_bytes(package: e.PackageRef, store: ArtifactStore) -> int | None:
         files = {one["sha256"]: one["size_bytes"] for one in manifest["files"].values()}
     except (Retry, ValueError, KeyError):
         return None
-    return len(envelope) + sum(files.values())
+    return len(envelope) + int(sum(files.values()))
