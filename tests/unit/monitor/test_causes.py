@@ -278,6 +278,15 @@ def test_one_sources_missing_values_that_came_last_are_no_change_of_the_schema()
     assert told(_gone).cause == "schema_change"  # negative control
 
 
+def test_what_only_other_columns_speak_of_is_inferred() -> None:
+    """Not what shows by itself: another source, missing or stuck values."""
+    assert verdict(sensors(_scaled)).speaking.is_inferred
+    for change in (_one_source, _nulls, _stuck):
+        found = verdict(sensors(change))
+        assert found.cause == "sensor_fault"
+        assert not found.speaking.is_inferred
+
+
 def test_where_nothing_changed_nothing_is_told() -> None:
     """Negative control: no cause has more than doubt beside it."""
     found = verdict(lambda _: None)

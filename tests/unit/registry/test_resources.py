@@ -552,6 +552,18 @@ def test_a_person_overrules_a_verdict_and_the_report_learns_of_it(
         path, "POST", json={"cause": "label_fault", "reason": "again"}
     )
     assert (status, "holds already" in title) == (409, True)
+    confirmed = ann.ask(
+        f"{VERDICTS}/verdict-1/overrule",
+        "POST",
+        json={"cause": "sensor_fault", "reason": "the gauge is broken"},
+    )
+    assert confirmed.status_code == 200, "it was inferred only"
+    status, title = ann.refused(
+        f"{VERDICTS}/verdict-1/overrule",
+        "POST",
+        json={"cause": "sensor_fault", "reason": "again"},
+    )
+    assert (status, "holds already" in title) == (409, True)
     status, title = ann.refused(
         f"{VERDICTS}/nine/overrule",
         "POST",

@@ -95,6 +95,17 @@ def test_labels_that_stay_away_are_not_wrong() -> None:
     assert faults(("v", missing)).stretches() == ()
 
 
+def test_a_fault_that_is_inferred_counts_once_a_person_confirms_it() -> None:
+    told = ("v", fault(10, 12, faulty=None))
+    assert faults(told).stretches() == ()
+    confirmed = ("", ruling("v", "sensor_fault", 10, 12))
+    found = only(faults(told, confirmed))
+    assert (found.faulty, found.start, found.end) == ("rows", day(10), None)
+    assert only(faults(told, confirmed, ("", over(10, 15, 12)))).end == day(15)
+    denied = ("", ruling("v", "concept_drift", 10, 12))
+    assert faults(told, confirmed, denied).stretches() == ()
+
+
 def test_another_end_of_the_same_column_is_not_this_faults() -> None:
     known = faults(
         ("v", fault(10, 12)), ("", over(10, 15, 12)), ("w", fault(14, 16)),

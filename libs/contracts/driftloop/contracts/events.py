@@ -517,7 +517,8 @@ class DriftDetected(Event):
     faulty: Faulty | None = Field(
         default=None,
         description="of a fault: what is wrong from `since` on until `drift-ended`, of "
-        "`sources` where there are any; trainings leave it out. None: nothing is",
+        "`sources` where there are any; trainings leave it out. None: nothing is, or "
+        "it is only inferred, and counts once a person confirms it",
     )
 
 

@@ -276,7 +276,7 @@ def _detected(
         alternatives={c: round(w, 3) for c, w in weighed.alternatives.items()},
         shares={column: round(share, 3) for column, share in carriers.items()},
         sources={s: round(share, 3) for s, share in speaking.sources.items()},
-        faulty=faulty_of(weighed.cause),
+        faulty=None if speaking.is_inferred else faulty_of(weighed.cause),
     )
 
 
@@ -294,9 +294,12 @@ def _why(weighed: Weighed, spec: PipelineSpec) -> str:
     ]
     beside = f" Else: {', '.join(rest)}." if rest else ""
     owner = spec.owner or "the owner of the data"
+    ending = ENDINGS[weighed.cause].format(owner=owner)
+    if weighed.speaking.is_inferred and weighed.cause in FAULTS:
+        ending += " Its rows are left out of trainings once a person confirms it."
     return (
         f"{NAMES[weighed.cause]}, confidence {weighed.confidence:.0%}. "
-        f"{weighed.speaking.why}{beside} {ENDINGS[weighed.cause].format(owner=owner)}"
+        f"{weighed.speaking.why}{beside} {ending}"
     )
 
 

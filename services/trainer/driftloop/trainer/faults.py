@@ -29,7 +29,7 @@ class _Told(_Frozen):
     """What a verdict said of a fault."""
 
     cause: Cause
-    faulty: Faulty
+    faulty: Faulty | None
     since: UtcTime
     detected_at: UtcTime
     features: list[str]
@@ -69,7 +69,7 @@ class Faults(_Frozen):
 
     def with_verdict(self, event: DriftDetected, event_id: str) -> "Faults":
         """Remember a verdict, if it says that something is wrong."""
-        if event.faulty is None:
+        if event.cause not in FAULTS:
             return self
         told = _Told(
             cause=event.cause,
@@ -115,9 +115,10 @@ class Faults(_Frozen):
 
         The stretch of a fault goes from the start that its verdict estimates to the
         end of the last of its columns. A person who says that a verdict is no fault
-        gives its rows back, and one who says that they are mended, once it is over. One
-        who says that a verdict is a fault, which it did not say, takes the rows from
-        its start to its telling: nobody tells an end of it.
+        gives its rows back, and one who says that they are mended, once it is over. A
+        fault that spoils nothing by itself, as it is only inferred, counts once a
+        person confirms it. One who says that a verdict is a fault, which it did not
+        say, takes the rows from its start to its telling: nobody tells an end of it.
         """
         found = [*self._of_verdicts(), *self._of_people()]
         return tuple(sorted(found, key=lambda each: (each.start, each.verdict_id)))
@@ -126,7 +127,7 @@ class Faults(_Frozen):
         for verdict_id, told in self.told.items():
             said = self.rulings.get(verdict_id)
             cause = said.cause if said else told.cause
-            if cause not in FAULTS:
+            if cause not in FAULTS or (said is None and told.faulty is None):
                 continue
             ends = [self._end_of(told, column) for column in told.features]
             known = [end for end in ends if end is not None]
@@ -136,7 +137,7 @@ class Faults(_Frozen):
             yield FaultyStretch(
                 verdict_id=verdict_id,
                 cause=cause,
-                faulty=told.faulty if cause == told.cause else _spoilt_by(cause),
+                faulty=told.faulty if told.faulty and not said else _spoilt_by(cause),
                 start=told.since,
                 end=end,
                 sources=told.sources,

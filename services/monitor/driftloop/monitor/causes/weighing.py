@@ -103,12 +103,15 @@ class Speaking:
     carriers : columns, with what each carries of it.
     sources : likewise.
     why : for people; one sentence.
+    is_inferred : that values are wrong follows from other columns and the target alone,
+        as it may when the world moves.
     """
 
     weight: float = 0.0
     carriers: Mapping[str, float] = field(default_factory=dict)
     sources: Mapping[str, float] = field(default_factory=dict)
     why: str = ""
+    is_inferred: bool = False
 
 
 @dataclass(frozen=True)
@@ -359,7 +362,7 @@ def _wrong_values(signals: Signals, m: Moved) -> Speaking:
             f"{m.column} alone moved (distance {m.distance:.2f}), far from what the "
             "other columns say of it."
         )
-    return Speaking(weight, {m.column: 1.0}, _whose(m), why)
+    return Speaking(weight, {m.column: 1.0}, _whose(m), why, not m.source)
 
 
 def _suspected(signals: Signals) -> Speaking:
@@ -392,7 +395,7 @@ def _suspected(signals: Signals) -> Speaking:
             "not tell whether its values are right, or the world moved. Who knows may "
             "overrule this."
         )
-        found.append(Speaking(clue, {m.column: 1.0}, _whose(m), why))
+        found.append(Speaking(clue, {m.column: 1.0}, _whose(m), why, not m.source))
     best = _best(found)
     return replace(best, weight=SUSPECTED * best.weight)
 

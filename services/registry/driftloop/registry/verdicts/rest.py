@@ -65,7 +65,7 @@ def verdict_routes(context: Context) -> GuardedRouter:
         caller: Asking,
         key: Key = None,
     ) -> Any:
-        """Say that a verdict's cause is another one; what follows from it changes."""
+        """Say that a verdict's cause is another one, or confirm a fault."""
         with context.session() as session:
             context.ledger(session, pipeline)
             row = tables.verdict(session, pipeline, verdict_id)
@@ -85,7 +85,8 @@ def verdict_routes(context: Context) -> GuardedRouter:
                 f"mended: {body.cause} is no fault, so nothing of it can be mended; "
                 f"causes that are faults: {', '.join(sorted(FAULTS))}",
             )
-        if holds == body.cause and key is None and not body.mended:
+        confirms = not mine and told.cause in FAULTS and told.faulty is None
+        if holds == body.cause and key is None and not (body.mended or confirms):
             raise HTTPException(409, f"that it is {holds} holds already")
         event = VerdictOverruled(
             pipeline=pipeline,
