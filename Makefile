@@ -107,7 +107,7 @@ test: lint  ## Lint, then every test: unit to end-to-end on a real Kafka
 
 chaos: setup setup-torch  ## Faults to a running installation, then every invariant; SEEDS=10 FAULTS=24 FIRST=7
 	DRIFTLOOP_CHAOS=1 DRIFTLOOP_CHAOS_SEEDS=$(or $(SEEDS),1) DRIFTLOOP_CHAOS_FAULTS=$(or $(FAULTS),12) \
-	  $(if $(FIRST),DRIFTLOOP_CHAOS_FIRST=$(FIRST)) $(BIN)/python -m pytest tests/chaos -s
+	  DRIFTLOOP_CHAOS_FIRST=$(or $(FIRST),$$RANDOM) $(BIN)/python -m pytest tests/chaos -s
 	DRIFTLOOP_CHAOS=1 $(BIN)/python -m pytest tests/component/test_trainer.py -k minute_of_torch -s
 
 fuzz: setup setup-torch  ## Property tests with new examples at random; FUZZ=20 times as many

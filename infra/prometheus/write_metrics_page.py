@@ -44,7 +44,7 @@ def _lines(
 
 
 def of_the_log() -> Iterator[tuple[str, str, list[str], str]]:
-    from driftloop.console.measured import Families
+    from driftloop.console.metrics import Families
 
     for family in Families():
         yield from _lines([family], list(family._labelnames))  # type: ignore[attr-defined]

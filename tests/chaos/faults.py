@@ -154,6 +154,7 @@ class Chaos:
     def store_away(self) -> str:
         """Put something else where the artifact store is."""
         folder = self.home / "artifacts"
+        folder.mkdir(exist_ok=True)  # nothing was stored yet
         aside = folder.with_name("artifacts-aside")
         folder.rename(aside)
         folder.write_text("not a folder")

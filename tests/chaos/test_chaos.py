@@ -38,7 +38,7 @@ from tests.simulation.invariants import CHECKS, violations
 EXAMPLE = Path(__file__).parents[2] / "examples" / "bike-demand"
 FAULT_COUNT = int(os.environ.get("DRIFTLOOP_CHAOS_FAULTS", "6"))
 SEEDS = int(os.environ.get("DRIFTLOOP_CHAOS_SEEDS", "1"))
-FIRST_SEED = int(os.environ.get("DRIFTLOOP_CHAOS_FIRST", time.time_ns() % 10**6))
+FIRST_SEED = int(os.environ.get("DRIFTLOOP_CHAOS_FIRST", "1"))
 MONTHS_A_FAULT = 0.5
 FIRST_MONTHS = 3
 SPEED_DAYS_PER_S = 6.0

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from driftloop.console.core import Board
-from driftloop.console.measured import BUCKETS, Families, LogCollector, Tally
+from driftloop.console.measured import BUCKETS, Tally
+from driftloop.console.metrics import Families, LogCollector
 from driftloop.console.reading import STORY_TOPICS
 from driftloop.contracts import events as e
 from driftloop.contracts.base import Chain, Event

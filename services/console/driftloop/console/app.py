@@ -7,7 +7,7 @@ from functools import partial
 from driftloop.console.access import Access, SecurityHeaders
 from driftloop.console.api import STATIC, page_router
 from driftloop.console.handlers import HANDLERS
-from driftloop.console.measured import LogCollector
+from driftloop.console.metrics import LogCollector
 from driftloop.console.reading import Reader
 from driftloop.console.settings import ConsoleSettings
 from driftloop.runtime.handlers import Deps

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from driftloop.console.core import Board, DeadLetter
-from driftloop.console.measured import Families
+from driftloop.console.metrics import Families
 from driftloop.console.story import DECISIONS
 from driftloop.contracts.base import Event
 from driftloop.contracts.topics import (
