@@ -30,6 +30,8 @@ FREEZE_S = (3.0, 12.0)
 AWAY_S = (3.0, 12.0)
 HANDLING = [name for name in SERVICES if name != "console"]
 """The console has no state and handles nothing."""
+REBUILT = [name for name in HANDLING if name != "ingest"]
+"""Who builds its database anew from the log; that of ingest is to be backed up."""
 POISONED = ("retrain-requested", "model-approved", "drift-detected", "batch-scored")
 
 REPEATED = frozenset(t.name for t in TOPICS if not t.compacted)
@@ -62,6 +64,7 @@ class Chaos:
     done: list[Done] = field(default_factory=list)
     poison: list[tuple[str, int, int]] = field(default_factory=list)
     wiped: set[str] = field(default_factory=set)
+    _killed: dict[str, int] = field(default_factory=dict)
 
     @property
     def home(self) -> Path:
@@ -80,6 +83,10 @@ class Chaos:
     @property
     def _pipeline(self) -> tuple[Installation, str]:
         return self.installation, self.pipeline
+
+    def _kill(self, name: str, pid: int) -> None:
+        os.kill(pid, signal.SIGKILL)
+        self._killed[name] = pid
 
     def _pid(self, name: str) -> int:
         """Return a process that runs; a supervisor may be starting it again."""
@@ -100,24 +107,29 @@ class Chaos:
             time.sleep(POLL_S)
 
     def _is_ready(self) -> bool:
+        """Whether all are up, each killed one as another process."""
         found = stack.status(self.home)["processes"]
-        return all(each["pid"] and each["ready"] for each in found.values())
+        return all(
+            each["pid"] and each["ready"] and each["pid"] != self._killed.get(name)
+            for name, each in found.items()
+        )
 
     # ── faults ──────────────────────────────────────────────────────────────
 
     def kill(self) -> str:
         name = self.dice.choice(HANDLING)
-        os.kill(self._pid(name), signal.SIGKILL)
+        self._kill(name, self._pid(name))
         return name
 
     def kill_several(self) -> str:
         names = self.dice.sample(HANDLING, 3)
-        for pid in [self._pid(name) for name in names]:
-            os.kill(pid, signal.SIGKILL)
+        pids = {name: self._pid(name) for name in names}
+        for name, pid in pids.items():
+            self._kill(name, pid)
         return ", ".join(names)
 
     def kill_broker(self) -> str:
-        os.kill(self._pid(stack.BROKER), signal.SIGKILL)
+        self._kill(stack.BROKER, self._pid(stack.BROKER))
         return stack.BROKER
 
     def freeze(self) -> str:
@@ -132,12 +144,12 @@ class Chaos:
 
     def wipe(self) -> str:
         """Delete a service's database; it builds it anew from the log."""
-        name = self.dice.choice(HANDLING)
+        name = self.dice.choice(REBUILT)
         pid = self._pid(name)
         os.kill(pid, signal.SIGSTOP)  # so that it writes nothing meanwhile
         for file in (self.home / "databases").glob(f"{name}-*"):
             file.unlink()
-        os.kill(pid, signal.SIGKILL)
+        self._kill(name, pid)
         self.wiped.add(name)
         return name
 

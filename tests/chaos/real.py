@@ -21,6 +21,7 @@ from driftloop.runtime.envelope import decode
 from driftloop.runtime.errors import Reject, Retry
 from driftloop.runtime.follower import LogFollower
 from driftloop.runtime.transport import Message
+from driftloop.trainer.tables import pipeline_row
 from prometheus_client.parser import text_string_to_metric_families
 from sqlmodel import Session, create_engine
 
@@ -104,10 +105,11 @@ def history_of(
     for message in records_of(installation, topics):
         records[message.topic] = (*records[message.topic], message)
     events = {topic: _readable(installation, records[topic]) for topic in BY_NAME}
-    database = home / "databases/registry-0.db"
-    with Session(create_engine(f"sqlite:///{database}")) as session:
+    with _database(home, "registry") as session:
         ledger = tables.ledger_of(session, chaos.pipeline)
         trail = tuple(all_entries(session))
+    with _database(home, "trainer") as session:
+        faults = pipeline_row(session, chaos.pipeline).told_faults()
     serving = _metric(home, "scorer", "driftloop_model_serving_info")
     return History(
         scenario=None,  # type: ignore[arg-type]  # no check reads it
@@ -129,12 +131,17 @@ def history_of(
         stored=_stored(installation, chaos.pipeline, events),
         ledger=ledger,
         trail=trail,
+        faults=faults,
         store=installation.store,  # type: ignore[arg-type]  # reads as the simulated one
         is_quiet=is_quiet,
         bugs=_bugs(home),
         told=(),
         trusted=TrustedKeys.from_folder(home / "keys" / "trusted"),
     )
+
+
+def _database(home: Path, service: str) -> Session:
+    return Session(create_engine(f"sqlite:///{home}/databases/{service}-0.db"))
 
 
 def _readable(

@@ -24,6 +24,7 @@ from driftloop.cli import data
 from driftloop.cli.context import connect
 from driftloop.cli.demo.run import followed
 from driftloop.cli.demo.scenario import Board, Scenario
+from driftloop.contracts.events import ModelRegistered
 from driftloop.contracts.pipeline import load_pipeline
 from driftloop.contracts.topics import BY_NAME
 from driftloop.local import stack
@@ -34,6 +35,7 @@ from tests.chaos.faults import FAULTS, Chaos, Done
 from tests.chaos.real import history_of, records_of, wait_for_rest
 from tests.simulation.history import History
 from tests.simulation.invariants import CHECKS, violations
+from tests.simulation.test_invariants import twice, without
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "bike-demand"
 FAULT_COUNT = int(os.environ.get("DRIFTLOOP_CHAOS_FAULTS", "6"))
@@ -153,3 +155,5 @@ def test_invariants_hold_under_faults(number: int, tmp_path: Path) -> None:
     report(outcome, wrong)
     assert wrong == []
     assert len(outcome.faults) == FAULT_COUNT
+    for spoilt in (without, twice):  # negative controls on this very history
+        assert violations(spoilt(outcome.history, ModelRegistered))
