@@ -222,7 +222,7 @@ def test_payloads_are_no_features(tmp_path: Path) -> None:
     work(chain)
     event = chain.latest("shop")
     span = event.span.model_copy(update={"start": DAY, "end": DAY + timedelta(days=1)})
-    rows = read_rows(event.dataset, span, spec.data, None)
+    rows, _ = read_rows(event.dataset, span, spec.data, None)
     assert rows.num_rows == 30
     assert set(features_of(rows, spec)) == {"weight", "customer_id"}
     proposed = [e.event for e in chain.log("schema-proposed")]

@@ -21,7 +21,8 @@ def test_a_vacuumed_version_cannot_be_trained_on(tmp_path: Path) -> None:
         bench.batch(14, "d")
         bench.maintain()
         data = bench.spec.data
-        assert read_rows(kept.dataset, kept.span, data, None).num_rows == 1
+        rows, _ = read_rows(kept.dataset, kept.span, data, None)
+        assert rows.num_rows == 1
         with pytest.raises(Reject, match="was vacuumed; kept are"):
             read_rows(gone.dataset, gone.span, data, None)
     finally:

@@ -287,6 +287,19 @@ def test_what_only_other_columns_speak_of_is_inferred() -> None:
         assert not found.speaking.is_inferred
 
 
+def test_of_a_settled_column_nothing_is_inferred_any_more() -> None:
+    """What shows by itself is still told of it: one source, missing values."""
+    settled = frozenset({"size"})
+    for change, expected in (
+        (_scaled, False), (_one_source, True), (_nulls, True),
+    ):  # fmt: skip
+        now = world(2, 240, sensors(change), start=900)
+        found = gather(world(1, 900), now, world(3, 900, start=-900))
+        assert weigh(found).cause == "sensor_fault"
+        told = weigh(replace(found, settled=settled)).cause == "sensor_fault"
+        assert told is expected
+
+
 def test_where_nothing_changed_nothing_is_told() -> None:
     """Negative control: no cause has more than doubt beside it."""
     found = verdict(lambda _: None)

@@ -1,6 +1,7 @@
 """What the monitor does at each event: store it, ask the cores, tell what they say."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pyarrow as pa
@@ -356,6 +357,7 @@ def _wrong_inputs(
         yield from turn.told(verdicts.faults_over(turn.watch, found, span, spec))
     else:
         signals = weighing.gather(before, now, known, None, spec.monitor.window_rows)
+        signals = _unsettled(turn.watch, signals)
         weighed = weighing.weigh(signals, prior(turn.watch.overrulings))
         yield from turn.told(
             verdicts.input_fault(turn.watch, weighed, signals, span, spec)
@@ -498,7 +500,12 @@ def _signals(
         (since, blocks[-1].end),
         blocks[max(0, rise.since - SEASON_BLOCKS)].start,
     )
-    return weighing.gather(*found, season, spec.monitor.window_rows)
+    signals = weighing.gather(*found, season, spec.monitor.window_rows)
+    return _unsettled(watch, signals)
+
+
+def _unsettled(watch: Watch, signals: weighing.Signals) -> weighing.Signals:
+    return replace(signals, settled=frozenset(watch.settled_columns))
 
 
 def _predictions_since(turn: Turn, since: datetime) -> Movement | None:

@@ -8,7 +8,7 @@ from driftloop.contracts.events import (
 )
 from driftloop.contracts.pipeline import PipelineSpec
 from driftloop.monitor.faults import Conclusion
-from driftloop.monitor.state import Watch
+from driftloop.monitor.state import Fault, Watch
 
 MAX_OVERRULINGS = 200
 
@@ -25,6 +25,8 @@ def overruled(watch: Watch, event: VerdictOverruled, spec: PipelineSpec) -> Conc
     if event.mended:  # the verdict holds: nothing is told, and nothing learned of it
         return watch, []
     if event.cause in FAULTS:
+        confirmed = [_confirmed(fault, event) for fault in watch.faults]
+        watch = watch.model_copy(update={"faults": tuple(confirmed)})
         alert = AlertRaised(
             pipeline=watch.pipeline,
             condition=f"{event.cause}:overruled:{event.verdict_id}",
@@ -35,12 +37,7 @@ def overruled(watch: Watch, event: VerdictOverruled, spec: PipelineSpec) -> Conc
             owner=spec.owner,
         )
         return watch, [alert]
-    over = [
-        fault
-        for fault in watch.faults
-        if fault.cause == event.verdict_cause
-        and (fault.since == event.since or fault.detected_at == event.detected_at)
-    ]
+    over = [fault for fault in watch.faults if _is_of(fault, event)]
     kept = tuple(fault for fault in watch.faults if fault not in over)
     watch = watch.model_copy(update={"faults": kept})
     return watch, [
@@ -54,3 +51,16 @@ def overruled(watch: Watch, event: VerdictOverruled, spec: PipelineSpec) -> Conc
         )
         for fault in over
     ]
+
+
+def _is_of(fault: Fault, event: VerdictOverruled) -> bool:
+    """Whether a fault is the one that a verdict told."""
+    return fault.cause == event.verdict_cause and (
+        fault.since == event.since or fault.detected_at == event.detected_at
+    )
+
+
+def _confirmed(fault: Fault, event: VerdictOverruled) -> Fault:
+    """Return a fault as a person knows it: no longer inferred, if it is this one."""
+    is_same = _is_of(fault, event) and fault.cause == event.cause
+    return fault.model_copy(update={"is_inferred": False}) if is_same else fault

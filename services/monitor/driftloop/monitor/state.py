@@ -22,6 +22,7 @@ class Fault(Frozen):
         ``stuck``).
     is_jump : found in rows that passed validation: their errors do not count.
     is_weighed : found by a verdict that weighed all causes, over a whole window.
+    is_inferred : by other columns and the target alone, and nobody has confirmed it.
     cause : what it is a fault of.
     detected_at : of its verdict, which has the least ``since`` of its columns; None:
         it was told before this was kept.
@@ -33,6 +34,7 @@ class Fault(Frozen):
     is_jump: bool
     since: datetime
     is_weighed: bool = False
+    is_inferred: bool = False
     cause: Cause = "sensor_fault"
     detected_at: datetime | None = None
 
@@ -204,6 +206,8 @@ class Watch(Frozen):
     bad_spans : stretches of past jumps; blocks in them are not judged.
     faulty_spans : the newest past faults that the checks found.
     told_columns : columns whose movement was told for the version in service.
+    settled_columns : those of inferred faults that nobody confirmed in all their time:
+        for the version in service their values are the world's.
     told_skew : checks and columns of serving skew that were told for it.
     open_alerts : conditions that were told about it and that end with its service.
     troubles : likewise, and that also end when its windows are well again.
@@ -235,6 +239,7 @@ class Watch(Frozen):
     bad_spans: tuple[Span, ...] = ()
     faulty_spans: tuple[ColumnSpan, ...] = ()
     told_columns: tuple[str, ...] = ()
+    settled_columns: tuple[str, ...] = ()
     told_skew: tuple[str, ...] = ()
     open_alerts: tuple[str, ...] = ()
     troubles: tuple[Trouble, ...] = ()

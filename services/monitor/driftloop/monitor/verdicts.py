@@ -127,7 +127,7 @@ def error_verdict(
     watch = watch.model_copy(update={"verdict": verdict, "doubted_at": None})
     if cause not in FAULTS:
         return watch, [told]
-    return _with_fault(watch, told, spec)
+    return _with_fault(watch, told, spec, is_inferred=weighed.speaking.is_inferred)
 
 
 def input_fault(
@@ -146,7 +146,7 @@ def input_fault(
     told = _detected(watch, weighed, spec, evidence, span.start, span.end)
     explanation = f"Inputs are others since about {span.start:%Y-%m-%d}: "
     told = told.model_copy(update={"explanation": explanation + _why(weighed, spec)})
-    return _with_fault(watch, told, spec)
+    return _with_fault(watch, told, spec, is_inferred=weighed.speaking.is_inferred)
 
 
 def faults_over(
@@ -155,7 +155,9 @@ def faults_over(
     """Close weighed faults whose columns are as they were before them.
 
     One that does not end ends after :data:`MAX_FAULT_WINDOWS` all the same: what is
-    seen for so long is looked at anew, and told again if it is still a fault.
+    seen for so long is looked at anew, and told again if it is still a fault. One that
+    was only inferred, and that nobody has confirmed in that time, is not told again of
+    the version in service: its values are those that there are now.
     """
     wrong = {
         m.column
@@ -174,6 +176,8 @@ def faults_over(
         for f in watch.faults
         if f.is_weighed and f.check != MISSING and window.end - f.since > longest
     ]
+    settled = {f.column for f in old if f.is_inferred} | {*watch.settled_columns}
+    watch = watch.model_copy(update={"settled_columns": tuple(sorted(settled))})
     watch, ends = _closed(watch, old, window.end, spec)
     return watch, [*events, *(e for e in ends if isinstance(e, DriftEnded))]
 
@@ -215,7 +219,13 @@ def _closed(
     )
 
 
-def _with_fault(watch: Watch, told: DriftDetected, spec: PipelineSpec) -> Conclusion:
+def _with_fault(
+    watch: Watch,
+    told: DriftDetected,
+    spec: PipelineSpec,
+    *,
+    is_inferred: bool = False,
+) -> Conclusion:
     """Open a fault of each column that carries the verdict; alert the owner."""
     is_label = told.cause == "label_fault"
     columns = [spec.data.target] if is_label else told.features
@@ -226,6 +236,7 @@ def _with_fault(watch: Watch, told: DriftDetected, spec: PipelineSpec) -> Conclu
             check="weighed",
             is_jump=False,
             is_weighed=True,
+            is_inferred=is_inferred,
             since=told.since,
             detected_at=told.detected_at,
             cause=told.cause,

@@ -73,6 +73,7 @@ class Signals:
     Attributes
     ----------
     wait_rows : while there are fewer, a suspected column is looked at again.
+    settled : columns of which nothing is inferred any more: nobody has confirmed it.
     """
 
     moved: list[Moved]
@@ -88,6 +89,7 @@ class Signals:
     season: Season | None = None
     grown: float = 1.0
     wait_rows: float = 0.0
+    settled: frozenset[str] = frozenset()
 
     @property
     def is_labelled(self) -> bool:
@@ -325,7 +327,8 @@ def _sensor(signals: Signals) -> Speaking:
         if m.one_value:
             why = f"{_of(m)} gives one value only, as it never did for so long."
             found.append(Speaking(1.0, carriers, _whose(m), why))
-        if m.is_amount and m.strength >= MIN_MOVED:
+        is_settled = not m.source and m.column in signals.settled
+        if m.is_amount and m.strength >= MIN_MOVED and not is_settled:
             found.append(_wrong_values(signals, m))
     return _best(found)
 
@@ -375,7 +378,10 @@ def _suspected(signals: Signals) -> Speaking:
     """
     if not signals.is_labelled:
         return Speaking()
-    amounts = [m for m in signals.moved if m.is_amount and m.column not in signals.slow]
+    beside_the_point = signals.slow | signals.settled
+    amounts = [
+        m for m in signals.moved if m.is_amount and m.column not in beside_the_point
+    ]
     certain = _ramp(signals.grown, *CERTAIN_RISE)
     found = []
     for m in amounts:
