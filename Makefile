@@ -87,7 +87,7 @@ setup-triton: $(VENV)-triton/.setup  ## Triton's client, for the scorer's tests,
 $(VENV)-prometheus/.setup:
 	@echo "fetching Prometheus (19 MB) into $(VENV)-prometheus: Debian's package, not installed"
 	@mkdir -p $(VENV)-prometheus/{lists,archives}/partial
-	@cd $(VENV)-prometheus && apt='apt-get --quiet=2 -o APT::Sandbox::User=root -o Dir::State::Lists=lists -o Dir::Cache::Archives=archives' && \
+	@cd $(VENV)-prometheus && apt='timeout 180 apt-get --quiet=2 -o APT::Sandbox::User=root -o Acquire::http::Timeout=20 -o Acquire::Retries=0 -o Dir::State::Lists=lists -o Dir::Cache::Archives=archives' && \
 	  $$apt update && $$apt download prometheus && dpkg -x prometheus_*.deb . && rm -rf lists archives *.deb
 	@touch $@
 
