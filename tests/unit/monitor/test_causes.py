@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from driftloop.contracts.events import Cause
 from driftloop.contracts.overruling import MAX_PRIOR, prior
+from driftloop.monitor.causes import weighing
 from driftloop.monitor.causes.seasons import Season, of_sample
 from driftloop.monitor.causes.stretch import Stretch
 from driftloop.monitor.causes.weighing import (
@@ -285,6 +286,19 @@ def test_what_only_other_columns_speak_of_is_inferred() -> None:
         found = verdict(sensors(change))
         assert found.cause == "sensor_fault"
         assert not found.speaking.is_inferred
+
+
+def test_an_inferred_fault_that_is_not_sure_enough_is_not_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = verdict(sensors(_scaled))
+    assert found.cause == "sensor_fault"
+    monkeypatch.setattr(weighing, "MIN_INFERRED", found.confidence + 0.001)
+    unsure = verdict(sensors(_scaled))
+    assert unsure.cause == "not_enough_data"
+    assert unsure.alternatives["sensor_fault"] == pytest.approx(found.confidence)
+    assert not unsure.is_cured_by_training
+    assert verdict(sensors(_nulls)).cause == "sensor_fault", "that one shows by itself"
 
 
 def test_of_a_settled_column_nothing_is_inferred_any_more() -> None:

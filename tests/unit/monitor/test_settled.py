@@ -8,16 +8,18 @@ import pytest
 from driftloop.contracts.events import (
     Cause,
     DriftEnded,
-    Evaluation,
     Span,
     VerdictOverruled,
 )
-from driftloop.monitor import core
 from driftloop.monitor.overruled import overruled
 from driftloop.monitor.state import Fault, Watch
-from driftloop.monitor.verdicts import MAX_FAULT_WINDOWS, faults_over
+from driftloop.monitor.verdicts import (
+    MAX_FAULT_WINDOWS,
+    SETTLED_WINDOWS,
+    faults_over,
+)
 
-from tests.unit.monitor.story import EVALUATION, day, spec
+from tests.unit.monitor.story import day, spec
 
 WINDOW_DAYS = 7
 LONG = (MAX_FAULT_WINDOWS + 1) * WINDOW_DAYS
@@ -49,15 +51,15 @@ def wrong() -> object:
 
 def test_it_is_settled_once_its_time_is_over() -> None:
     watch, ends = after(watched(is_inferred=True), 2 * WINDOW_DAYS)
-    assert (ends, watch.settled_columns) == ([], ())
+    assert (ends, watch.settled) == ([], ())
     watch, [end] = after(watch, LONG)
     assert end.features == ["heat"]
-    assert watch.settled_columns == ("heat",)
+    assert [one.column for one in watch.settled] == ["heat"]
 
 
 def test_one_that_shows_by_itself_is_never_settled() -> None:
     watch, [_] = after(watched(is_inferred=False), LONG)
-    assert watch.settled_columns == ()
+    assert watch.settled == ()
 
 
 @pytest.mark.parametrize(
@@ -72,12 +74,13 @@ def test_one_that_a_person_confirms_is_no_longer_inferred(
     )  # fmt: skip
     watch, _ = overruled(watched(is_inferred=True), word, spec())
     watch, _ = after(watch, LONG)
-    assert watch.settled_columns == settled
+    assert tuple(one.column for one in watch.settled) == settled
 
 
-def test_another_version_is_looked_at_anew() -> None:
+def test_after_half_a_year_it_is_looked_at_anew() -> None:
     watch, _ = after(watched(is_inferred=True), LONG)
-    assert (
-        core.deployed(watch, 2, Evaluation.model_validate(EVALUATION)).settled_columns
-        == ()
-    )
+    (found,) = watch.settled
+    assert found.until == day(LONG + SETTLED_WINDOWS * WINDOW_DAYS)
+    for days, settled in ((LONG + WINDOW_DAYS, 1), (LONG + 27 * WINDOW_DAYS, 0)):
+        later, _ = after(watch, days)
+        assert len(later.settled) == settled

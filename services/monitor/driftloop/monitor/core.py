@@ -32,7 +32,6 @@ target which hardly changes for a while does not blow up the level."""
 MAX_DOUBLINGS = 3
 _NOTHING_TOLD: dict[str, tuple[str, ...]] = {
     "told_columns": (),
-    "settled_columns": (),
     "told_skew": (),
     "open_alerts": (),
     "troubles": (),

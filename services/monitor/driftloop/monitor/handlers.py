@@ -505,7 +505,10 @@ def _signals(
 
 
 def _unsettled(watch: Watch, signals: weighing.Signals) -> weighing.Signals:
-    return replace(signals, settled=frozenset(watch.settled_columns))
+    """Infer nothing of columns of which nobody confirmed what was inferred."""
+    now = watch.seen_until
+    settled = {s.column for s in watch.settled if now is None or s.until > now}
+    return replace(signals, settled=frozenset(settled))
 
 
 def _predictions_since(turn: Turn, since: datetime) -> Movement | None:

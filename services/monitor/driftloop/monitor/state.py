@@ -52,6 +52,13 @@ class ColumnSpan(Frozen):
     span: Span
 
 
+class Settled(Frozen):
+    """A column of which nothing is inferred until a moment of event time."""
+
+    column: str
+    until: datetime
+
+
 class Reference(Frozen):
     """How good a version was before it went into service, on its hold-out.
 
@@ -206,8 +213,7 @@ class Watch(Frozen):
     bad_spans : stretches of past jumps; blocks in them are not judged.
     faulty_spans : the newest past faults that the checks found.
     told_columns : columns whose movement was told for the version in service.
-    settled_columns : those of inferred faults that nobody confirmed in all their time:
-        for the version in service their values are the world's.
+    settled : columns of inferred faults that nobody confirmed in all their time.
     told_skew : checks and columns of serving skew that were told for it.
     open_alerts : conditions that were told about it and that end with its service.
     troubles : likewise, and that also end when its windows are well again.
@@ -239,7 +245,7 @@ class Watch(Frozen):
     bad_spans: tuple[Span, ...] = ()
     faulty_spans: tuple[ColumnSpan, ...] = ()
     told_columns: tuple[str, ...] = ()
-    settled_columns: tuple[str, ...] = ()
+    settled: tuple[Settled, ...] = ()
     told_skew: tuple[str, ...] = ()
     open_alerts: tuple[str, ...] = ()
     troubles: tuple[Trouble, ...] = ()

@@ -29,7 +29,7 @@ from driftloop.monitor.causes.weighing import (
 from driftloop.monitor.error_drift import BLOCKS_PER_WINDOW, Rise
 from driftloop.monitor.faults import Conclusion, fault_over
 from driftloop.monitor.feature_drift import Movement
-from driftloop.monitor.state import Block, Fault, Verdict, Watch
+from driftloop.monitor.state import Block, Fault, Settled, Verdict, Watch
 
 SURE_FAULT = 0.6
 """Confidence from which a fault is told by the inputs alone, without any label."""
@@ -41,6 +41,8 @@ MIN_LABELLED = 0.1
 """Share of rows that used to get a label; where fewer do, none is missed."""
 MAX_FAULT_WINDOWS = 4
 """For which a weighed fault silences the verdicts on the error."""
+SETTLED_WINDOWS = 26
+"""For which nothing is inferred of a column: half a year of weeks."""
 OVER_RATIO = 1.15
 """Labels are right again when the error is at most so many times its usual level."""
 NAMES: Mapping[Cause, str] = {
@@ -156,8 +158,8 @@ def faults_over(
 
     One that does not end ends after :data:`MAX_FAULT_WINDOWS` all the same: what is
     seen for so long is looked at anew, and told again if it is still a fault. One that
-    was only inferred, and that nobody has confirmed in that time, is not told again of
-    the version in service: its values are those that there are now.
+    was only inferred, and that nobody has confirmed in that time, is not: nothing is
+    inferred of its column for :data:`SETTLED_WINDOWS`.
     """
     wrong = {
         m.column
@@ -176,8 +178,10 @@ def faults_over(
         for f in watch.faults
         if f.is_weighed and f.check != MISSING and window.end - f.since > longest
     ]
-    settled = {f.column for f in old if f.is_inferred} | {*watch.settled_columns}
-    watch = watch.model_copy(update={"settled_columns": tuple(sorted(settled))})
+    until = window.end + SETTLED_WINDOWS * (window.end - window.start)
+    new = [Settled(column=f.column, until=until) for f in old if f.is_inferred]
+    known = [each for each in watch.settled if each.until > window.end]
+    watch = watch.model_copy(update={"settled": (*known, *new)})
     watch, ends = _closed(watch, old, window.end, spec)
     return watch, [*events, *(e for e in ends if isinstance(e, DriftEnded))]
 

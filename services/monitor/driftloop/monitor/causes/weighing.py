@@ -57,6 +57,8 @@ WAIT_WINDOWS = 1.5
 """Windows of rows that are waited for while a column is suspected and none is sure."""
 SUSPECTED = 0.6
 """What a suspicion weighs at most: enough to hold a training back, and to ask."""
+MIN_INFERRED = 0.5
+"""Confidence from which a fault that is only inferred is told."""
 CERTAIN_RISE = (1.8, 2.6)
 """Times that the error rose: by so much, no column that moved by chance matters."""
 FAR_BEYOND = (0.3, 0.45)
@@ -249,6 +251,10 @@ def weigh(signals: Signals, prior: Mapping[Cause, float] | None = None) -> Weigh
     total = sum(powers.values())
     shares = {cause: power / total for cause, power in powers.items()}
     order = sorted(shares, key=lambda cause: -shares[cause])
+    first = order[0]
+    if speaking[first].is_inferred and shares[first] < MIN_INFERRED:
+        order.remove("not_enough_data")
+        order.insert(0, "not_enough_data")
     return Weighed(
         cause=order[0],
         confidence=shares[order[0]],
