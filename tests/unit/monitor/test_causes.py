@@ -288,6 +288,19 @@ def test_what_only_other_columns_speak_of_is_inferred() -> None:
         assert not found.speaking.is_inferred
 
 
+def test_rows_that_were_learned_and_answered_are_no_steps_of_a_sensor() -> None:
+    """Each value comes twice then, in both stretches, and not by the sensor's doing."""
+
+    def fine(rows: dict[str, Any]) -> None:
+        rows["size"] = rows["size"] + rows["dice"].normal(0, 0.01, rows["count"])
+
+    before, now = world(1, 900, fine), world(2, 240, fine, start=900)
+    both = gather(before, now, before)
+    assert {m.unseen for m in both.moved if m.column == "size"} == {0.0}
+    stepped = gather(world(1, 900), now, world(1, 900))
+    assert max(m.unseen for m in stepped.moved if m.column == "size") > 0.5
+
+
 def test_an_inferred_fault_that_is_not_sure_enough_is_not_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

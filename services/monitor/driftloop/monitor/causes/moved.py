@@ -5,7 +5,7 @@ rows be independent, but from the column: how far runs of the earlier stretch, a
 as the later one, are from the rest of it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -165,9 +165,10 @@ def _amount(
     if len(there) < MIN_ROWS:
         return None
     usual, newest = np.sort(there), np.sort(here)
-    ever = usual
-    if known is not None:
-        ever = np.sort(np.concatenate([usual, _finite(known)]))
+    ever, samples = usual, [usual]
+    if known is not None and len(known):
+        samples.append(np.sort(_finite(known)))
+        ever = np.sort(np.concatenate(samples))
     is_enough = len(here) >= MIN_ROWS
     distance = ks_distance(usual, newest) if is_enough else 0.0
     is_sensor = len(_lengths(ever)) >= MIN_DISTINCT
@@ -179,7 +180,7 @@ def _amount(
         usual=_usual(there, len(here)),
         nulls=nulls,
         one_value=_stuck(there, here, usual, newest) if is_sensor else 0.0,
-        unseen=_unseen(ever, newest) if is_sensor and len(here) else 0.0,
+        unseen=_unseen(ever, newest, samples) if is_sensor and len(here) else 0.0,
         outside=float(((here < ever[0]) | (here > ever[-1])).mean())
         if len(here)
         else 0.0,
@@ -228,7 +229,7 @@ def _stuck(before: Floats, now: Floats, usual: Floats, newest: Floats) -> float:
     return share if _runs(now) >= LONG_RUNS * _runs(before) else 0.0
 
 
-def _unseen(ever: Floats, now: Floats) -> float:
+def _unseen(ever: Floats, now: Floats, samples: Sequence[Floats]) -> float:
     """Return the share of values that are new, less how often a value comes once.
 
     The share of what comes once estimates that of what has never come: Good (1953),
@@ -237,11 +238,14 @@ def _unseen(ever: Floats, now: Floats) -> float:
     Parameters
     ----------
     ever, now : in order.
+    samples : what ``ever`` is put together from; they may hold the same rows, which
+        would hide how often a value comes once.
     """
     within = now[(now >= ever[0]) & (now <= ever[-1])]
     if len(within) < MIN_ROWS:
         return 0.0
-    usual = float((_lengths(ever) == 1).sum() / len(ever))
+    once = [(_lengths(each) == 1).sum() / len(each) for each in samples if len(each)]
+    usual = float(min(once))
     new = float((ever[ever.searchsorted(within)] != within).mean())
     # A column that is measured more finely than it is written shows new values anyway.
     return max(0.0, new - 2 * usual)

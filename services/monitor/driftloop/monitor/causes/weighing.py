@@ -57,6 +57,8 @@ WAIT_WINDOWS = 1.5
 """Windows of rows that are waited for while a column is suspected and none is sure."""
 SUSPECTED = 0.6
 """What a suspicion weighs at most: enough to hold a training back, and to ask."""
+MIN_SUSPECTED = 0.15
+"""Distance of a column from before, below which it is not suspected for it."""
 MIN_INFERRED = 0.5
 """Confidence from which a fault that is only inferred is told."""
 CERTAIN_RISE = (1.8, 2.6)
@@ -400,6 +402,7 @@ def _suspected(signals: Signals) -> Speaking:
         odd = max(_ramp(own, 0.0, 0.2), _ramp(m.outside, 0.05, 0.15))
         odd = odd if m.strength >= MIN_MOVED else 0.0
         far = max(_ramp(m.strength, 0.2, 0.5), odd)
+        far = far if m.distance >= MIN_SUSPECTED else 0.0
         clue = doubtful * max(_ramp(m.unseen, 0.1, 0.3), alone * far)
         clue *= 1 - certain * (1 - _ramp(m.beyond, *FAR_BEYOND))
         why = (
