@@ -144,7 +144,20 @@ def environment(workload: Object, objects: list[Object]) -> dict[str, str]:
     for source in container["envFrom"]:
         told |= named(objects, "ConfigMap", source["configMapRef"]["name"])["data"]
     of_pod = {"metadata.name": "pod-0", "status.podIP": "192.0.2.5"}
-    for entry in container["env"]:
+    return with_entries(told, container["env"], of_pod)
+
+
+def with_entries(
+    told: dict[str, str], entries: list[Object], of_pod: dict[str, str]
+) -> dict[str, str]:
+    """Return variables with those of a container's ``env``, in their order.
+
+    Parameters
+    ----------
+    of_pod : what fields of the pod hold.
+    """
+    told = dict(told)
+    for entry in entries:
         if "value" in entry:
             value = entry["value"]
             for name, earlier in told.items():  # only what stands before it
@@ -171,3 +184,15 @@ def pods(objects: list[Object]) -> dict[str, Pod]:
         name: (OURS, each["spec"]["template"]["metadata"]["labels"])
         for name, each in workloads(objects).items()
     }
+
+
+def strict(schema: Any) -> Any:
+    """Return a schema for which a key that it does not name is an error."""
+    if isinstance(schema, list):
+        return [strict(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: strict(value) for key, value in schema.items()}
+    if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
+        found.setdefault("additionalProperties", False)
+    return found

@@ -3,7 +3,6 @@
 import importlib
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from itertools import combinations
@@ -18,9 +17,10 @@ from driftloop.local.compose_secrets import make_secrets
 from driftloop.runtime.settings import Settings, load_settings
 from jsonschema.protocols import Validator
 
+from tests.deployment.programs import INSTALL_TIMEOUT_S, built_with_go
+
 OFFICIAL_SCHEMA = Path(__file__).parent / "vendor/compose-spec.json"
 CHECKER = "github.com/compose-spec/compose-go/v2/cmd@v2.16.2"
-INSTALL_TIMEOUT_S = 600
 REACHABLE = {"kafka", "postgres", "s3", "collector", "prometheus"}
 """What a service's network may hold beside it; Prometheus reads its metrics."""
 DOORS = {"scorer": "scorer-door"}
@@ -52,21 +52,8 @@ def checker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The specification's own checker, built where Go is installed."""
     if given := os.environ.get("COMPOSE_CHECKER"):
         return Path(given)
-    go = shutil.which("go")
-    if go is None:
-        pytest.skip("no Go here: checked by the specification's schema only")
-    folder = tmp_path_factory.mktemp("go")
-    built = subprocess.run(
-        [go, "install", CHECKER],
-        env={**os.environ, "GOBIN": str(folder), "GOFLAGS": "-p=1"},
-        capture_output=True,
-        text=True,
-        timeout=INSTALL_TIMEOUT_S,
-        check=False,
-    )
-    if built.returncode:
-        pytest.skip(f"the checker cannot be built: {built.stderr[-200:]}")
-    return folder / "cmd"
+    without = "no Go here: checked by the specification's schema only"
+    return built_with_go(CHECKER, tmp_path_factory.mktemp("go"), without) / "cmd"
 
 
 def check(checker: Path, file: Path) -> subprocess.CompletedProcess[str]:

@@ -13,6 +13,8 @@ from driftloop.runtime.settings import load_settings
 from driftloop.scorer.open_inference.rpc import SERVICE as RPC_SERVICE
 from driftloop.scorer.settings import ScorerSettings
 
+from tests.deployment.kustomized import strict, with_entries
+
 VERSIONS = ("1.31", "1.37")
 SCORER = "base/scorer.yaml"
 FILES = ("trainer-job.yaml", "trainer-access.yaml", SCORER)
@@ -110,16 +112,7 @@ def environment(
     """Return a pod's variables as Kubernetes sets them."""
     of_pod = {"metadata.name": pod, "status.podIP": address}
     [shared] = manifests(root, "base/config.yaml")
-    told: dict[str, str] = dict(shared["data"])
-    for entry in container_of(scorer)["env"]:
-        if "value" in entry:
-            value = entry["value"]
-            for name, earlier in told.items():  # only what stands before it
-                value = value.replace(f"$({name})", earlier)
-        else:
-            value = of_pod[entry["valueFrom"]["fieldRef"]["fieldPath"]]
-        told[entry["name"]] = value
-    return told
+    return with_entries(shared["data"], container_of(scorer)["env"], of_pod)
 
 
 def settings_of(
@@ -232,18 +225,6 @@ def test_a_pool_is_whole(root: Path, pool: str) -> None:
     service["spec"]["selector"] = {"app.kubernetes.io/name": "scorer"}
     objects[0]["spec"]["replicas"] = 2
     assert astray(objects) == ["Service", "HorizontalPodAutoscaler"]  # the control
-
-
-def strict(schema: Any) -> Any:
-    """Return a schema for which a key that it does not name is an error."""
-    if isinstance(schema, list):
-        return [strict(each) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    found = {key: strict(value) for key, value in schema.items()}
-    if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
-        found.setdefault("additionalProperties", False)
-    return found
 
 
 def route_problems(route: dict[str, Any]) -> Iterator[str]:

@@ -30,13 +30,14 @@ from tests.deployment.kustomized import (
     named,
     pods,
     service_container,
+    strict,
     workloads,
 )  # fmt: skip
+from tests.deployment.programs import INSTALL_TIMEOUT_S, built_with_go
 
 VENDOR = Path(__file__).parent / "vendor"
 VERSIONS = ("1.31", "1.37")
 KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5@v5.7.1"
-INSTALL_TIMEOUT_S = 600
 CUSTOM = ("kafka.strimzi.io/v1", "keda.sh/v1alpha1", "gateway.networking.k8s.io/v1")
 BEYOND_SETTINGS = {"DRIFTLOOP_SECRETS_DIR", "POD_IP", "TMPDIR"}
 """Read before there are settings, or by others."""
@@ -49,20 +50,11 @@ def kustomize(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         return [given, "build"]
     if kubectl := shutil.which("kubectl"):
         return [kubectl, "kustomize"]
-    go = shutil.which("go")
-    if go is None:
-        pytest.skip("neither kubectl nor Go here: checked by tests' own build only")
-    folder = tmp_path_factory.mktemp("go")
-    built = subprocess.run(
-        [go, "install", KUSTOMIZE],
-        env={**os.environ, "GOBIN": str(folder), "GOFLAGS": "-p=1"},
-        capture_output=True,
-        text=True,
-        timeout=INSTALL_TIMEOUT_S,
-        check=False,
+    folder = built_with_go(
+        KUSTOMIZE,
+        tmp_path_factory.mktemp("go"),
+        "neither kubectl nor Go here: checked by tests' own build only",
     )
-    if built.returncode:
-        pytest.skip(f"kustomize cannot be built: {built.stderr[-200:]}")
     return [str(folder / "kustomize"), "build"]
 
 
@@ -108,18 +100,6 @@ def test_core_objects_are_valid(objects: list[Object], version: str) -> None:
     core[-1]["specc"] = core[-1].pop("spec")
     with pytest.raises(kubernetes_validate.ValidationError):  # negative control
         kubernetes_validate.validate(core[-1], version, strict=True)
-
-
-def strict(schema: Any) -> Any:
-    """Return a schema for which a key that it does not name is an error."""
-    if isinstance(schema, list):
-        return [strict(each) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    found = {key: strict(value) for key, value in schema.items()}
-    if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
-        found.setdefault("additionalProperties", False)
-    return found
 
 
 def custom_problems(objects: list[Object]) -> list[str]:

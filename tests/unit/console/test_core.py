@@ -20,6 +20,7 @@ from driftloop.contracts.topics import TOPICS, produced_by
 
 from tests.component import console_story
 from tests.component.console_story import NAME, Story
+from tests.unit.console.boards import board_of
 
 WALL = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -27,13 +28,6 @@ WALL = datetime(2026, 1, 1, tzinfo=UTC)
 @pytest.fixture(scope="module")
 def story() -> list[Event]:
     return list(Story(WALL).events())
-
-
-def board_of(events: list[Event]) -> Board:
-    board = Board()
-    for event in events:
-        board.take(event)
-    return board
 
 
 def shown(board: Board) -> str:

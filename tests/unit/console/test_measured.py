@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.exposition import generate_latest
 
 from tests.component.console_story import NAME, Story
+from tests.unit.console.boards import board_of
 
 WALL = datetime(2026, 1, 1, tzinfo=UTC)
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -27,13 +28,6 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 @pytest.fixture(scope="module")
 def story() -> list[Event]:
     return list(Story(WALL).events())
-
-
-def board_of(events: list[Event]) -> Board:
-    board = Board()
-    for event in events:
-        board.take(event)
-    return board
 
 
 def told(board: Board, *, is_complete: bool = True) -> CollectorRegistry:

@@ -10,6 +10,8 @@ import os
 import secrets
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from driftloop.contracts.access import OUTSIDE
@@ -72,9 +74,30 @@ def make_secrets(folder: Path, template: str) -> bool:
     """
     if folder.exists():
         return False
+    with written_whole(folder) as fresh:
+        _write(fresh, template)
+    return True
+
+
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """Give a folder to write to that has its name only once all of it is there.
+
+    It is readable by the user only.
+    """
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(mode=0o700, parents=True)
+    yield fresh
+    fresh.rename(folder)
+
+
+def draw() -> str:
+    """Return a secret that nobody can guess."""
+    return secrets.token_urlsafe(SECRET_BYTES)
+
+
+def _write(fresh: Path, template: str) -> None:
     for name, text in _files(template).items():
         path = fresh / name
         path.write_text(text, encoding="utf-8")
@@ -85,14 +108,9 @@ def make_secrets(folder: Path, template: str) -> bool:
         os.chown(fresh / "trainer_key.pem", owner, owner)
     (fresh / "trusted_trainer.pem").chmod(0o444)
     (fresh / "env").write_text(f"DRIFTLOOP_UID={owner}\n", encoding="utf-8")
-    fresh.rename(folder)
-    return True
 
 
 def _files(template: str) -> dict[str, str]:
-    def draw() -> str:
-        return secrets.token_urlsafe(SECRET_BYTES)
-
     users = {name: draw() for name in (ADMIN, *SERVICES, *OUTSIDE)}
     databases = {name: draw() for name in SERVICES}
     files = {

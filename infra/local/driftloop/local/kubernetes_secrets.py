@@ -8,8 +8,6 @@ readable by the user only. Secrets that exist are kept.
 
 import json
 import os
-import secrets
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any
 
 from driftloop.contracts.access import OUTSIDE
 from driftloop.contracts.topics import SERVICES, WITH_DOOR
-from driftloop.local.compose_secrets import SECRET_BYTES, database_script
+from driftloop.local.compose_secrets import database_script, draw, written_whole
 from driftloop.local.kubernetes import PASSWORDS
 from driftloop.models.signing import generate_key
 
@@ -49,7 +47,7 @@ def secrets_of_services(
     postgres: str, store: Mapping[str, str], kafka: Files, databases: Files
 ) -> dict[str, Files]:
     """Return the Secret of each service: file name to content."""
-    api_token, privacy_key, webhook_key = (_draw() for _ in range(3))
+    api_token, privacy_key, webhook_key = (draw() for _ in range(3))
     found = {}
     for name in SERVICES:
         files = {
@@ -82,17 +80,20 @@ def make_secrets(folder: Path, postgres: str, store: Mapping[str, str]) -> bool:
     """
     if folder.exists():
         return False
-    fresh = folder.with_name(folder.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(mode=0o700, parents=True)
-    kafka = {name: _draw() for name in (*SERVICES, *OUTSIDE)}
-    databases = {name: _draw() for name in SERVICES}
+    with written_whole(folder) as fresh:
+        _write(fresh, postgres, store)
+    return True
+
+
+def _write(fresh: Path, postgres: str, store: Mapping[str, str]) -> None:
+    kafka = {name: draw() for name in (*SERVICES, *OUTSIDE)}
+    databases = {name: draw() for name in SERVICES}
     services = secrets_of_services(postgres, store, kafka, databases)
     generate_key(fresh / "trainer_key.pem", fresh / "trainer.pem")
     objects = [
         *(_secret(f"driftloop-{name}", files) for name, files in services.items()),
         _secret(PASSWORDS, kafka),
-        _secret("driftloop-keda", {"username": "keda", "password": _draw()}),
+        _secret("driftloop-keda", {"username": "keda", "password": draw()}),
         _secret("driftloop-store", store),
         _secret("driftloop-trainer-key", _read(fresh / "trainer_key.pem")),
         _object(
@@ -112,16 +113,10 @@ def make_secrets(folder: Path, postgres: str, store: Mapping[str, str]) -> bool:
         path = fresh / name
         path.touch(mode=0o600)
         path.write_text(text, encoding="utf-8")
-    fresh.rename(folder)
-    return True
 
 
 def _read(path: Path) -> Files:
     return {path.name: path.read_text("utf-8")}
-
-
-def _draw() -> str:
-    return secrets.token_urlsafe(SECRET_BYTES)
 
 
 def _secret(name: str, files: Mapping[str, str]) -> dict[str, Any]:
